@@ -1,0 +1,23 @@
+"""The one exception that a user's mistake raises, and the nearest known name for a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RegardError(Exception):
+    """One line for the person who reads it: which file, line or key, what was expected, what to do.
+
+    The command line prints it as ``regard: error: …`` and exits with 2; nothing else is printed.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known, or "" where nothing comes close.
+
+    >>> nearest("step", ["steps", "minutes"])
+    " — did you mean 'steps'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" — did you mean '{close[0]}'?" if close else ""
