@@ -1,0 +1,7 @@
+"""``python -m regard``, for where the ``regard`` script is not on the path."""
+
+import sys
+
+from regard.cli.main import main
+
+sys.exit(main())

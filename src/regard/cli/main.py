@@ -1,0 +1,149 @@
+"""The table of verbs, the overview, and what becomes of an error.
+
+``regard --help`` is printed from the table itself: no verb, no Typer, no torch is imported for it. A verb is a
+function with Typer's annotations, or a Typer app where it has verbs of its own, named here as "module:name".
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from regard import __version__
+from regard.errors import RegardError, nearest
+
+
+class Verb(NamedTuple):
+    """Where a verb's function stands, and its line in the overview."""
+
+    where: str
+    summary: str
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("regard.cli.demo:demo", "translate at once with the packaged zh→en model, then train one"),
+    "train": Verb("regard.cli.train:train", "train a translator from a configuration or from two text files"),
+    "translate": Verb("regard.cli.translate:translate", "translate lines of a file or of standard input"),
+    "evaluate": Verb("regard.cli.evaluate:evaluate", "BLEU, chrF and perplexity on a test set; compare two systems"),
+    "score": Verb("regard.cli.score:score", "log-probabilities of given translations"),
+    "look": Verb("regard.cli.look:look", "what the model attends to, drawn"),
+    "average": Verb("regard.cli.average:average", "average checkpoints of a run into a model"),
+    "params": Verb("regard.cli.params:params", "where the parameters of a model are"),
+    "bench": Verb("regard.cli.bench:bench", "this machine's speed, as a share of its limit"),
+}
+
+EXAMPLES = """\
+  regard demo
+  regard train train.zh train.en --minutes 30
+  echo 我爱机器学习 | regard translate zh-en
+  regard evaluate runs/zh-en --source test.zh --reference test.en
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # Text in any language comes out whole, whatever the locale says.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+        return code
+    except RegardError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("regard: stopped", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _hang_up()
+        if os.environ.get("REGARD_DEBUG"):
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{name}{error.strerror or error}")
+    except MemoryError:
+        return _fail("out of memory: smaller batches need less (--batch-tokens)")
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("--help", "-h", "help"):
+        if len(given) > 1 and given[0] == "help":
+            return _run(given[1], ["--help"])
+        print(overview())
+        return 0
+    if given[0] in ("--version", "-V"):
+        print(f"regard {__version__}")
+        return 0
+    return _run(given[0], given[1:])
+
+
+def _run(name: str, rest: list[str]) -> int:
+    """Import the verb, let Typer read its arguments, and run it."""
+    if name not in VERBS:
+        raise RegardError(f"unknown verb '{name}'{nearest(name, VERBS)} (regard --help lists all)")
+    import typer
+
+    module, _, attribute = VERBS[name].where.partition(":")
+    verb = getattr(importlib.import_module(module), attribute)
+    if isinstance(verb, typer.Typer):
+        app = verb
+    else:
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+        app.command(context_settings={"help_option_names": ["--help", "-h"]})(verb)
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(f"regard {name}", rest) as context:
+            result = command.invoke(context)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except Exception as error:
+        # Typer's usage errors, whichever Click they come from, know how to say themselves in one line.
+        if not hasattr(error, "format_message"):
+            raise
+        raise RegardError(f"{_one_line(error.format_message())} (regard {name} --help)") from None
+    return result if isinstance(result, int) else 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def _fail(message: str) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hang_up()
+    print(f"regard: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _hang_up() -> int:
+    """The reader of our output went away (``| head``): no message, and none from Python's last flush either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    return 141
+
+
+def overview() -> str:
+    """What ``regard --help`` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    return (
+        "regard: Transformers that you can see through\n\n"
+        "usage: regard VERB … (regard VERB --help: its options, with an example)\n\n"
+        + "\n".join(lines)
+        + f"\n\nexamples:\n{EXAMPLES}\n"
+        + "MODEL is a model directory (a run is one) or the name of a packaged model.\n"
+        + "Results go to standard output, talk to standard error; errors exit with 2."
+    )
