@@ -1,0 +1,81 @@
+"""Adam as the paper uses it, fused into one kernel, with its state as plain named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from regard.config import TrainingConfig
+from regard.errors import RegardError
+
+
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Adam:
+    """Adam; with weight decay, AdamW that decays matrices and tables and leaves biases and norms alone."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    kind = torch.optim.AdamW if training.weight_decay else torch.optim.Adam
+    return kind(
+        [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=0.0,  # set before every update from the schedule
+        betas=(training.beta1, training.beta2),
+        eps=training.eps,
+        fused=True,
+    )
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The Euclidean norm of all gradients together, a scalar on their device; NaN or Inf as soon as one number is."""
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def update(optimizer: torch.optim.Adam, rate: float, norm: Tensor, clip_norm: float) -> Tensor:
+    """One update of the weights, all inside Adam's kernel: clipped to ``clip_norm``, skipped where ``norm`` is not finite.
+
+    Returns 1.0 where it was skipped, else 0.0, on the device: nothing is waited for here.
+    """
+    skip = 1.0 - norm.isfinite().float()
+    # The kernel divides gradients by grad_scale, and leaves weights and moments alone where found_inf is 1.
+    optimizer.grad_scale = (norm / clip_norm).clamp(min=1.0) if clip_norm else None  # type: ignore[attr-defined]
+    optimizer.found_inf = skip  # type: ignore[attr-defined]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return skip
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up every process's gradients, as one message; each process has divided by the whole update's tokens."""
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+    ]
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(together)
+    start = 0
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = together[start : start + gradient.numel()].view_as(gradient)
+        start += gradient.numel()
+
+
+def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
+    """The moments by name: "exp_avg.NAME", "exp_avg_sq.NAME", "step.NAME". They share memory with the optimizer."""
+    return {
+        f"{kind}.{name}": tensor
+        for name, parameter in model.named_parameters()
+        for kind, tensor in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Adam, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put moments back as they were; names and shapes must be the model's."""
+    optimizer.state.clear()
+    names = dict(model.named_parameters())
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition(".")
+        if name not in names or (kind != "step" and tensor.shape != names[name].shape):
+            raise RegardError(f"optimizer state '{key}' {list(tensor.shape)} does not belong to this model")
+        # A copy: what was read from a file must not be written to. The fused kernel wants "step" as fp32 on the device.
+        optimizer.state[names[name]][kind] = tensor.to(names[name].device).clone()
