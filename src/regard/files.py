@@ -1,0 +1,346 @@
+"""Files that survive a kill, a full disk and a power cut: the write protocol, manifests and named points.
+
+A folder is written as: temporary folder → files → fsync of each → manifest with hashes, synced last → fsync of the
+folder → rename → fsync of the parent. So a reader finds the old folder or the new one, never neither, never a mixture.
+A folder that is there already (a run directory that gets better weights) cannot be replaced by one rename, because it
+holds other things too. There the rename makes ``FOLDER/.commit``, complete and verified, from which the files are then
+put in place one by one; until the last one is, readers read ``.commit`` (see ``current``), and the next writer finishes
+what a killed one left.
+
+Nothing here imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from safetensors import SafetensorError
+
+from regard.errors import RegardError
+
+MANIFEST = "manifest.json"
+STOP_AT = "REGARD_STOP_AT"
+_COMMIT = ".commit"
+_PARTIAL = ".partial"  # the ending of everything that is being written or deleted: `.NAME.partial`
+
+_passed: dict[str, int] = {}
+
+
+def point(name: str) -> None:
+    """A named place at which a test may kill this process: nothing happens unless ``REGARD_STOP_AT`` names it.
+
+    ``REGARD_STOP_AT=save:manifest`` kills at the first time, ``save:manifest#3`` at the third.
+    """
+    wanted, _, time = os.environ.get(STOP_AT, "").partition("#")
+    if wanted != name:
+        return
+    _passed[name] = _passed.get(name, 0) + 1
+    if _passed[name] == int(time or 1):
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does it: no handler, no flush, no atexit
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_folder(target: Path, writer: Callable[[Path], None], *, name: str = "save") -> None:
+    """Write a folder by the protocol above: ``writer`` is given an empty folder and fills it.
+
+    ``name`` begins the names of this write's points: ``save:begin``, ``save:written``, ``save:synced``,
+    ``save:manifest``, ``save:renamed``, ``save:placed`` (only into a folder that exists) and ``save:end``. A writer
+    uses ``writing`` (or ``write``) for each large file, so that an error can name it. When anything fails, what was
+    there before is untouched and the temporary folder is gone.
+    """
+    target = Path(target)
+    replacing = target.is_dir()
+    temporary = target / _PARTIAL if replacing else _partial(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if replacing:
+            finish(target)
+        _discard(temporary)
+        try:
+            temporary.mkdir()
+            point(f"{name}:begin")
+            writer(temporary)
+            point(f"{name}:written")
+            written = sorted(path for path in temporary.rglob("*") if path.is_file())
+            for path in written:
+                _sync(path)
+            point(f"{name}:synced")
+            entries = {path.relative_to(temporary).as_posix(): _entry(path) for path in written}
+            text = json.dumps({"format_version": 1, "files": entries}, indent=1)
+            write(temporary / MANIFEST, text.encode() + b"\n")
+            for folder in sorted({path.parent for path in written} | {temporary}):
+                _sync(folder)
+            point(f"{name}:manifest")
+            os.rename(temporary, target / _COMMIT if replacing else target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        point(f"{name}:renamed")
+        _sync(target if replacing else target.parent)
+        if replacing:
+            finish(target, name)
+    point(f"{name}:end")
+
+
+def finish(folder: Path, name: str = "finish") -> None:
+    """Put in place what a writer had committed to an existing folder; nothing to do in nearly every case."""
+    commit = folder / _COMMIT
+    if not commit.is_dir():
+        return
+    new = sorted(path.relative_to(commit) for path in commit.rglob("*") if path.is_file())
+    for stale in _listed(folder) - {path.as_posix() for path in new}:
+        (folder / stale).unlink(missing_ok=True)
+    for relative in new:
+        path, place = commit / relative, folder / relative
+        place.parent.mkdir(parents=True, exist_ok=True)
+        linked = _partial(place)
+        _discard(linked)
+        try:
+            os.link(path, linked)  # no second copy on the disk, where the file system has hard links
+        except OSError:
+            shutil.copyfile(path, linked)
+            _sync(linked)
+        os.replace(linked, place)
+        point(f"{name}:placed")
+    _sync(folder)
+    os.rename(commit, folder / _PARTIAL)  # one step: a half-deleted `.commit` must not be read
+    _sync(folder)
+    _discard(folder / _PARTIAL)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace one file: temporary file → fsync → rename → fsync of the folder."""
+    path = Path(path)
+    temporary = _partial(path)
+    with writing(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write one file and sync it. Not atomic: for use inside a temporary folder."""
+    with writing(path, len(data)), open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        _flush(file.fileno())
+
+
+@contextlib.contextmanager
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn a failure to write into one line that names the file and, where known, the bytes it needs."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        _refuse(Path(path), needed, error)
+
+
+def remove_folder(folder: Path, *, name: str = "rotate") -> None:
+    """Delete a folder so that a kill leaves it whole or gone: renamed first, then emptied (points: ``rotate:…``)."""
+    point(f"{name}:begin")
+    doomed = _partial(folder)
+    _discard(doomed)
+    os.rename(folder, doomed)
+    _sync(folder.parent)
+    point(f"{name}:renamed")
+    for path in sorted(doomed.iterdir()):
+        _discard(path)
+        point(f"{name}:file")
+    doomed.rmdir()
+    point(f"{name}:end")
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what killed writers left in ``folder`` (not below it); call it only where no other process writes."""
+    if not folder.is_dir():
+        return []
+    left = [path for path in sorted(folder.iterdir()) if path.name.startswith(".") and path.name.endswith(_PARTIAL)]
+    for path in left:
+        _discard(path)
+    return left
+
+
+@contextlib.contextmanager
+def locked(path: Path, message: str = "") -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path`` while inside; the kernel drops it when the process dies.
+
+    Waits for the lock, or raises ``message`` at once where one is given. Without ``fcntl`` (Windows) there is no lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if message else 0))
+        except BlockingIOError as error:
+            raise RegardError(message) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def current(folder: Path) -> Path:
+    """Where a folder's files are read: ``folder`` itself, or the complete ``.commit`` that a killed writer left."""
+    commit = Path(folder) / _COMMIT
+    return commit if commit.is_dir() else Path(folder)
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """Check every file against the manifest and return {name: SHA-256}; the first difference is a RegardError."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    if manifest.get("format_version") != 1:
+        raise RegardError(f"{path}: unknown format_version {manifest.get('format_version')!r}, expected 1")
+    entries = manifest.get("files")
+    if not isinstance(entries, dict) or not entries:
+        raise RegardError(f"{path}: damaged: it lists no files")
+    hashes = {}
+    for name, entry in entries.items():
+        if not _inside(name) or not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
+            raise RegardError(f"{path}: damaged at the entry {name!r}")
+        hashes[name] = _check(folder / name, entry)
+    return hashes
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; anything else is a RegardError that names the file."""
+    try:
+        data = json.loads(read_bytes(path).decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise RegardError(f"{path}: not valid JSON ({str(error)[:100]})") from error
+    if not isinstance(data, dict):
+        raise RegardError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file (never memory-mapped: it may be replaced meanwhile)."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise RegardError(f"{path}: no such file") from error
+    except OSError as error:
+        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- details --------------------------------------------------------------------------------------------------------
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_PARTIAL}")
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _listed(folder: Path) -> set[str]:
+    """The files of the manifest that is there, if it can be read: only names inside the folder."""
+    try:
+        names = read_json(folder / MANIFEST).get("files")
+    except RegardError:
+        return set()
+    return {name for name in names if _inside(name)} if isinstance(names, dict) else set()
+
+
+def _inside(name: str) -> bool:
+    pure = PurePosixPath(name)
+    return bool(name) and not pure.is_absolute() and ".." not in pure.parts and "\\" not in name and "\0" not in name
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _check(path: Path, entry: dict[str, Any]) -> str:
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise RegardError(f"{path}: damaged: {size} bytes, the manifest says {entry['bytes']}")
+        found = sha256(path)
+    except FileNotFoundError as error:
+        raise RegardError(f"{path}: missing, but {MANIFEST} lists it") from error
+    except OSError as error:
+        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if found != entry["sha256"]:
+        raise RegardError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
+    return found
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder; its renames are journaled
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        _flush(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    try:
+        import fcntl
+
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the drive's cache
+    except ImportError:
+        full = None
+    if full is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(handle, full)
+            return
+    os.fsync(handle)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _refuse(path: Path, needed: int, error: Exception) -> NoReturn:
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+    reason = "no space left on the disk" if full else (getattr(error, "strerror", None) or str(error))
+    if isinstance(error, OSError) and error.filename and not needed:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
+    # The name that the file would have had: `.step-10.partial/x` is `step-10/x` to the reader.
+    names = [part[1 : -len(_PARTIAL)] if part.startswith(".") and part.endswith(_PARTIAL) else part for part in path.parts]
+    path = Path(*filter(None, names))
+    sizes = [f"{needed:,} bytes needed"] if needed else []
+    parent = next((folder for folder in path.parents if folder.is_dir()), None)
+    if full and parent is not None:
+        sizes.append(f"{shutil.disk_usage(parent).free:,} free")
+    detail = f" ({', '.join(sizes)})" if sizes else ""
+    advice = "; free some space and try again, what was there before is untouched" if full else ""
+    raise RegardError(f"{path}: cannot be written: {reason}{detail}{advice}") from error
