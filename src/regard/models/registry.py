@@ -1,0 +1,203 @@
+"""Architectures by name, and their options read from and written to plain dictionaries.
+
+The tables are closed: a name in a file chooses among the entries below, and is never imported itself. An architecture
+is a frozen dataclass of *options* with ``build(vocabulary, target_vocabulary) -> nn.Module``; its module may have
+``PRESETS: dict[str, options]``. Some options are *parts*, small dataclasses of their own, written as
+
+    positions = "rotary"                              the part with its defaults
+    positions = { kind = "rotary", theta = 500000.0 }   the part with its own options
+
+>>> options_from({"architecture": "transformer", "preset": "tiny", "positions": "rotary"})    # doctest: +SKIP
+Transformer(width=128, …, positions=Rotary(theta=10000.0), …)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import typing
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import pydantic
+import torch
+from torch import nn
+
+from regard.errors import RegardError, nearest
+
+# name → "module:class", imported when asked for. A new architecture is one line here.
+ARCHITECTURES: dict[str, str] = {
+    "transformer": "regard.models.transformer:Transformer",
+    "rnn": "regard.models.rnn:RNN",
+    "decoder": "regard.models.decoder:DecoderOnly",
+}
+
+# option → kind → "module:class": which parts an option may hold.
+PARTS: dict[str, dict[str, str]] = {
+    "positions": {
+        "sinusoidal": "regard.nn.positions:Sinusoidal",
+        "learned": "regard.nn.positions:Learned",
+        "rotary": "regard.nn.positions:Rotary",
+        "relative_bias": "regard.nn.positions:RelativeBias",
+        "none": "regard.nn.positions:NoPositions",
+    },
+    "norm": {
+        "layer_norm": "regard.nn.norm:LayerNorm",
+        "rms_norm": "regard.nn.norm:RMSNorm",
+    },
+}
+
+
+class Options(Protocol):
+    """What every architecture's options offer."""
+
+    def build(self, vocabulary: int, target_vocabulary: int | None = None) -> nn.Module: ...
+
+
+def options_class(architecture: str) -> type[Any]:
+    """The options dataclass of an architecture.
+
+    >>> options_class("transformer").__name__
+    'Transformer'
+    """
+    return _imported(_entry(ARCHITECTURES, architecture, "model.architecture", "architecture"))
+
+
+def presets(architecture: str) -> dict[str, Any]:
+    """The named configurations of an architecture: name → options."""
+    module = importlib.import_module(options_class(architecture).__module__)
+    return dict(getattr(module, "PRESETS", {}))
+
+
+def options_from(values: Mapping[str, Any]) -> Any:
+    """Options from a dictionary as in the ``[model]`` table of a configuration or in ``config.json``.
+
+    ``architecture`` (default "transformer") and ``preset`` choose where to start; the other keys replace single
+    options. A wrong key or value raises RegardError and names the key.
+    """
+    given = dict(values)
+    architecture = given.pop("architecture", "transformer")
+    cls = options_class(architecture)
+    start: dict[str, Any] = {}
+    if (preset := given.pop("preset", "")) != "":
+        known = presets(architecture)
+        base = _entry(known, preset, "model.preset", f"preset of '{architecture}'")
+        start = {field.name: getattr(base, field.name) for field in dataclasses.fields(cls)}
+    return _read(cls, given, "model", start)
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """The options as plain JSON values, ``architecture`` first; ``options_from`` reads them back as they were."""
+    return {"architecture": architecture_of(options), **_plain(options)}
+
+
+def architecture_of(options: Any) -> str:
+    """The registered name of the options' class."""
+    path = f"{type(options).__module__}:{type(options).__qualname__}"
+    for name, registered in ARCHITECTURES.items():
+        if registered == path:
+            return name
+    raise RegardError(f"{path} is not a registered architecture; known: {', '.join(ARCHITECTURES)}")
+
+
+def options_table(architecture: str) -> list[tuple[str, str, Any, str]]:
+    """Every option of an architecture as (key, type, default, help), for documentation and ``--help``."""
+    rows = []
+    for field in dataclasses.fields(options_class(architecture)):
+        kind = " | ".join(PARTS[field.name]) if field.name in PARTS else str(field.type)
+        default = _plain_value(field.name, _default(field))
+        rows.append((field.name, kind, default, field.metadata.get("help", "")))
+    return rows
+
+
+def describe(
+    options: Options, vocabulary: int, target_vocabulary: int | None = None
+) -> list[tuple[str, tuple[int, ...], int]]:
+    """The model's parameters as (name, shape, count), a tied table once. Nothing is allocated."""
+    with torch.device("meta"):
+        model = options.build(vocabulary, target_vocabulary)
+    return [(name, tuple(p.shape), p.numel()) for name, p in model.named_parameters(remove_duplicate=True)]
+
+
+def parameter_count(options: Options, vocabulary: int, target_vocabulary: int | None = None) -> int:
+    """Distinct trainable numbers: a tied table once, embeddings included, sinusoids not."""
+    return sum(count for _, _, count in describe(options, vocabulary, target_vocabulary))
+
+
+def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[str, Any]) -> Any:
+    """A dataclass from a dictionary: every key known, every value of its field's type."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    types = typing.get_type_hints(cls)
+    values = dict(start)
+    for key, value in given.items():
+        if key not in fields:
+            raise RegardError(f"unknown key '{where}.{key}'{nearest(key, fields) or _listed(fields)}")
+        values[key] = _read_value(key, types[key], value, f"{where}.{key}")
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
+        raise RegardError(f"{where}: {error}") from error
+
+
+def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
+    if key in PARTS:
+        return _read_part(key, value, where)
+    try:
+        # Strict, so that "512" or 512.0 is no width; as JSON, where a list is the one way to write a tuple.
+        return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+    except (pydantic.ValidationError, TypeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else str(error)
+        raise RegardError(f"'{where}' is {value!r}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _read_part(key: str, value: Any, where: str) -> Any:
+    classes = {kind: _imported(path) for kind, path in PARTS[key].items()}
+    if type(value) in classes.values():  # Python code may hand over the part itself.
+        return value
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise RegardError(f"'{where}' is {value!r}: expected one of {', '.join(classes)}, or a table with 'kind'")
+    rest = {name: v for name, v in value.items() if name != "kind"}
+    kind = _entry({_folded(name): name for name in classes}, _folded(value["kind"]), where, "kind", list(classes))
+    return _read(classes[kind], rest, where, {})
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    return {field.name: _plain_value(field.name, getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+
+
+def _plain_value(key: str, value: Any) -> Any:
+    if key in PARTS and dataclasses.is_dataclass(value):
+        kind = next(kind for kind, path in PARTS[key].items() if _imported(path) is type(value))
+        return {"kind": kind, **_plain(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _entry(table: Mapping[str, Any], name: Any, where: str, what: str, shown: list[str] | None = None) -> Any:
+    if isinstance(name, str) and name in table:
+        return table[name]
+    known = shown or list(table)
+    hint = nearest(name, known) if isinstance(name, str) else ""
+    raise RegardError(f"'{where}' is {name!r}: no such {what}{hint or _listed(known)}")
+
+
+def _listed(names: Any) -> str:
+    return f"; known: {', '.join(names) or 'none'}"
+
+
+def _folded(name: str) -> str:
+    """'RMSNorm', 'rms-norm' and 'rms_norm' are one kind."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+@cache
+def _imported(path: str) -> type[Any]:
+    module, name = path.split(":")
+    return typing.cast("type[Any]", getattr(importlib.import_module(module), name))
