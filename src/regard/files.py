@@ -230,7 +230,8 @@ def verify(folder: Path) -> dict[str, str]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; anything else is a RegardError that names the file."""
     try:
-        data = json.loads(read_bytes(path).decode("utf-8"), parse_constant=_no_constant)
+        text = read_bytes(path).decode("utf-8")
+        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise RegardError(f"{path}: not valid JSON ({str(error)[:100]})") from error
     if not isinstance(data, dict):
@@ -329,14 +330,19 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):  # one flipped bit can make two names equal, and the later would hide the earlier
+        raise ValueError("a key appears twice")
+    return found
+
+
 def _refuse(path: Path, needed: int, error: Exception) -> NoReturn:
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
     reason = "no space left on the disk" if full else (getattr(error, "strerror", None) or str(error))
     if isinstance(error, OSError) and error.filename and not needed:
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
-    # The name that the file would have had: `.step-10.partial/x` is `step-10/x` to the reader.
-    names = [part[1 : -len(_PARTIAL)] if part.startswith(".") and part.endswith(_PARTIAL) else part for part in path.parts]
-    path = Path(*filter(None, names))
+    path = _final(path)
     sizes = [f"{needed:,} bytes needed"] if needed else []
     parent = next((folder for folder in path.parents if folder.is_dir()), None)
     if full and parent is not None:
@@ -344,3 +350,9 @@ def _refuse(path: Path, needed: int, error: Exception) -> NoReturn:
     detail = f" ({', '.join(sizes)})" if sizes else ""
     advice = "; free some space and try again, what was there before is untouched" if full else ""
     raise RegardError(f"{path}: cannot be written: {reason}{detail}{advice}") from error
+
+
+def _final(path: Path) -> Path:
+    """The name that a file would have had: `.step-10.partial/x` is `step-10/x` to the reader."""
+    inside = [part for part in path.parts if part != _PARTIAL]
+    return Path(*(part[1 : -len(_PARTIAL)] if part.endswith(_PARTIAL) else part for part in inside))
