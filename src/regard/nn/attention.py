@@ -1,0 +1,264 @@
+"""Attention: the equation, the cores that carry it, and the projections that stand around them (section 3.2).
+
+``attend`` is the paper's equation (1) written out; the fast kernels of kernels.py are compared with it. A core is a
+module without parameters, so that whoever wants to look can hook it; ``MultiHeadAttention`` is one class for
+self-attention, causal self-attention and attention to a memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regard.nn.layout import Layout
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Equation (1), Attention(Q, K, V) = softmax(QKᵀ / √d_k) V, in plain sight: the reference of every kernel.
+
+    query [B, H, Q, K], key [B, G, S, K], value [B, G, S, Kv], bias broadcastable to [B, H, Q, S] → [B, H, Q, Kv].
+    H is a multiple of G. A query that may attend to nothing gets zeros.
+    """
+    weights = attention_weights(query, key, layout, bias=bias, scale=scale)
+    value = _per_query_head(value, query.shape[1])
+    return F.dropout(weights, dropout).to(value.dtype) @ value if dropout else weights.to(value.dtype) @ value
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, layout: Layout, *, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """The weights of equation (1), [B, H, Q, S], in at least fp32: a row that sees nothing is 0."""
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ _per_query_head(key, query.shape[1]).transpose(-2, -1)  # [B, H, Q, S]
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if bias is not None:
+        scores = scores + bias
+    allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
+    if allowed is None:
+        return scores.softmax(-1)
+    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.masked_fill(~allowed, 0.0)  # rows that see nothing: zeros, and no NaN on the way back
+
+
+def _per_query_head(tensor: Tensor, heads: int) -> Tensor:
+    """[B, G, S, K] → [B, H, S, K]: each key–value head serves H / G query heads that stand side by side."""
+    groups = tensor.shape[1]
+    return tensor if groups == heads else tensor.repeat_interleave(heads // groups, dim=1)
+
+
+class Core(nn.Module):
+    """Scaled dot-product attention as a module without parameters: its inputs and outputs can be hooked."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: Layout,
+        *,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """[B, H, Q, K], [B, G, S, K], [B, G, S, Kv] → [B, H, Q, Kv], by the fastest kernel that fits."""
+        from regard.nn import kernels  # here, because kernels.py takes the reference from this file
+
+        dropout = self.dropout if self.training else 0.0
+        return kernels.choose(query, key, value, layout, bias=bias, dropout=dropout)(
+            query, key, value, layout, bias=bias, scale=scale, dropout=dropout
+        )
+
+    def weights(
+        self, query: Tensor, key: Tensor, layout: Layout, *, bias: Tensor | None = None, scale: float | None = None
+    ) -> Tensor:
+        """The weights [B, H, Q, S] behind a recorded call, computed beside the forward."""
+        return attention_weights(query, key, layout, bias=bias, scale=scale)
+
+
+class AdditiveCore(nn.Module):
+    """Additive attention (Bahdanau et al. 2015) with the same face: score(q, k) = vᵀ tanh(q + k).
+
+    The projections stand outside, as everywhere: q and k come projected, and v as ``vector``.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: Layout,
+        *,
+        vector: Tensor,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """query [B, H, Q, K], key [B, H, S, K], value [B, H, S, Kv], vector [K] → [B, H, Q, Kv]."""
+        weights = self.weights(query, key, layout, vector=vector, bias=bias, scale=scale)
+        return weights.to(value.dtype) @ value
+
+    def weights(
+        self,
+        query: Tensor,
+        key: Tensor,
+        layout: Layout,
+        *,
+        vector: Tensor,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """softmax over the keys of vᵀ tanh(q + k), [B, H, Q, S]."""
+        mixed = torch.tanh(query[..., :, None, :] + key[..., None, :, :])  # [B, H, Q, S, K]
+        scores = (mixed @ vector).to(torch.promote_types(query.dtype, torch.float32))
+        scores = scores if scale is None else scores * scale
+        scores = scores if bias is None else scores + bias
+        allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
+        if allowed is None:
+            return scores.softmax(-1)
+        weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
+        return weights.masked_fill(~allowed, 0.0)
+
+
+class KeyValueCache(Protocol):
+    """Where a decoding step puts its keys and values, and gets back all that were ever put (states.py)."""
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Rotation(Protocol):
+    """What positions do to queries and keys where they are rotated (positions.py)."""
+
+    def __call__(self, heads: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Spec of ``MultiHeadAttention``: ``heads`` query heads, ``key_value_heads`` of keys and values (0 = as many).
+
+    ``dropout`` is on the attention weights and 0 by default, as in the paper: no fused CPU kernel takes it.
+    """
+
+    heads: int
+    key_value_heads: int = 0
+    bias: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.key_value_heads < 0 or (self.key_value_heads and self.heads % self.key_value_heads):
+            raise ValueError(f"heads={self.heads} must be a multiple of key_value_heads={self.key_value_heads}")
+
+    def build(self, width: int, memory_width: int | None = None) -> MultiHeadAttention:
+        """The module for a model ``width``; ``memory_width`` makes it attention to a memory of that width."""
+        if width % self.heads:
+            raise ValueError(f"width={width} must be a multiple of heads={self.heads}")
+        return MultiHeadAttention(self, width, memory_width)
+
+
+class MultiHeadAttention(nn.Module):
+    """Section 3.2.2: h heads of width D / h, projected, attended to, joined and projected again.
+
+    Self-attention (causal or not: the layout says) makes queries, keys and values in one product, attention to a
+    memory makes keys and values in one. On disk they are apart: ``query``, ``key``, ``value``, ``output``.
+    """
+
+    def __init__(self, spec: Attention, width: int, memory_width: int | None = None) -> None:
+        super().__init__()
+        self.heads, self.groups = spec.heads, spec.key_value_heads or spec.heads
+        self.head_width = width // spec.heads
+        grouped = self.groups * self.head_width
+        self.cross = memory_width is not None
+        if memory_width is None:
+            self.query_key_value = nn.Linear(width, width + 2 * grouped, bias=spec.bias)
+        else:
+            self.query = nn.Linear(width, width, bias=spec.bias)
+            self.key_value = nn.Linear(memory_width, 2 * grouped, bias=spec.bias)
+        self.core = Core(spec.dropout)
+        self.output = nn.Linear(width, width, bias=spec.bias)
+        self._sizes = {
+            "query_key_value": {"query": width, "key": grouped, "value": grouped},
+            "key_value": {"key": grouped, "value": grouped},
+        }
+        self.register_state_dict_post_hook(_split_on_save)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_join_on_load)  # type: ignore[no-untyped-call]
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        *,
+        memory: Tensor | tuple[Tensor, Tensor] | None = None,
+        bias: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """x [B, Q, D] → [B, Q, D]; ``memory`` [B, S, D], or its keys and values from ``project_memory``."""
+        if memory is not None:
+            query = self._heads(self.query(x))
+            key, value = self.project_memory(memory) if isinstance(memory, Tensor) else memory
+        else:
+            query, key, value = self._project(x, rotation)
+            if cache is not None:
+                key, value = cache.append(key, value)
+        mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
+        joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
+        key, value = self._heads(self.key_value(memory)).chunk(2, dim=1)
+        return key, value
+
+    def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self._heads(self.query_key_value(x))  # [B, H + 2G, Q, K]
+        query, key, value = torch.split(heads, [self.heads, self.groups, self.groups], dim=1)
+        if rotation is not None:
+            query, key = rotation(query), rotation(key)
+        return query, key, value
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, Q, heads · K] → [B, heads, Q, K], a view."""
+        return x.view(*x.shape[:-1], -1, self.head_width).transpose(1, 2)
+
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""
+        joined = self.key_value if self.cross else self.query_key_value
+        sizes = self._sizes["key_value" if self.cross else "query_key_value"]
+        return torch.split(joined.weight, list(sizes.values()))
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, key_value_heads={self.groups}, cross={self.cross}"
+
+
+def _split_on_save(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """Names on disk are those of the paper: one matrix in memory becomes query, key and value."""
+    for joined, sizes in module._sizes.items():  # type: ignore[union-attr, operator]
+        for kind in ("weight", "bias"):
+            tensor = state.pop(f"{prefix}{joined}.{kind}", None)
+            if tensor is not None:
+                for name, part in zip(sizes, tensor.split(list(sizes.values())), strict=True):
+                    state[f"{prefix}{name}.{kind}"] = part
+
+
+def _join_on_load(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    joined = "key_value" if module.cross else "query_key_value"
+    sizes: dict[str, int] = module._sizes[joined]  # type: ignore[index, assignment]
+    for kind in ("weight", "bias"):
+        names = [f"{prefix}{name}.{kind}" for name in sizes]
+        if all(name in state for name in names):
+            state[f"{prefix}{joined}.{kind}"] = torch.cat([state.pop(name) for name in names])

@@ -1,0 +1,69 @@
+"""Dropout (section 5.4), cheap on CPU: random bytes instead of one Bernoulli draw for each number.
+
+Measured on one core at 4,096 × 128 numbers: ``F.dropout`` and its way back 5.4 ms, this file's 0.7 ms.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Dropout(nn.Module):
+    """Sets each number to 0 with probability ``p`` in training and scales the rest by 1 / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, and is {p}")
+        self.p = p
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """x [*] → [*], or ``residual`` + dropped x in one pass over memory."""
+        if not self.training or self.p == 0:
+            return x if residual is None else residual + x
+        if x.device.type != "cpu":
+            dropped = F.dropout(x, self.p)
+            return dropped if residual is None else residual + dropped
+        mask = cpu_mask(x, self.p)
+        if residual is None:
+            return x * mask
+        dropped_and_added: Tensor = _MaskedAdd.apply(x, residual, mask)  # type: ignore[no-untyped-call]
+        return dropped_and_added
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def cpu_mask(like: Tensor, p: float) -> Tensor:
+    """A mask shaped and typed as ``like``: 0 with probability p, else 1 / (1 - p).
+
+    One random byte a number, from torch's default generator, compared with 256 p. That threshold is seldom whole: it is
+    rounded up or down by one more draw, the same for the whole tensor, so that each number's probability is p to within
+    2⁻⁵³, and only the share within one call lies on the grid of 1/256.
+    """
+    count = like.numel()
+    words = torch.empty(count // 8 + 2, dtype=torch.int64).random_(-(2**63), None)  # the whole range of 64 bits
+    low = math.floor(256 * p)
+    threshold = low + (words[-1].item() / 2**64 + 0.5 < 256 * p - low)
+    mask = torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
+    torch.ge(words.view(torch.int8)[:count], threshold - 128, out=mask.view(-1))
+    return mask.mul_(1 / (1 - p))
+
+
+class _MaskedAdd(torch.autograd.Function):
+    """residual + x · mask: one pass forward, one backward, and only the mask is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return torch.addcmul(residual, x, mask)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradient * mask, gradient, None

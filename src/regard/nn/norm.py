@@ -1,0 +1,50 @@
+"""Normalisation: layer norm as in the paper, and RMS norm. Statistics are fp32 in every precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Spec of layer normalisation (Ba et al. 2016): centred, scaled, with gain and bias."""
+
+    eps: float = 1e-5
+    bias: bool = True
+
+    def build(self, width: int) -> nn.Module:
+        return nn.LayerNorm(width, eps=self.eps, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Spec of root-mean-square normalisation (Zhang & Sennrich 2019): scaled only, with a gain."""
+
+    eps: float = 1e-6
+
+    def build(self, width: int) -> nn.Module:
+        return RootMeanSquareNorm(width, self.eps)
+
+
+Norm = LayerNorm | RMSNorm
+
+#: The names by which configurations choose.
+NORMS: dict[str, type[Norm]] = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
+
+
+class RootMeanSquareNorm(nn.Module):
+    """x / √(mean(x²) + ε) · gain over the last axis, computed in at least fp32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[*, D] → [*, D]."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (normal * self.weight).to(x.dtype)

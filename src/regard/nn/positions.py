@@ -1,0 +1,227 @@
+"""Where tokens stand: sinusoidal and learned positions, rotary angles, and T5's relative bias.
+
+Positions enter at one of three places, and a spec builds what it has for each: ``added`` to the embedding, a
+``rotation`` of queries and keys, or a ``bias`` on the scores that a stack computes once and its layers share. All take
+explicit positions, so that padded, cached and packed inputs run the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regard.nn.layout import Layout
+
+
+@dataclass(frozen=True)
+class NoPositions:
+    """Spec: no positions at all; also what the other specs are where they have nothing to add."""
+
+    def build_added(self, width: int) -> Added | None:
+        """The module that is added to embeddings of ``width``, if there is one."""
+        return None
+
+    def build_rotation(self, head_width: int) -> RotaryPositions | None:
+        """The module that rotates queries and keys, if there is one."""
+        return None
+
+    def build_bias(self, heads: int, causal: bool) -> RelativePositionBias | None:
+        """The module that makes the bias of a stack's self-attention, if there is one."""
+        return None
+
+    @property
+    def limit(self) -> int | None:
+        """The longest sequence that there are positions for; None where there is no end."""
+        return None
+
+
+@dataclass(frozen=True)
+class Sinusoidal(NoPositions):
+    """Spec of the paper's sinusoids (section 3.5); ``interleaved`` False puts all sines before all cosines (Marian)."""
+
+    interleaved: bool = True
+
+    def build_added(self, width: int) -> Added:
+        return SinusoidalPositions(width, self.interleaved)
+
+
+@dataclass(frozen=True)
+class Learned(NoPositions):
+    """Spec of a learned vector for each of ``length`` positions."""
+
+    length: int = 1024
+
+    def build_added(self, width: int) -> Added:
+        return LearnedPositions(self.length, width)
+
+    @property
+    def limit(self) -> int:
+        return self.length
+
+
+@dataclass(frozen=True)
+class Rotary(NoPositions):
+    """Spec of rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
+
+    theta: float = 10_000.0
+
+    def build_rotation(self, head_width: int) -> RotaryPositions:
+        return RotaryPositions(head_width, self.theta)
+
+
+@dataclass(frozen=True)
+class RelativeBias(NoPositions):
+    """Spec of T5's relative bias (Raffel et al. 2020): a learned number a head for each bucket of distances."""
+
+    buckets: int = 32
+    distance: int = 128
+
+    def __post_init__(self) -> None:
+        if self.buckets < 4 or self.buckets % 4 or self.distance <= self.buckets:
+            raise ValueError(f"buckets={self.buckets} must be a multiple of 4 and less than distance={self.distance}")
+
+    def build_bias(self, heads: int, causal: bool) -> RelativePositionBias:
+        return RelativePositionBias(heads, self.buckets, self.distance, causal)
+
+
+Positions = NoPositions | Sinusoidal | Learned | Rotary | RelativeBias
+
+#: The names by which configurations choose.
+POSITIONS: dict[str, type[Positions]] = {
+    "none": NoPositions,
+    "sinusoidal": Sinusoidal,
+    "learned": Learned,
+    "rotary": Rotary,
+    "relative_bias": RelativeBias,
+}
+
+
+class Added(nn.Module):
+    """Positions that are added to the embedding."""
+
+    def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
+        """scale · embedded [B, T, D] + the vectors of ``positions`` [B, T] (None: 0 … T-1) → [B, T, D]."""
+        raise NotImplementedError
+
+    def reserve(self, length: int) -> None:
+        """Makes ready for positions below ``length``; explicit positions are not checked, for that would be a sync."""
+
+
+def sinusoids(length: int, width: int, interleaved: bool = True) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos(the same): [length, D], in fp64."""
+    place = torch.arange(length, dtype=torch.float64)[:, None]
+    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
+    table = torch.empty(length, width, dtype=torch.float64)
+    sines = (width + 1) // 2
+    table[:, slice(0, None, 2) if interleaved else slice(0, sines)] = torch.sin(place * frequency)
+    table[:, slice(1, None, 2) if interleaved else slice(sines, None)] = torch.cos(place * frequency)[:, : width // 2]
+    return table
+
+
+class SinusoidalPositions(Added):
+    """Section 3.5. The table is no parameter and is not saved: it grows to what is asked of it."""
+
+    def __init__(self, width: int, interleaved: bool) -> None:
+        super().__init__()
+        self.width, self.interleaved = width, interleaved
+        self._table = torch.empty(0, width)
+
+    def reserve(self, length: int) -> None:
+        if len(self._table) < length:
+            rows = max(256, 1 << (length - 1).bit_length())
+            self._table = sinusoids(rows, self.width, self.interleaved).to(self._table)
+
+    def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
+        if self._table.dtype != embedded.dtype or self._table.device != embedded.device:
+            # Made again rather than converted, so that an fp64 model has fp64 sinusoids.
+            rows, self._table = len(self._table), embedded.new_empty(0, self.width, requires_grad=False)
+            self.reserve(rows)
+        if positions is None:
+            self.reserve(embedded.shape[-2])
+            return torch.add(self._table[: embedded.shape[-2]], embedded, alpha=scale)
+        return torch.add(F.embedding(positions, self._table), embedded, alpha=scale)
+
+
+class LearnedPositions(Added):
+    """A learned vector for each position."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(length, width).normal_(0, width**-0.5))
+
+    def reserve(self, length: int) -> None:
+        if length > len(self.weight):
+            raise ValueError(f"{length} positions are asked for, and {len(self.weight)} were learned")
+
+    def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
+        if positions is None:
+            self.reserve(embedded.shape[-2])
+            return torch.add(self.weight[: embedded.shape[-2]], embedded, alpha=scale)
+        return torch.add(F.embedding(positions, self.weight), embedded, alpha=scale)
+
+
+class RotaryPositions(nn.Module):
+    """Turns the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K)."""
+
+    def __init__(self, head_width: int, theta: float) -> None:
+        super().__init__()
+        if head_width % 2:
+            raise ValueError(f"rotary positions need an even head width, and it is {head_width}")
+        self.head_width, self.theta = head_width, theta
+
+    def forward(self, size: int, positions: Tensor | None, device: torch.device) -> Rotated:
+        """The rotation of ``positions`` [B, T] (None: 0 … size-1): made once per forward, for all layers."""
+        place = torch.arange(size, device=device)[None] if positions is None else positions
+        exponent = torch.arange(0, self.head_width, 2, device=device, dtype=torch.float32) / self.head_width
+        angle = place[..., None].to(torch.float32) * self.theta**-exponent  # [B, T, K/2]
+        return Rotated(angle.cos().unsqueeze(1), angle.sin().unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """Cosines and sines [B, 1, T, K/2] in fp32, applied to heads [B, H, T, K]."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        first, second = heads.chunk(2, dim=-1)
+        cosine, sine = self.cosine, self.sine
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(heads.dtype)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number for each head and bucket of key position − query position; far distances share buckets."""
+
+    def __init__(self, heads: int, buckets: int, distance: int, causal: bool) -> None:
+        super().__init__()
+        self.buckets, self.distance, self.causal = buckets, distance, causal
+        self.weight = nn.Parameter(torch.zeros(buckets, heads))
+
+    def forward(self, queries: int, keys: int, layout: Layout) -> Tensor:
+        """The bias [B or 1, H, Q, S], computed once per forward."""
+        device = self.weight.device
+        places = layout.positions if layout.positions is not None else torch.arange(queries, device=device)[None]
+        others = layout.key_positions
+        if others is None:
+            others = places if queries == keys else torch.arange(keys, device=device)[None]
+        bucket = self.bucket(others[:, None, :] - places[:, :, None])  # [B, Q, S]
+        return F.embedding(bucket, self.weight).permute(0, 3, 1, 2)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Half of the buckets are single distances, the other half grow as the logarithm; one side where causal."""
+        buckets, offset = self.buckets, torch.zeros_like(distance)
+        if self.causal:
+            distance = (-distance).clamp(min=0)
+        else:
+            buckets //= 2
+            offset = (distance > 0) * buckets
+            distance = distance.abs()
+        exact = buckets // 2
+        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.distance / exact) * (buckets - exact)
+        far = (exact + far.clamp(min=0).long()).clamp(max=buckets - 1)
+        return offset + torch.where(distance < exact, distance, far)

@@ -1,0 +1,69 @@
+"""A stack of layers with what they share: the relative bias, the rotation, and the final norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from regard.nn.attention import KeyValueCache
+from regard.nn.layers import Layer
+from regard.nn.layout import Layout
+from regard.nn.norm import Norm
+from regard.nn.positions import NoPositions, Positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Spec: ``layers`` may differ; ``final_norm`` stands after the last one (pre-norm stacks need it)."""
+
+    layers: tuple[Layer, ...]
+    positions: Positions = field(default=NoPositions())
+    causal: bool = False
+    final_norm: Norm | None = None
+
+    def build(self, width: int) -> TransformerStack:
+        return TransformerStack(self, width)
+
+
+class TransformerStack(nn.Module):
+    """Layers one after another, [B, T, D] → [B, T, D]; bias and rotation are computed once and shared by all."""
+
+    def __init__(self, spec: Stack, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layer.build(width) for layer in spec.layers)
+        heads = spec.layers[0].attention.heads if spec.layers else 1
+        self.bias = spec.positions.build_bias(heads, spec.causal)
+        self.rotation = spec.positions.build_rotation(width // heads)
+        self.norm = None if spec.final_norm is None else spec.final_norm.build(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        *,
+        memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
+        memory_layout: Layout | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
+    ) -> Tensor:
+        """x [B, Q, D] → [B, Q, D].
+
+        ``memory`` is [B, S, D], or each layer's keys and values. With ``caches``, one for each layer, the keys of
+        self-attention are those of the layout's ``key_positions`` [B, slots].
+        """
+        size = x.shape[1]
+        keys = size if layout.key_positions is None else layout.key_positions.shape[1]
+        bias = None if self.bias is None else self.bias(size, keys, layout)
+        rotation = None if self.rotation is None else self.rotation(size, layout.positions, x.device)
+        for number, layer in enumerate(self.layers):
+            x = layer(
+                x,
+                layout,
+                memory=memory if memory is None or isinstance(memory, Tensor) else memory[number],
+                memory_layout=memory_layout,
+                bias=bias,
+                rotation=rotation,
+                cache=None if caches is None else caches[number],
+            )
+        return x if self.norm is None else self.norm(x)
