@@ -1,0 +1,179 @@
+"""Learn a vocabulary from lines: count words, choose the characters, find pieces, put the tokenizer together."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+from regard.errors import RegardError
+from regard.text.tokenizer import BYTES, SPACE, SPECIALS, UNK
+
+# Chinese characters and kana, which are written without spaces.
+_UNSPACED = "\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+_UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003134f"
+
+
+@functools.cache
+def word_patterns() -> tuple[str, str]:
+    """Two regular expressions, read alike by Python and by ``tokenizers``: a word, and a text that begins with one.
+
+    A word is a run of letters with the space before it, a run of Chinese characters, or one other character.
+    """
+    alone = _ranges("PSNZ", ("Cc",))
+    word = f"{SPACE}?[^{SPACE}{_UNSPACED}{alone}]+|[{_UNSPACED}]+|[{SPACE}{alone}]"
+    return word, f"\\A(?=[^{_UNSPACED}{alone}])"
+
+
+def _ranges(groups: str, categories: tuple[str, ...]) -> str:
+    """The inside of a character class: all of the Unicode groups (first letters) and categories, but not ▁ itself."""
+    unspaced = re.compile(f"[{_UNSPACED}]")
+    chosen = [
+        code
+        for code in range(sys.maxunicode + 1)
+        if (kind := unicodedata.category(chr(code)))[0] in groups or kind in categories
+        if code != ord(SPACE) and not unspaced.match(chr(code))
+    ]
+    spans: list[list[int]] = []
+    for code in chosen:
+        if spans and spans[-1][1] == code - 1:
+            spans[-1][1] = code
+        else:
+            spans.append([code, code])
+    return "".join(_sign(first) + (f"-{_sign(last)}" if last > first else "") for first, last in spans)
+
+
+def _sign(code: int) -> str:
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return chr(code)
+
+
+def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> tokenizers.Tokenizer:
+    """A tokenizer whose vocabulary is the special tokens, the bytes, the characters and the pieces found."""
+    words = count_words(lines)
+    if not words:
+        raise RegardError("the training text has no characters to learn subwords from")
+    alphabet = choose_characters(words, coverage)
+    least = len(SPECIALS) + len(BYTES) + len(alphabet)
+    if vocabulary < least:
+        raise RegardError(
+            f"data.vocabulary = {vocabulary} is too small: 4 special tokens, 256 bytes and the corpus's "
+            f"{len(alphabet)} characters need {least}; raise it or lower data.character_coverage"
+        )
+    known = frozenset(alphabet)
+    words = _covered(words, known)
+    room = vocabulary - len(SPECIALS) - len(BYTES)
+    if kind == "bpe":
+        return assemble(_bpe(words, alphabet, room))
+    return assemble(_unigram(words, alphabet, room))
+
+
+def count_words(lines: Iterable[str]) -> Counter[str]:
+    """How often each word (with its ▁) stands in the lines."""
+    word, start = word_patterns()
+    find, begins = re.compile(word).findall, re.compile(start).match
+    words: Counter[str] = Counter()
+    for line in lines:
+        text = line.replace(" ", SPACE)
+        words.update(find(SPACE + text if begins(text) else text))
+    return words
+
+
+def choose_characters(words: Counter[str], coverage: float) -> list[str]:
+    """The commonest characters that make up ``coverage`` of the text, in the order of their code points."""
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for character in word:
+            counts[character] += times
+    need, have, chosen = coverage * counts.total(), 0, []
+    # Most frequent first; of equally frequent ones the lower code point, so that the choice is always the same.
+    for character, times in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if have >= need:
+            break
+        chosen.append(character)
+        have += times
+    return sorted(chosen)
+
+
+def _covered(words: Counter[str], known: frozenset[str]) -> Counter[str]:
+    """The words cut at characters that will be bytes, so that no piece is learnt across one."""
+    rare = re.compile("[^" + "".join(re.escape(character) for character in sorted(known)) + "]+")
+    covered: Counter[str] = Counter()
+    for word, times in words.items():
+        if known.issuperset(word):
+            covered[word] += times
+        else:
+            for part in rare.split(word):
+                if part:
+                    covered[part] += times
+    return covered
+
+
+def _bpe(words: Counter[str], alphabet: list[str], room: int) -> dict[str, Any]:
+    """The library's trainer over the words as they are; its merges depend on counts and characters only."""
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    trainer = trainers.BpeTrainer(
+        vocab_size=room, min_frequency=2, initial_alphabet=alphabet, show_progress=False, max_token_length=24
+    )
+    inner.train_from_iterator(_repeated(words), trainer)
+    model: dict[str, Any] = json.loads(inner.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    names = [*SPECIALS, *BYTES, *pieces]
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": UNK,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": True,
+        "ignore_merges": False,
+        "vocab": {name: index for index, name in enumerate(names)},
+        "merges": [list(merge) for merge in model["merges"]],
+    }
+
+
+def _unigram(words: Counter[str], alphabet: list[str], room: int) -> dict[str, Any]:
+    from regard.text.unigram import learn_pieces
+
+    pieces = learn_pieces(words, alphabet, room)
+    entries = [[name, 0.0] for name in (*SPECIALS, *BYTES)] + [[piece, score] for piece, score in pieces]
+    return {"type": "Unigram", "unk_id": SPECIALS.index(UNK), "vocab": entries, "byte_fallback": True}
+
+
+def _repeated(words: Counter[str]) -> Iterable[list[str]]:
+    """Batches of words, each as often as it was counted (the library's trainer takes texts, not counts)."""
+    for word, times in sorted(words.items()):
+        for first in range(0, times, 1000):
+            yield [word] * min(1000, times - first)
+
+
+def assemble(model: dict[str, Any]) -> tokenizers.Tokenizer:
+    """The model between the cutting of words and the joining of pieces."""
+    word, start = word_patterns()
+    bar = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    first = {"type": "Replace", "pattern": {"Regex": start}, "content": SPACE}
+    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    description = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": [bar, first]},
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": word}, "behavior": "Isolated", "invert": False},
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]},
+        "model": model,
+    }
+    return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))

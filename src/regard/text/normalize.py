@@ -1,0 +1,58 @@
+"""Steps that a text passes before it is cut into subwords, in the order in which they are named."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from regard.errors import RegardError, nearest
+
+KNOWN = ("nfc", "nfkc", "simplified", "lower")
+
+
+def normalizer(names: Sequence[str]) -> Callable[[str], str]:
+    """The steps ``names`` as one function; half surrogate pairs, which no encoding can hold, become U+FFFD.
+
+    >>> normalizer(["nfkc", "lower"])("Ｒegard")
+    'regard'
+    """
+    steps = [_step(name) for name in names]
+
+    def normalize(text: str) -> str:
+        # ASCII is its own normal form; str.isascii costs nothing, since strings know it.
+        for step in steps:
+            text = step(text)
+        return text if text.isascii() else _whole(text)
+
+    return normalize
+
+
+def _step(name: str) -> Callable[[str], str]:
+    if name == "nfc":
+        return functools.partial(unicodedata.normalize, "NFC")
+    if name == "nfkc":
+        return functools.partial(unicodedata.normalize, "NFKC")
+    if name == "lower":
+        return str.lower
+    if name == "simplified":
+        table = simplified_table()
+        return lambda text: text if text.isascii() else text.translate(table)
+    raise RegardError(f"normalize: unknown step '{name}'{nearest(name, KNOWN)}; expected some of {', '.join(KNOWN)}")
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+@functools.cache
+def simplified_table() -> dict[int, str]:
+    """Traditional character → simplified character, the first choice of OpenCC's TSCharacters."""
+    text = importlib.resources.files("regard.text").joinpath("simplified.txt").read_text("utf-8")
+    pairs = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+    return {ord(traditional): simplified for traditional, simplified in pairs}
