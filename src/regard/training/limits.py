@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from regard.nn.layout import Tokens
 
@@ -71,6 +71,14 @@ class Work:
         )
 
 
+def _attention_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+# torch's table of operations leaves the CPU's attention kernel out.
+_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+
+
 def work_of(model: nn.Module) -> Work:
     """Count a model's products on five tiny sentences, so that no architecture has to know its own cost.
 
@@ -97,7 +105,7 @@ def _forward_operations(model: nn.Module, source_length: int, target_length: int
     training = model.training
     model.eval()
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
             model(target, model.encode(source) if model.has_source else None)
     finally:
         model.train(training)

@@ -47,17 +47,20 @@ def update(optimizer: torch.optim.Adam, rate: float, norm: Tensor, clip_norm: fl
     return skip
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up every process's gradients, as one message; each process has divided by the whole update's tokens."""
-    gradients = [
-        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
-    ]
-    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+def sum_gradients(parameters: Iterable[nn.Parameter], also: Tensor) -> Tensor:
+    """Add up every process's gradients, and the numbers ``also`` [n] with them, as one message; returns those numbers.
+
+    Each process has divided by the target tokens of the whole update, so that the sum is the gradient of its mean.
+    """
+    parameters = list(parameters)
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
+    together = torch.cat([also, *(gradient.reshape(-1) for gradient in gradients)])
     dist.all_reduce(together)
-    start = 0
+    start = len(also)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = together[start : start + gradient.numel()].view_as(gradient)
         start += gradient.numel()
+    return together[: len(also)]
 
 
 def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,42 @@
+"""Averages of weights: of several checkpoints at the end of a run, and of all of them as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from regard.errors import RegardError
+
+
+def average(many: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several sets of weights, name by name, summed in fp64; one set at a time is in memory.
+
+    Floating tensors are averaged and keep their dtype; others, which training does not move, are the last set's.
+    """
+    total: dict[str, Tensor] = {}
+    last: Mapping[str, Tensor] = {}
+    count = 0
+    for weights in many:
+        if total and weights.keys() != last.keys():
+            odd = sorted(weights.keys() ^ last.keys())[0]
+            raise RegardError(f"weights cannot be averaged: '{odd}' is not in all of them")
+        for name, tensor in weights.items():
+            if not tensor.is_floating_point():
+                continue
+            if name in total and total[name].shape != tensor.shape:
+                raise RegardError(f"weights cannot be averaged: '{name}' has different shapes")
+            total[name] = total[name] + tensor if name in total else tensor.double()
+        last, count = weights, count + 1
+    if not count:
+        raise RegardError("weights cannot be averaged: none were given")
+    return {name: (total[name] / count).to(tensor.dtype) if name in total else tensor for name, tensor in last.items()}
+
+
+@torch.no_grad()
+def follow(ema: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Move the running average a step towards the weights, in place; it starts as a plain mean of the first steps."""
+    slow = min(decay, step / (step + 9))  # a short memory first, or the random start would stay in it for long
+    names = [name for name, tensor in ema.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([ema[name] for name in names], [weights[name] for name in names], 1.0 - slow)

@@ -1,0 +1,52 @@
+"""One training on several processes, as ``torchrun`` starts them: who this process is, and what all agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place: ``rank`` of ``ranks``; rank 0 writes the files and talks."""
+
+    rank: int = 0
+    ranks: int = 1
+    local_rank: int = 0
+
+    @staticmethod
+    def from_environment() -> Group:
+        """From the variables that ``torchrun`` sets; alone where there are none."""
+        return Group(*(int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @contextlib.contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Talk to the other processes inside; nothing where this one is alone."""
+        if self.ranks == 1:
+            yield
+            return
+        # Rank 0 validates and saves while the others wait for it, hence the long patience.
+        patience = datetime.timedelta(hours=6)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def from_first(self, number: int, device: torch.device) -> int:
+        """What rank 0 says, on every rank."""
+        if self.ranks == 1:
+            return number
+        said = torch.tensor([number], device=device)
+        dist.broadcast(said, src=0)
+        return int(said.item())  # a host synchronisation, with several processes only

@@ -1,0 +1,88 @@
+"""What a run measures, kept beside its weights: metrics without a clock, timings with one, TensorBoard for the eye."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regard.errors import RegardError
+from regard.files import writing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
+
+
+class Metrics:
+    """``metrics.jsonl`` holds what a run computed and nothing that a clock said, so that two runs are compared byte by
+    byte; a resumed run cuts it back to its checkpoint and writes the same bytes again. ``timing.jsonl`` is the rest.
+    """
+
+    def __init__(self, run: Path, *, keep: int = 0, step: int = 0) -> None:
+        """Open the files of ``run``; ``keep`` bytes of the metrics are older than the checkpoint of ``step``."""
+        self.folder = run
+        path = run / METRICS
+        size = path.stat().st_size if path.exists() else 0
+        if size < keep:
+            raise RegardError(f"{path}: {size} bytes, but the checkpoint was made when it had {keep}; restore the file")
+        with writing(path):
+            self._metrics = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - open as long as the run
+            self._metrics.truncate(keep)
+            self._metrics.seek(keep)
+            self._timing = open(run / TIMING, "a", encoding="utf-8")  # noqa: SIM115
+        self._first = step + 1
+        self._board: SummaryWriter | None = None
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One row of what was computed; numbers are written so that they read back bit for bit."""
+        row = json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False)
+        with writing(self.folder / METRICS):
+            self._metrics.write(row.encode() + b"\n")
+        self._plot(kind, step, values)
+
+    def time(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One row of what a clock said."""
+        with writing(self.folder / TIMING):
+            self._timing.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._timing.flush()
+        self._plot(kind, step, values)
+
+    def sync(self) -> int:
+        """Put every row on the disk, before the checkpoint that counts on them, and say how many bytes they are."""
+        with writing(self.folder / METRICS):
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+        return self._metrics.tell()
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._timing.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _plot(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+            # Curves of steps that are done again replace those of the killed process.
+            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._first)
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        for number, sample in enumerate(values.get("samples", ())):
+            lines = [f"    {side}: {sample[side]}" for side in ("source", "reference", "hypothesis")]
+            self._board.add_text(f"{kind}/sample {number + 1}", "\n".join(lines), step)
+
+
+def read_rows(path: Path, kind: str = "") -> list[dict[str, Any]]:
+    """The whole rows of a metrics or timing file, of one kind if asked; a torn last line is left out."""
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        row = json.loads(line)
+        if not kind or row["kind"] == kind:
+            rows.append(row)
+    return rows

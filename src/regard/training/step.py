@@ -1,0 +1,97 @@
+"""One update of the weights: forward and backward of each micro-batch, then Adam."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.config import Config
+from regard.data.batch import Batch
+from regard.training import average
+from regard.training.distributed import Group
+from regard.training.objective import build_objective
+from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
+from regard.training.schedule import learning_rate
+from regard.training.streams import seed_stream
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one update: ``loss`` and ``nll`` are sums over its target tokens."""
+
+    loss: float
+    nll: float
+    gradient_norm: float
+    skipped: bool
+
+
+class Trainer:
+    """A model, its optimizer and its running average, moved one update at a time."""
+
+    def __init__(self, config: Config, model: nn.Module, device: torch.device, group: Group | None = None) -> None:
+        self.config, self.model, self.device = config, model, device
+        self.group = group or Group()
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = build_optimizer(model, config.training)
+        self.objective = build_objective(config.training)
+        self.precision = precision(config.training.precision, device)
+        self.ema: dict[str, Tensor] = {}
+        if config.training.ema:
+            self.ema = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters as they lie in memory; a tied table once."""
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def gradients(self, batches: Sequence[Batch], target_tokens: int, step: int) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over ``target_tokens``, the count of the whole update; the sums (loss, nll)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.device)
+        nll = torch.zeros((), device=self.device)
+        for micro, batch in enumerate(batches):
+            # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
+            seed_stream(self.config.seed, "dropout", step, micro, self.group.rank)
+            with self.autocast():
+                sums = self.objective(self.model, batch.to(self.device))
+            (sums.loss / target_tokens).backward()
+            loss += sums.loss.detach()
+            nll += sums.nll.detach()
+        return loss, nll
+
+    def launch(self, batches: Sequence[Batch], target_tokens: int, step: int) -> Tensor:
+        """Start update ``step`` (the first is 1); its statistics [4] are on the device, for ``read``."""
+        self.model.train()
+        loss, nll = self.gradients(batches, target_tokens, step)
+        if self.group.ranks > 1:
+            loss, nll = sum_gradients(self.parameters, torch.stack([loss, nll])).unbind()
+        norm = gradient_norm(self.parameters)
+        training = self.config.training
+        rate = learning_rate(step, training, self.model.width)
+        # A loss that is not finite makes the norm so: the update is skipped on either.
+        skipped = update(self.optimizer, rate, norm + 0.0 * loss, training.clip_norm)
+        return torch.stack([loss, nll, norm, skipped])
+
+    def read(self, statistics: Tensor, step: int) -> Statistics:
+        """Wait for an update to end: the one host synchronisation of a step, made once the next batch is at hand."""
+        loss, nll, norm, skipped = statistics.tolist()
+        if self.ema and not skipped:
+            average.follow(self.ema, self.weights(), self.config.training.ema, step)
+        return Statistics(loss, nll, norm, bool(skipped))
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of the products: "auto" is bf16 on GPUs that are made for it, fp32 elsewhere."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
