@@ -1,0 +1,80 @@
+"""A batch of sentence pairs as tensors, padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.nn.layout import Tokens
+from regard.text.settings import TextSettings
+
+IGNORED = -100  # the label of padding and of forced tokens: never counted, never learnt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs as a model reads them; ``source`` is None for a model without one.
+
+    ``source``: ids + eos, [B, S]. ``target``: start + forced prefix + ids, [B, T]. ``labels`` [B, T]: what follows each
+    of the target's tokens, ids + eos, ``IGNORED`` where nothing is to be learnt. ``target_tokens`` counts the labels
+    that are, end marks included; it is a plain number, so that reading it never waits for a device.
+    """
+
+    source: Tokens | None
+    target: Tokens
+    labels: Tensor
+    target_tokens: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        source = None if self.source is None else self.source.to(device, non_blocking=True)
+        target = self.target.to(device, non_blocking=True)
+        return replace(self, source=source, target=target, labels=self.labels.to(device, non_blocking=True))
+
+
+def collate(
+    sources: Sequence[Sequence[int] | np.ndarray] | None,
+    targets: Sequence[Sequence[int] | np.ndarray],
+    settings: TextSettings,
+) -> Batch:
+    """Put pairs of ids (without special tokens) together as one batch.
+
+    >>> batch = collate([[7, 8]], [[9]], TextSettings())  # eos is 3, start is 2
+    >>> batch.source.ids.tolist(), batch.target.ids.tolist(), batch.labels.tolist()
+    ([[7, 8, 3]], [[2, 9]], [[9, 3]])
+    """
+    start = (settings.start, *settings.forced_prefix)
+    forced = (IGNORED,) * len(settings.forced_prefix)
+    source = None if sources is None else pad_sources(sources, settings)
+    lengths = [len(row) + len(start) for row in targets]
+    return Batch(
+        source=source,
+        target=Tokens(_padded(targets, start, (), settings.pad), torch.tensor(lengths, dtype=torch.int64)),
+        labels=_padded(targets, forced, (settings.eos,), IGNORED),
+        target_tokens=sum(len(row) + 1 for row in targets),
+    )
+
+
+def pad_sources(sources: Sequence[Sequence[int] | np.ndarray], settings: TextSettings) -> Tokens:
+    """Sources of ids, each with its end mark, as [B, S] and [B]."""
+    lengths = torch.tensor([len(row) + 1 for row in sources], dtype=torch.int64)
+    return Tokens(_padded(sources, (), (settings.eos,), settings.pad), lengths)
+
+
+def _padded(
+    rows: Sequence[Sequence[int] | np.ndarray], before: tuple[int, ...], after: tuple[int, ...], padding: int
+) -> Tensor:
+    """``before + row + after`` for each row, padded to the longest: [B, longest]."""
+    longest = max((len(row) for row in rows), default=0) + len(before) + len(after)
+    table = np.full((len(rows), longest), padding, dtype=np.int64)
+    first = len(before)
+    table[:, :first] = before
+    for line, row in zip(table, rows, strict=True):
+        end = first + len(row)
+        line[first:end] = row
+        line[end : end + len(after)] = after
+    return torch.from_numpy(table)

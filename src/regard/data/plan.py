@@ -1,0 +1,131 @@
+"""Plans: which pairs make up each batch of an epoch, as a pure function of lengths, seed and epoch.
+
+Nothing here has a state. The position in the data is (epoch, update), on any number of workers; the number of target
+tokens of an update, by which its loss is divided, is known before anything is computed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regard.errors import RegardError
+
+Indices = NDArray[np.int64]
+
+_DRAW, _ORDER = 1, 2  # purposes, so that no two random streams of a plan are the same
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of the optimizer: ``micro[rank]`` are the micro-batches of one worker, arrays of indices of pairs.
+
+    Every worker has as many micro-batches as ``accumulate`` says, but for updates with fewer because an epoch's
+    batches do not divide evenly; those differ by one at most. ``target_tokens`` counts all workers' end marks too.
+    """
+
+    micro: list[list[Indices]]
+    target_tokens: int
+
+
+def plan(
+    lengths_source: NDArray[np.integer],
+    lengths_target: NDArray[np.integer],
+    *,
+    batch_tokens: int,
+    accumulate: int = 1,
+    ranks: int = 1,
+    seed: int,
+    epoch: int,
+    corpus_of: NDArray[np.integer] | None = None,
+    shares: Sequence[float] = (),
+) -> list[Update]:
+    """The updates of one epoch. Lengths [n] are in subwords without end marks; a batch counts one more for each side.
+
+    In a micro-batch, sentences × the longest side never exceed ``batch_tokens``. Without ``shares`` each pair comes
+    exactly once; with them, each corpus as often as ``draw`` says.
+    """
+    longest = np.maximum(lengths_source, lengths_target).astype(np.int64) + 1
+    chosen = draw(len(longest), seed=seed, epoch=epoch, corpus_of=corpus_of, shares=shares)
+    if not len(chosen):
+        return []
+    if int(longest[chosen].max()) > batch_tokens:
+        worst = int(chosen[longest[chosen].argmax()])
+        raise RegardError(
+            f"training.batch_tokens = {batch_tokens} is less than the longest pair's {int(longest[worst])} tokens "
+            f"(pair {worst}): raise it, or lower data.max_length"
+        )
+    random = _random(seed, epoch, _ORDER)
+    shuffled = random.permutation(chosen)
+    # Sorted by length, so that little is padding; pairs of one length stay shuffled, so that batches differ.
+    order = shuffled[np.argsort(longest[shuffled], kind="stable")]
+    batches = [order[first:last] for first, last in _cut(longest[order], batch_tokens)]
+    batches = [batches[index] for index in random.permutation(len(batches))]
+    return [_update(group, ranks, lengths_target) for group in _grouped(batches, accumulate * ranks)]
+
+
+def draw(
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    corpus_of: NDArray[np.integer] | None = None,
+    shares: Sequence[float] = (),
+) -> Indices:
+    """The pairs of one epoch. A corpus of n pairs with share s gives the next s × n pairs of an endless row of
+    permutations of itself, so that all are used in turn before one comes again."""
+    if not shares:
+        return np.arange(count, dtype=np.int64)
+    corpora = np.zeros(count, dtype=np.int64) if corpus_of is None else np.asarray(corpus_of)
+    if len(corpora) and int(corpora.max()) >= len(shares):
+        raise RegardError(f"data.shares has {len(shares)} numbers, but there are {int(corpora.max()) + 1} corpora")
+    parts = []
+    for corpus, share in enumerate(shares):
+        members = np.flatnonzero(corpora == corpus)
+        size = len(members)
+        first, last = int(epoch * share * size), int((epoch + 1) * share * size)
+        for cycle in range(first // size if size else 0, -(-last // size) if size else 0):
+            turn = _random(seed, cycle, _DRAW, corpus).permutation(members)
+            parts.append(turn[max(first - cycle * size, 0) : last - cycle * size])
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def largest(
+    updates: Sequence[Update], lengths_source: NDArray[np.integer], lengths_target: NDArray[np.integer]
+) -> Indices:
+    """The micro-batch with the most cells, padding included: source and target tables together."""
+
+    def cells(batch: Indices) -> int:
+        return len(batch) * (int(lengths_source[batch].max()) + int(lengths_target[batch].max()) + 2)
+
+    return max((batch for update in updates for rank in update.micro for batch in rank), key=cells)
+
+
+def _random(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def _cut(longest: Indices, budget: int) -> Iterator[tuple[int, int]]:
+    """Spans of ascending lengths, as many sentences each as the budget holds."""
+    first, count = 0, len(longest)
+    while first < count:
+        # (last - first) × the length of the last one grows with last, so its greatest value is found by halving.
+        last = bisect_right(range(first, count), budget, key=lambda at: (at + 1 - first) * int(longest[at])) + first
+        yield first, last
+        first = last
+
+
+def _grouped(batches: list[Indices], size: int) -> Iterator[list[Indices]]:
+    """Groups of ``size`` batches; where they do not divide evenly, as even as can be, so that no update is tiny."""
+    count = -(-len(batches) // size)
+    for group in range(count):
+        yield batches[group * len(batches) // count : (group + 1) * len(batches) // count]
+
+
+def _update(group: list[Indices], ranks: int, lengths_target: NDArray[np.integer]) -> Update:
+    tokens = sum(int(lengths_target[batch].sum()) + len(batch) for batch in group)
+    return Update([group[rank::ranks] for rank in range(ranks)], tokens)
