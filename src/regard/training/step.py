@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from regard.config import Config
-from regard.data.batch import Batch
 from regard.training import average
 from regard.training.distributed import Group
+from regard.training.feed import Item
 from regard.training.objective import build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
@@ -53,27 +52,34 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def gradients(self, batches: Sequence[Batch], target_tokens: int, step: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over ``target_tokens``, the count of the whole update; the sums (loss, nll)."""
+    def gradients(self, item: Item, step: int) -> tuple[Tensor, Tensor]:
+        """Gradients of the loss divided by the target tokens of the whole update; the sums (loss, nll) of the update."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         nll = torch.zeros((), device=self.device)
-        for micro, batch in enumerate(batches):
+        alone = self.group.ranks == 1
+        divisor = item.target_tokens if alone else item.planned_tokens
+        for micro, batch in enumerate(item.batches):
             # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
             seed_stream(self.config.seed, "dropout", step, micro, self.group.rank)
             with self.autocast():
                 sums = self.objective(self.model, batch.to(self.device))
-            (sums.loss / target_tokens).backward()
+            (sums.loss / divisor).backward()
             loss += sums.loss.detach()
             nll += sums.nll.detach()
+        if alone:
+            return loss, nll
+        own = torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
+        loss, nll, tokens = sum_gradients(self.parameters, own).unbind()
+        if self.config.data.subword_dropout:
+            # Words that were cut anew are more tokens than were planned.
+            torch._foreach_mul_([weight.grad for weight in self.parameters if weight.grad is not None], divisor / tokens)
         return loss, nll
 
-    def launch(self, batches: Sequence[Batch], target_tokens: int, step: int) -> Tensor:
+    def launch(self, item: Item, step: int) -> Tensor:
         """Start update ``step`` (the first is 1); its statistics [4] are on the device, for ``read``."""
         self.model.train()
-        loss, nll = self.gradients(batches, target_tokens, step)
-        if self.group.ranks > 1:
-            loss, nll = sum_gradients(self.parameters, torch.stack([loss, nll])).unbind()
+        loss, nll = self.gradients(item, step)
         norm = gradient_norm(self.parameters)
         training = self.config.training
         rate = learning_rate(step, training, self.model.width)

@@ -1,0 +1,129 @@
+"""The batches of every update, made from the plan: where a run stands is (epoch, update) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regard.config import Config
+from regard.data.batch import Batch, collate
+from regard.data.plan import Indices, Update, largest, plan
+from regard.errors import RegardError
+from regard.text.dropout import SubwordDropout
+from regard.text.settings import TextSettings
+from regard.text.tokenizer import Tokenizer
+from regard.training.distributed import Group
+from regard.training.streams import stream_key
+
+
+class Pairs(Protocol):
+    """What a feed reads of a corpus (regard.data.shards.Corpus)."""
+
+    @property
+    def lengths(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+    @property
+    def corpus_of(self) -> NDArray[np.integer]: ...
+    def source_ids(self, index: int) -> Sequence[int] | NDArray[np.integer]: ...
+    def target_ids(self, index: int) -> Sequence[int] | NDArray[np.integer]: ...
+    def source_text(self, index: int) -> str: ...
+    def target_text(self, index: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One update's work for this process. ``target_tokens`` counts its own batches, ``planned_tokens`` all processes'."""
+
+    epoch: int
+    number: int
+    indices: list[Indices]
+    batches: list[Batch]
+    target_tokens: int
+    planned_tokens: int
+
+    def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The real lengths [n] of all its pairs, marks included: (source, target)."""
+        sources = [batch.source.lengths.numpy() for batch in self.batches if batch.source is not None]
+        targets = [batch.target.lengths.numpy() for batch in self.batches]
+        none = np.zeros(0, dtype=np.int64)
+        return np.concatenate([none, *sources]), np.concatenate([none, *targets])
+
+
+class Feed:
+    """Updates without end, epoch after epoch."""
+
+    def __init__(
+        self,
+        config: Config,
+        corpus: Pairs,
+        tokenizers: tuple[Tokenizer, Tokenizer],
+        settings: TextSettings,
+        group: Group | None = None,
+    ) -> None:
+        self.config, self.corpus, self.settings = config, corpus, settings
+        self.group = group or Group()
+        self.dropouts: list[SubwordDropout] = []
+        if config.data.subword_dropout:
+            # Source and target get streams of their own: else a name that stands on both sides is cut alike.
+            self.dropouts = [
+                SubwordDropout(tokenizer, config.data.subword_dropout, stream_key(config.seed, f"subwords {side}"))
+                for side, tokenizer in zip(("source", "target"), tokenizers, strict=True)
+            ]
+
+    def plan(self, epoch: int) -> list[Update]:
+        """The updates of one epoch, for all processes."""
+        updates = plan(
+            *self.corpus.lengths,
+            batch_tokens=self.config.training.batch_tokens,
+            accumulate=self.config.training.accumulate,
+            ranks=self.group.ranks,
+            seed=self.config.seed,
+            epoch=epoch,
+            corpus_of=self.corpus.corpus_of,
+            shares=self.config.data.shares,
+        )
+        if not updates and not self.config.data.shares:
+            raise RegardError("no training pair is left after the checks: see the counts above")
+        return updates
+
+    def items(self, epoch: int, update: int) -> Iterator[Item]:
+        """From an update of an epoch on, without end; each item's batches are made when it is asked for."""
+        empty = 0
+        while empty < 1000:
+            updates = self.plan(epoch)
+            for number in range(update, len(updates)):
+                yield self._item(updates[number], epoch, number)
+            empty = 0 if updates else empty + 1
+            epoch, update = epoch + 1, 0
+        raise RegardError("data.shares leave no pair in 1000 epochs: raise them")
+
+    def largest(self, epoch: int) -> Indices:
+        """The micro-batch of the epoch with the most cells, padding included."""
+        return largest(self.plan(epoch), *self.corpus.lengths)
+
+    def batch(self, indices: Indices, epoch: int) -> Batch:
+        """These pairs as tensors; with subword dropout they are cut anew for the epoch."""
+        sources, targets = [], []
+        for index in map(int, indices):
+            sources.append(self._side(0, index, epoch, self.corpus.source_ids(index)))
+            targets.append(self._side(1, index, epoch, self.corpus.target_ids(index)))
+        return collate(sources, targets, self.settings)
+
+    def _side(
+        self, side: int, index: int, epoch: int, ids: Sequence[int] | NDArray[np.integer]
+    ) -> Sequence[int] | NDArray[np.integer]:
+        if not self.dropouts:
+            return ids
+        text = self.corpus.target_text(index) if side else self.corpus.source_text(index)
+        cut = self.dropouts[side].encode(text, epoch, index)
+        # Some models have no more positions than this: a pair that grew beyond it stays as it was.
+        return cut if len(cut) <= self.config.data.max_length else ids
+
+    def _item(self, update: Update, epoch: int, number: int) -> Item:
+        indices = update.micro[self.group.rank]
+        batches = [self.batch(micro, epoch) for micro in indices]
+        tokens = sum(batch.target_tokens for batch in batches)
+        return Item(epoch, number, indices, batches, tokens, update.target_tokens)

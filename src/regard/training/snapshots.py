@@ -1,0 +1,72 @@
+"""Weights of the validated steps that may still be chosen: the last ones and the best ones, ``snapshots/step-N/``.
+
+They are apart from the checkpoints, which hold three times as much and are few. A snapshot is written before the
+checkpoint that counts on it, and deleted only when no checkpoint is left that does: whichever checkpoint a run goes on
+from, its snapshots are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from regard import files
+from regard.errors import RegardError
+
+SNAPSHOTS = "snapshots"
+_WEIGHTS = "weights.safetensors"
+
+
+def folder(run: Path, step: int) -> Path:
+    return run / SNAPSHOTS / f"step-{step}"
+
+
+def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Keep these weights; one that a killed run had left there is replaced."""
+    place = folder(run, step)
+    if place.exists():
+        files.remove_folder(place, name="snapshot-rotate")
+    data = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
+    files.write_folder(place, lambda inside: files.write(inside / _WEIGHTS, save(data)), name="snapshot")
+
+
+def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
+    """The weights of a step, checked against their hashes."""
+    place = folder(run, step)
+    files.verify(place)
+    try:
+        return load(files.read_bytes(place / _WEIGHTS))
+    except SafetensorError as error:
+        raise RegardError(f"{place / _WEIGHTS}: not safetensors ({error})") from error
+
+
+def last(scores: Sequence[tuple[int, float]], count: int) -> list[int]:
+    """The steps of the last validations."""
+    return [step for step, _ in scores[-count:]]
+
+
+def best(scores: Sequence[tuple[int, float]], count: int) -> list[int]:
+    """The steps of the best validations, the best one first; of equals the earlier."""
+    ranked = sorted(scores, key=lambda entry: (-entry[1], entry[0]))
+    return [step for step, _ in ranked[:count]]
+
+
+def needed(scores: Sequence[tuple[int, float]], *, average: int, keep: int, checkpoints: Iterable[int]) -> set[int]:
+    """The steps whose weights may still be asked for, seen from each of the ``checkpoints``' steps."""
+    steps: set[int] = set()
+    for checkpoint in checkpoints:
+        seen = [entry for entry in scores if entry[0] <= checkpoint]
+        steps |= {*last(seen, average), *best(seen, max(keep, average))}
+    return steps
+
+
+def prune(run: Path, keep: set[int]) -> None:
+    """Delete the snapshots of all other steps, and what killed writers left."""
+    files.sweep(run / SNAPSHOTS)
+    for place in sorted((run / SNAPSHOTS).glob("step-*")):
+        if int(place.name.removeprefix("step-")) not in keep:
+            files.remove_folder(place, name="snapshot-rotate")
