@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -362,23 +361,12 @@ def _validate(values: dict[str, Any], where: str) -> Config:
         # One corpus needs no brackets.
         if isinstance(data.get(key), str | float | int) and not isinstance(data.get(key), bool):
             data[key] = [data[key]]
-    for key in ("train", "valid", "test", "cache"):
-        data[key] = _expand(data[key]) if key in data else ""
     try:
-        return TypeAdapter(Config).validate_python({**values, "data": {k: v for k, v in data.items() if v != ""}})
+        return TypeAdapter(Config).validate_python(values)
     except RegardError as error:
         raise RegardError(f"{where}: {error}") from None
     except ValidationError as error:
         raise RegardError(f"{where}: {_first_fault(error.errors()[0])}") from None
-
-
-def _expand(value: Any) -> Any:
-    """$REGARD_DATA at the start of a path, with its default, so that a configuration is the same on every machine."""
-    if isinstance(value, list | tuple):
-        return [_expand(item) for item in value]
-    if isinstance(value, str):
-        return value.replace("$REGARD_DATA", os.environ.get("REGARD_DATA") or "../shared/data")
-    return value
 
 
 def _first_fault(fault: Any) -> str:
