@@ -1,0 +1,106 @@
+"""The k best tokens of each row of scores, and the row's log-sum-exp, reading the scores as little as possible.
+
+``torch.topk`` over a vocabulary keeps (score, index) pairs of all of it, and a log-softmax writes all of it once
+more. Here a row is seen as C × W columns: one vectorised pass takes the maximum of each column, the k best columns
+hold the k best tokens, and only they are looked at again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+DEPTH = 32  # entries of a column
+FLOATS = 1 << 19  # scores that are made at once on a CPU: they stay in its cache until they are ranked (2 MiB)
+
+
+def rows_at_once(vocabulary: int, device: torch.device) -> int:
+    """How many rows of logits are made before they are ranked; 0 = all."""
+    return max(32, FLOATS // vocabulary) if device.type == "cpu" else 0
+
+
+class HasLogits(Protocol):
+    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor: ...
+
+
+class Best(NamedTuple):
+    values: Tensor  # [B, R, k] log-probabilities, best first
+    tokens: Tensor  # [B, R, k]
+    eos: Tensor  # [B, R] log-probability of the end mark
+
+
+def topk_by_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``scores.topk(k)`` of [M, V] by columns of ``DEPTH`` entries."""
+    rows, width = scores.shape[0], scores.shape[1] // DEPTH
+    if width < 4 * k or not scores.is_contiguous():
+        values, tokens = scores.topk(k, dim=1)
+        return values, tokens
+    head = DEPTH * width
+    columns = scores[:, :head].view(rows, DEPTH, width)
+    peaks = columns.amax(1)  # [M, W]
+    column = peaks.topk(k, dim=1, sorted=False).indices  # [M, k]
+    depths = torch.arange(DEPTH, device=scores.device).mul_(width)
+    index = (column[:, :, None] + depths).view(rows, k * DEPTH)
+    if head < scores.shape[1]:  # the fewer than DEPTH last entries belong to no column and are all looked at
+        tail = torch.arange(head, scores.shape[1], device=scores.device).expand(rows, -1)
+        index = torch.cat((index, tail), 1)
+    values, place = scores.gather(1, index).topk(k, dim=1)
+    return values, index.gather(1, place)
+
+
+def best_tokens(
+    model: HasLogits,
+    hidden: Tensor,
+    k: int,
+    eos: int,
+    *,
+    chunk: int = 0,
+    suppressed: Tensor | None = None,
+    banned: Tensor | None = None,
+) -> Best:
+    """The k best continuations of hidden [B, R, D], the logits of ``chunk`` rows at a time (0 = of all).
+
+    ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
+    share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
+    """
+    batch, rows, width = hidden.shape
+    flat = hidden.reshape(batch * rows, width)
+    barred = None if banned is None else banned.reshape(batch * rows, -1)
+    parts = []
+    for at in range(0, batch * rows, chunk or batch * rows):
+        part = slice(at, at + chunk if chunk else None)
+        ban = None if barred is None else barred[part]
+        parts.append(_best_of(model.logits(flat[part]), k, eos, suppressed, ban))
+    values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
+    k = values.shape[-1]
+    return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+
+
+def _best_of(
+    scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``best_tokens``, for logits [M, V] that may be overwritten."""
+    scores = scores.float()
+    hidden_away: list[Tensor] = []
+    end = scores[:, eos].clone()
+    if suppressed is not None:
+        hidden_away.append(scores[:, suppressed])
+        scores[:, suppressed] = -torch.inf
+    if banned is not None:
+        # A ban may name one id twice: what it hides is read from a mask, once.
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, banned.clamp(min=0), True)
+        mask[:, 0] = (banned == 0).any(1)
+        hidden_away.append(torch.where(mask, scores, -torch.inf).logsumexp(1, keepdim=True))
+        scores.masked_fill_(mask, -torch.inf)
+    values, tokens = topk_by_columns(scores, min(k, scores.shape[1]))
+    top = values[:, :1]
+    for part in hidden_away:
+        top = torch.maximum(top, part.amax(1, keepdim=True))
+    total = scores.sub_(top).exp_().sum(1, keepdim=True)  # the scores are no longer needed: in place
+    for part in hidden_away:
+        total += (part - top).exp_().sum(1, keepdim=True)
+    norm = total.log_().add_(top)  # [M, 1] log-sum-exp
+    # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
+    return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)

@@ -1,0 +1,265 @@
+"""Decoding with any model of the contract: sentences enter by length, leave when they are done, and come out in order.
+
+A step is: the model's ``step`` on the newest tokens, the best continuations of each hypothesis (best.py), one step of
+the search (search.py, flight.py), ``follow`` for the state. On a CPU the host looks once a step for what is done, on an
+accelerator every ``LOOK`` steps. A sentence's result does not depend on which others share its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.decoding.best import Best, best_tokens, rows_at_once
+from regard.decoding.flight import Flight, Hypothesis, Result
+from regard.decoding.search import Candidates, Search
+from regard.nn.layout import Tokens
+
+__all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
+
+LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
+LEAVE = 0.25  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
+
+
+class Settings(Protocol):
+    """What decoding reads of text.json (regard.text.settings.TextSettings)."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def forced_prefix(self) -> Sequence[int]: ...
+    @property
+    def suppressed(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step, as the viewer and streams read it. Sentences are given by their number in the input.
+
+    ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, 2N] all that were
+    looked at (None in greedy search); ``done`` [B]; ``results`` those that were finished with this step.
+    """
+
+    sentences: list[int]
+    parents: Tensor
+    tokens: Tensor
+    scores: Tensor
+    candidates: Candidates | None
+    done: Tensor
+    results: list[Result]
+
+
+def decode(
+    model: Any,
+    sources: Sequence[Sequence[int]] | None,
+    settings: Settings,
+    search: Search,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int = 4096,
+    device: torch.device | str | None = None,
+    on_record: Callable[[Record], None] | None = None,
+) -> Iterator[Result]:
+    """The results of all inputs, in their order.
+
+    sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
+    the start mark and the forced prefix. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
+    counted) of what is decoded at once; a sentence that is longer alone is decoded alone.
+    """
+    ready: dict[int, Result] = {}
+    coming = 0
+    for record in records(model, sources, settings, search, prompts=prompts, batch_tokens=batch_tokens, device=device):
+        if on_record is not None:
+            on_record(record)
+        ready.update((result.index, result) for result in record.results)
+        while coming in ready:
+            yield ready.pop(coming)
+            coming += 1
+
+
+@torch.inference_mode()
+def records(
+    model: Any,
+    sources: Sequence[Sequence[int]] | None,
+    settings: Settings,
+    search: Search,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int = 4096,
+    device: torch.device | str | None = None,
+) -> Iterator[Record]:
+    """The steps of decoding; the results come in them as they are finished."""
+    training = model.training
+    model.eval()
+    try:
+        yield from _Engine(model, sources, settings, search, prompts, batch_tokens, device).run()
+    finally:
+        model.train(training)
+
+
+class _Engine:
+    def __init__(
+        self,
+        model: Any,
+        sources: Sequence[Sequence[int]] | None,
+        settings: Settings,
+        search: Search,
+        prompts: Sequence[Sequence[int]] | None,
+        batch_tokens: int,
+        device: torch.device | str | None,
+    ) -> None:
+        self.model, self.sources, self.settings, self.search = model, sources, settings, search
+        self.prompts, self.batch_tokens = prompts, batch_tokens
+        table = model.output_table()[0]
+        self.device = torch.device(device) if device is not None else table.device
+        self.rows = rows_at_once(table.shape[0], self.device)
+        self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
+        self.look = 1 if self.device.type == "cpu" else LOOK
+        inputs = sources if sources is not None else prompts
+        assert inputs is not None, "decode needs sources or prompts"
+        lengths = np.array([len(ids) for ids in inputs], dtype=np.int64)
+        if sources is not None and prompts is not None:
+            lengths = np.maximum(lengths, [len(ids) for ids in prompts])
+        self.sizes = lengths + 1  # the end mark
+        self.limits = np.maximum(1, np.array([len(ids) for ids in inputs], dtype=np.int64) + search.max_extra)
+        # The longest first: the last flight, which nothing can fill up any more, is then of short sentences.
+        self.waiting = np.lexsort((np.arange(len(lengths)), -lengths))
+
+    def run(self) -> Iterator[Record]:
+        """Steps until nothing waits and nothing flies."""
+        flight: Flight | None = None
+        steps = 0
+        while flight is not None or len(self.waiting):
+            if flight is None:
+                flight, record = self._launch(self._room(0, 0))
+                yield record
+            elif len(self.waiting) and flight.landed.any() and (free := self._free(flight)):
+                newcomers, record = self._launch(free)
+                self._shrink(flight)
+                flight.admit(newcomers)
+                yield record
+            else:
+                self._shrink_if_worth(flight)
+            steps += 1
+            record = self._step(flight, look=steps % self.look == 0)
+            yield record
+            if flight.landed.all():
+                flight = None
+
+    def _room(self, flying: int, longest: int) -> int:
+        """How many of the waiting fit beside ``flying`` sentences of at most ``longest`` tokens."""
+        count = 0
+        for number in self.waiting:
+            longest = max(longest, int(self.sizes[number]))
+            if (flying + count + 1) * self.search.beam * longest > self.batch_tokens:
+                break
+            count += 1
+        return count if flying else max(1, count)
+
+    def _free(self, flight: Flight) -> int:
+        """How many enter now: none, until enough places are free for the copying to pay."""
+        alive = ~flight.landed
+        flying = int(alive.sum())
+        if not flying:
+            return self._room(0, 0)
+        if flight.landed.sum() < LEAVE * flight.batch:
+            return 0
+        return self._room(flying, int(self.sizes[flight.index[alive]].max()))
+
+    def _shrink_if_worth(self, flight: Flight) -> None:
+        landed = int(flight.landed.sum())
+        if landed and landed >= LEAVE * flight.batch:
+            self._shrink(flight)
+
+    def _shrink(self, flight: Flight) -> None:
+        if flight.landed.any():
+            flight.keep((~flight.landed).nonzero()[0])
+
+    def _launch(self, count: int) -> tuple[Flight, Record]:
+        """The next ``count`` waiting sentences: encoded, prompted, and their first tokens ranked."""
+        index, self.waiting = self.waiting[:count], self.waiting[count:]
+        search, settings = self.search, self.settings
+        memory = None
+        if self.sources is not None:
+            memory = self.model.encode(self._tokens([[*self.sources[i], settings.eos] for i in index]))
+        start = [settings.start, *settings.forced_prefix]
+        own = self.prompts
+        prompt = self._tokens([[*start, *own[i]] if own is not None else start for i in index])
+        capacity = prompt.ids.shape[1] + int(self.limits[index].max()) + self.look
+        state = self.model.start(memory, search.beam, capacity, len(index))
+        flight = Flight(state, search, settings.eos, index, self.limits[index], self.device)
+        hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
+        last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
+        return flight, self._rank(flight, hidden.gather(1, last), follow=False, look=True)
+
+    def _step(self, flight: Flight, look: bool) -> Record:
+        hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
+        return self._rank(flight, hidden, follow=True, look=look)
+
+    def _rank(self, flight: Flight, hidden: Tensor, follow: bool, look: bool) -> Record:
+        """From the hidden states [B, R, D] of the newest tokens to the next ones."""
+        search = self.search
+        best = self._best(flight, hidden)
+        found: Candidates | None = None
+        if search.beam == 1:
+            flight.greedy(best)
+            parents = torch.zeros_like(flight.last)
+        else:
+            found, live = flight.beam(best)
+            parents = live.parents
+            if follow:  # after the prompt, which all hypotheses share, there is nothing to follow
+                flight.state.follow(parents)
+        sentences = flight.index.tolist()
+        results = flight.land() if look else []
+        return Record(sentences, parents, flight.last, flight.scores, found, flight.done, results)
+
+    def _best(self, flight: Flight, hidden: Tensor) -> Best:
+        search = self.search
+        banned = repeats(flight.ids, flight.ages, search.no_repeat_ngram) if search.no_repeat_ngram else None
+        return best_tokens(
+            self.model,
+            hidden,
+            search.beam + 1 if search.beam > 1 else 1,
+            self.settings.eos,
+            chunk=self.rows,
+            suppressed=self.suppressed,
+            banned=banned,
+        )
+
+    def _tokens(self, sentences: list[list[int]]) -> Tokens:
+        """Padded on the right."""
+        lengths = torch.tensor([len(ids) for ids in sentences])
+        ids = torch.full((len(sentences), int(lengths.max())), self.settings.pad, dtype=torch.int64)
+        for row, sentence in zip(ids.numpy(), sentences, strict=True):
+            row[: len(sentence)] = sentence
+        return Tokens(ids.to(self.device), lengths.to(self.device))
+
+
+def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:
+    """Which tokens would repeat an n-gram of ``size``: [B, R, m], -1 where none would.
+
+    ids [B, R, C] with ``ages`` [B] tokens each.
+
+    >>> repeats(torch.tensor([[[5, 6, 5, 0]]]), np.array([3]), 2)
+    tensor([[[ 6, -1]]])
+    """
+    longest = int(ages.max())
+    if longest < size:
+        return None
+    age = torch.as_tensor(ages, device=ids.device)
+    windows = ids[:, :, :longest].unfold(2, size, 1)  # [B, R, longest - size + 1, size]
+    starts = torch.arange(windows.shape[2], device=ids.device)
+    same = (starts[None] + size <= age[:, None])[:, None, :].expand(windows.shape[:3])
+    for place in range(size - 1):  # the hypothesis' last size - 1 tokens against the head of every window
+        at = (age - size + 1 + place).clamp(min=0)[:, None, None].expand(*ids.shape[:2], 1)
+        same = same & (windows[..., place] == ids.gather(2, at))
+    return windows[..., -1].masked_fill(~same, -1)

@@ -1,0 +1,106 @@
+"""One step of beam search, as a pure function of scores; greedy search is the beam of one.
+
+The candidates of a sentence are the best 2N continuations of its N hypotheses. Those among the first N that end
+the sentence are finished, the first N that do not end it live on. This is the rule of Hugging Face and of
+CTranslate2 too; what differs is only when to stop (``Search.stopping``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regard.decoding.ranking import LengthPenalty
+from regard.errors import RegardError
+
+if TYPE_CHECKING:
+    from regard.config import DecodingConfig
+
+Stopping = Literal["exact", "first", "huggingface"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched for.
+
+    ``stopping``: ``exact`` ends a sentence when no live hypothesis can enter its n best any more, so that the result
+    is that of the search which never stops early; ``first`` ends it when as many hypotheses have finished as the
+    beam is wide (CTranslate2, and Hugging Face's ``early_stopping=True``); ``huggingface`` is Hugging Face's
+    ``early_stopping="never"``. At the maximum length the first two allow the end mark alone, and count its
+    probability; ``huggingface`` takes the hypothesis as it is, without an end mark.
+    """
+
+    beam: int = 5
+    length_penalty: LengthPenalty = field(default_factory=LengthPenalty)
+    max_extra: int = 50  # longest output = length of the input + this; tokens, the end mark counted
+    n_best: int = 1
+    stopping: Stopping = "exact"
+    no_repeat_ngram: int = 0  # no n-gram of this length twice in an output; 0 = allowed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length_penalty", LengthPenalty.parse(self.length_penalty))
+        if self.beam < 1:
+            raise RegardError(f"beam {self.beam}: expected 1 (greedy) or more")
+        if not 1 <= self.n_best <= self.beam:
+            raise RegardError(f"n-best {self.n_best}: expected 1 to the beam's width, which is {self.beam}")
+        if self.stopping not in ("exact", "first", "huggingface"):
+            raise RegardError(f"stopping {self.stopping!r}: expected exact, first or huggingface")
+        if self.no_repeat_ngram < 0:
+            raise RegardError(f"no-repeat n-gram {self.no_repeat_ngram}: expected 0 (off) or a length")
+
+    @classmethod
+    def from_config(cls, config: DecodingConfig) -> Search:
+        return cls(
+            beam=config.beam,
+            length_penalty=LengthPenalty.parse(config.length_penalty),
+            max_extra=config.max_extra,
+            n_best=config.n_best,
+            stopping=config.stopping,
+        )
+
+    @property
+    def kept(self) -> int:
+        """How many finished hypotheses of a sentence are kept."""
+        return self.n_best if self.stopping == "exact" else self.beam
+
+
+class Candidates(NamedTuple):
+    """The best continuations of each sentence, best first; C = 2N."""
+
+    scores: Tensor  # [B, C] sums of log-probabilities; -inf where there is none
+    parents: Tensor  # [B, C] the hypothesis that is continued
+    tokens: Tensor  # [B, C]
+
+
+def candidates(scores: Tensor, values: Tensor, tokens: Tensor, count: int) -> Candidates:
+    """The ``count`` best continuations.
+
+    scores [B, R] of the R hypotheses; values [B, R, k], tokens [B, R, k]: log-probabilities and ids of the k best
+    continuations of each. k = N + 1 is enough for the 2N candidates of N hypotheses: of any hypothesis, the first
+    N + 1 hold N that do not end the sentence, hence what comes after them can neither live on nor be among the first N.
+    """
+    batch, rows, k = values.shape
+    total = (scores[:, :, None] + values).reshape(batch, rows * k)
+    if rows * k < count:  # a vocabulary smaller than the beam, or the first step of a wide one
+        total = torch.nn.functional.pad(total, (0, count - rows * k), value=-torch.inf)
+        tokens = torch.nn.functional.pad(tokens.reshape(batch, rows * k), (0, count - rows * k))
+    best, index = total.topk(count, dim=1)
+    parents = index.div(k, rounding_mode="floor").clamp_(max=rows - 1)
+    return Candidates(best, parents, tokens.reshape(batch, -1).gather(1, index))
+
+
+class Survivors(NamedTuple):
+    """The N hypotheses that live on, best first, each [B, N]."""
+
+    scores: Tensor
+    parents: Tensor
+    tokens: Tensor
+
+
+def survivors(found: Candidates, beam: int, eos: int) -> Survivors:
+    """The first N candidates that do not end the sentence."""
+    scores, index = found.scores.masked_fill(found.tokens == eos, -torch.inf).topk(beam, dim=1)
+    return Survivors(scores, found.parents.gather(1, index), found.tokens.gather(1, index))
