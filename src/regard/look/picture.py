@@ -72,8 +72,13 @@ def figure(attention: AttentionMap) -> Figure:
         axes = drawing.add_subplot()
         image = axes.imshow(attention.weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal")
         wide = max((cell_len(column) for column in columns), default=0) > 4
-        axes.set_xticks(range(len(columns)), columns, rotation=60 if wide else 0, ha="left" if wide else "center",
-                        rotation_mode="anchor")
+        axes.set_xticks(
+            range(len(columns)),
+            columns,
+            rotation=60 if wide else 0,
+            ha="left" if wide else "center",
+            rotation_mode="anchor",
+        )
         axes.set_yticks(range(len(rows)), rows)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)

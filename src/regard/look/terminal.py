@@ -1,8 +1,8 @@
 """An attention map in the terminal: a row for each target token, a column for each source token.
 
-              我   爱   机器   学习   。
-        I     ██        ░░
-        love  ░░   ██
+      我   爱   机器   学习   。
+I     ██        ░░
+love  ░░   ██
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def colour(weight: float) -> str:
 
 
 def shade(weight: float) -> str:
-    """The nearest of five shades; a weight under 0.1 is a dot."""
-    return SHADES[min(int(min(max(weight, 0.0), 1.0) * len(SHADES) + 0.5), len(SHADES) - 1)]
+    """The nearest of five shades; a weight under 1/8 is a dot."""
+    return SHADES[int(min(max(weight, 0.0), 1.0) * (len(SHADES) - 1) + 0.5)]
 
 
 class TerminalMap:
