@@ -6,7 +6,7 @@ Table 3 of the paper is ``BASE`` and ``BIG``; ``SMALL`` and ``TINY`` are for cor
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from regard.nn.norm import LayerNorm, Norm
 from regard.nn.positions import Positions, Sinusoidal
 from regard.nn.residual import Order
 from regard.nn.stacks import Stack
+from regard.nn.states import KeyValueState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,6 @@ class Transformer:
     )
     scale_embedding: bool = field(default=True, metadata={"help": "embeddings times the square root of the width"})
     output_bias: bool = field(default=False, metadata={"help": "a bias on the logits"})
-
-    PRESETS: ClassVar[dict[str, Transformer]]
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
@@ -102,7 +101,7 @@ BASE = Transformer()
 BIG = Transformer(width=1024, heads=16, feedforward=4096, dropout=0.3)
 SMALL = Transformer(width=256, encoder_layers=4, decoder_layers=4, heads=4, feedforward=1024, dropout=0.3)
 TINY = Transformer(width=128, encoder_layers=4, decoder_layers=4, heads=4, feedforward=256, dropout=0.3)
-Transformer.PRESETS = {"base": BASE, "big": BIG, "small": SMALL, "tiny": TINY}
+PRESETS = {"base": BASE, "big": BIG, "small": SMALL, "tiny": TINY}
 
 
 class TransformerModel(nn.Module):
@@ -133,6 +132,7 @@ class TransformerModel(nn.Module):
         self.output = None if options.share != "none" else nn.Linear(options.width, target_vocabulary, bias=False)
         self.output_bias = nn.Parameter(torch.zeros(target_vocabulary)) if options.output_bias else None
         initialize(self)
+        self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their memory, hidden [B, S, D]."""
@@ -151,6 +151,32 @@ class TransformerModel(nn.Module):
             memory_layout=Layout.cross(target.lengths, size, memory.lengths, memory.hidden.shape[1]),
         )
         return Output(hidden)
+
+    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""
+        assert memory is not None, "this model translates: it needs a memory"
+        self.target_embedding.reserve(capacity)
+        return KeyValueState(
+            layers=len(self.decoder.layers),
+            batch=len(memory.lengths),
+            beams=beams,
+            capacity=capacity,
+            device=memory.hidden.device,
+            memory=self.decoder.project_memory(memory.hidden),
+            memory_lengths=memory.lengths,
+        )
+
+    def step(
+        self, tokens: Tensor, state: KeyValueState, lengths: Tensor | None = None, extent: int | None = None
+    ) -> Tensor:
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis."""
+        layout = state.advance(tokens.shape[1], lengths, extent)
+        x = self.target_embedding(tokens, layout.positions)
+        hidden: Tensor = self.decoder(
+            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches
+        )
+        state.advanced(tokens.shape[1], lengths)
+        return hidden
 
     def output_table(self) -> tuple[Tensor, Tensor | None]:
         """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
@@ -180,3 +206,11 @@ def initialize(model: nn.Module) -> None:
         if isinstance(module, MultiHeadAttention):
             for matrix in module.matrices():
                 nn.init.xavier_uniform_(matrix)
+
+
+def _fill_in_ties(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Files hold a shared table once; here it gets its other names back."""
+    ties: dict[str, str] = module.ties  # type: ignore[assignment]
+    for left_out, kept in ties.items():
+        if prefix + kept in state:
+            state.setdefault(prefix + left_out, state[prefix + kept])

@@ -31,9 +31,6 @@ class RMSNorm:
 
 Norm = LayerNorm | RMSNorm
 
-#: The names by which configurations choose.
-NORMS: dict[str, type[Norm]] = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
-
 
 class RootMeanSquareNorm(nn.Module):
     """x / √(mean(x²) + ε) · gain over the last axis, computed in at least fp32."""

@@ -90,15 +90,6 @@ class RelativeBias(NoPositions):
 
 Positions = NoPositions | Sinusoidal | Learned | Rotary | RelativeBias
 
-#: The names by which configurations choose.
-POSITIONS: dict[str, type[Positions]] = {
-    "none": NoPositions,
-    "sinusoidal": Sinusoidal,
-    "learned": Learned,
-    "rotary": Rotary,
-    "relative_bias": RelativeBias,
-}
-
 
 class Added(nn.Module):
     """Positions that are added to the embedding."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from regard.nn.attention import KeyValueCache
-from regard.nn.layers import Layer
+from regard.nn.layers import Layer, TransformerLayer
 from regard.nn.layout import Layout
 from regard.nn.norm import Norm
 from regard.nn.positions import NoPositions, Positions
@@ -67,3 +67,12 @@ class TransformerStack(nn.Module):
                 cache=None if caches is None else caches[number],
             )
         return x if self.norm is None else self.norm(x)
+
+    def project_memory(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of a memory [B, S, D], [B, G, S, K]: laid out for reading them at every step."""
+        pairs = []
+        for layer in self.layers:
+            assert isinstance(layer, TransformerLayer) and layer.cross_attention is not None
+            key, value = layer.cross_attention.project_memory(memory)
+            pairs.append((key.contiguous(), value.contiguous()))
+        return pairs
