@@ -1,0 +1,237 @@
+"""The model directory: all that is needed to run a model, in files that hold data and never code.
+
+``config.json`` (format_version, architecture, options), ``model.safetensors`` (tied tensors once), ``text.json``,
+``tokenizer.json`` (+ ``target_tokenizer.json`` where the two differ), ``README.md`` (the model card), and
+``manifest.json`` with the SHA-256 of the others, written last. A run's directory is such a directory too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from regard import files
+from regard.errors import RegardError, nearest
+from regard.models import registry
+from regard.text.settings import TextSettings
+from regard.text.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text.json", "README.md"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+TOKENIZER, TARGET_TOKENIZER = "tokenizer.json", "target_tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode with all that stands around it; one tokenizer stands in both places."""
+
+    model: nn.Module
+    options: Any
+    settings: TextSettings
+    tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    card: str
+    path: Path
+
+
+def save(
+    folder: Path | str,
+    model: nn.Module,
+    options: registry.Options,
+    settings: TextSettings,
+    tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer | None = None,
+    card: str = "",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model directory by the write protocol; into a run's directory, beside what else is there.
+
+    ``dtype`` is that of the stored weights (fp16 halves a packaged model); None keeps theirs.
+    """
+    folder = Path(folder)
+    two = target_tokenizer is not None and target_tokenizer.fingerprint != tokenizer.fingerprint
+    weights = stored(model, dtype)
+    _check_finite(weights, folder / WEIGHTS)
+    described = registry.to_dict(options)
+    config = {"format_version": FORMAT_VERSION, "architecture": described.pop("architecture"), "options": described}
+
+    def writer(inside: Path) -> None:
+        write_tensors(inside / WEIGHTS, weights)
+        files.write(inside / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        files.write(inside / CARD, card.encode())
+        settings.write(inside / TEXT)
+        tokenizer.write(inside / TOKENIZER)
+        if two and target_tokenizer is not None:
+            target_tokenizer.write(inside / TARGET_TOKENIZER)
+
+    files.write_folder(folder, writer, name="model")
+    return folder
+
+
+def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+    """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file."""
+    folder = find(name_or_path)
+    if (folder / files.MANIFEST).exists():
+        files.verify(folder)
+    options = read_options(folder / CONFIG)
+    settings = TextSettings.read(folder / TEXT)
+    tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize)
+    target_tokenizer = tokenizer
+    if (folder / TARGET_TOKENIZER).exists():
+        target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize)
+    _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
+    sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
+    model = _build(folder, options, sizes, read_tensors(folder / WEIGHTS))
+    try:
+        model = model.to(torch.device(device), dtype).eval()
+    except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
+        raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
+    card = folder / CARD
+    text = files.read_bytes(card).decode("utf-8", "replace") if card.exists() else ""
+    return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The directory that a MODEL means: an existing directory wins over a packaged name."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        folder = files.current(path)
+        if (folder / CONFIG).exists():
+            return folder
+        if (path / "checkpoints").is_dir():
+            raise RegardError(f"{path}: the training has not chosen a model yet (regard train --resume {path})")
+        packaged = " (a packaged model has this name; the directory wins)" if path.name in packaged_names() else ""
+        raise RegardError(f"{path / CONFIG}: no such file: {path} is not a model directory{packaged}")
+    if path.exists():
+        raise RegardError(f"{path}: expected a model directory, found a file")
+    names = packaged_names()
+    if str(name_or_path) in names:
+        return _packages() / str(name_or_path)
+    known = f"; packaged: {', '.join(names)}" if names else ""
+    raise RegardError(
+        f"{name_or_path}: no such directory or packaged model{nearest(str(name_or_path), names) or known}"
+    )
+
+
+def packaged_names() -> list[str]:
+    """The models that come with the package."""
+    folder = _packages()
+    return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file()) if folder.is_dir() else []
+
+
+def read_options(path: Path) -> Any:
+    """The architecture's options from a ``config.json``."""
+    config = files.read_json(path)
+    version = config.pop("format_version", None)
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise RegardError(f"{path}: unknown format_version {version!r}: this regard reads {FORMAT_VERSION}")
+    architecture, options = config.pop("architecture", None), config.pop("options", None)
+    if not isinstance(architecture, str) or not isinstance(options, dict):
+        raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")
+    for key in config:
+        raise RegardError(f"{path}: unknown key '{key}'{nearest(key, ['format_version', 'architecture', 'options'])}")
+    if {"architecture", "preset"} & set(options):
+        raise RegardError(f"{path}: 'options' holds the options themselves, no architecture or preset")
+    try:
+        return registry.options_from({"architecture": architecture, **options})
+    except RegardError as error:
+        raise RegardError(f"{path}: {error}") from None
+
+
+def stored(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The state dict as it is written: on the CPU, contiguous, tied tensors once."""
+    ties: Mapping[str, str] = getattr(model, "ties", {})
+    return {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name not in ties
+    }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; inside a folder that is written as a whole, which also syncs it."""
+    with files.writing(path, sum(tensor.nbytes for tensor in tensors.values())):
+        path.touch()
+        mode = path.stat().st_mode  # what the umask says; safetensors makes its files readable by the owner only
+        safetensors.torch.save_file({name: tensor.detach() for name, tensor in tensors.items()}, path)
+        path.chmod(mode)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader."""
+    data = files.read_bytes(path)
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # the parser's own exception, or KeyError, ValueError, … of what it read
+        raise RegardError(f"{path}: damaged, not a safetensors file ({' '.join(str(error).split())[:100]})") from error
+
+
+def _build(
+    folder: Path, options: registry.Options, sizes: tuple[int, int | None], weights: dict[str, Tensor]
+) -> nn.Module:
+    """The model with its weights; nothing large is made before names and shapes are known to agree."""
+    path = folder / WEIGHTS
+    with _naming(folder / CONFIG), torch.device("meta"):
+        sketch = options.build(*sizes)
+    shapes, ties = sketch.state_dict(), getattr(sketch, "ties", {})
+    expected = {name: list(tensor.shape) for name, tensor in shapes.items() if name not in ties}
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise RegardError(f"{path}: '{name}' {expected[name]} is missing")
+        if name not in expected:
+            raise RegardError(f"{path}: '{name}' does not belong to this model{nearest(name, expected)}")
+        if list(weights[name].shape) != expected[name]:
+            found = list(weights[name].shape)
+            raise RegardError(f"{path}: '{name}' is {found}, but {CONFIG} and {TOKENIZER} make it {expected[name]}")
+        kinds = FLOATS if shapes[name].is_floating_point() else (shapes[name].dtype,)
+        if weights[name].dtype not in kinds:
+            raise RegardError(f"{path}: '{name}' is {weights[name].dtype}, expected {shapes[name].dtype}")
+    _check_finite(weights, path)
+    with (
+        _naming(folder / CONFIG),
+        torch.random.fork_rng(devices=[]),
+    ):  # fresh weights must not move the caller's streams
+        model = options.build(*sizes)
+    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
+    return model
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A model that cannot be built is the fault of the file that describes it."""
+    try:
+        yield
+    except RegardError as error:
+        raise RegardError(f"{path}: {error}") from None
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise RegardError(f"{path}: no model can be built from it: {' '.join(str(error).split())[:150]}") from error
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise RegardError(f"{path}: '{name}' holds numbers that are not finite (NaN or infinity)")
+
+
+def _check_ids(path: Path, settings: TextSettings, tokenizer: Tokenizer, target_tokenizer: Tokenizer) -> None:
+    one = {name: getattr(settings, name) for name in ("pad", "unk", "eos")}
+    two = {"bos": settings.bos, "start": settings.start, "pad": settings.pad, "eos": settings.eos}
+    two |= {"forced_prefix": max(settings.forced_prefix, default=0), "suppressed": max(settings.suppressed, default=0)}
+    for ids, size in ((one, tokenizer.size), (two, target_tokenizer.size)):
+        for name, number in ids.items():
+            if number >= size:
+                raise RegardError(f"{path}: '{name}' is {number}, but the vocabulary has {size} entries")
+
+
+def _packages() -> Path:
+    return Path(str(importlib.resources.files("regard"))) / "packaged"
