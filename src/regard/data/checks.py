@@ -1,0 +1,141 @@
+"""What is wrong with a corpus: each kind of fault counted, and the first place of each named."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regard.data.corpus import Pair
+
+# Kind → what the person reads; those in LEFT_OUT are not trained on.
+KINDS = {
+    "empty": "with an empty side",
+    "too_long": "longer than data.max_length",
+    "overlap": "stand in the validation or test data",
+    "identical": "identical on both sides",
+    "misaligned": "with sides of very different length",
+    "duplicate": "repeat an earlier pair",
+}
+ADVICE = {"overlap": "data.remove_overlap = true leaves them out"}
+
+
+@dataclass
+class Report:
+    """Counts of one corpus: ``pairs`` read, ``left_out`` of training, and (count, first place) of each kind."""
+
+    pairs: int = 0
+    left_out: int = 0
+    found: dict[str, tuple[int, str]] = field(default_factory=dict)
+    overlap: dict[str, tuple[int, str]] = field(default_factory=dict)
+    removed: tuple[str, ...] = ("empty", "too_long")
+
+    def note(self, kind: str, where: str, count: int = 1) -> None:
+        """Count a fault; the place is kept for the first of its kind only."""
+        before, first = self.found.get(kind, (0, where))
+        self.found[kind] = (before + count, first)
+
+    def lines(self) -> list[str]:
+        """The report as lines to print, worst first; one line when nothing was found."""
+        lines = [f"{self.pairs:,} pairs read, {self.pairs - self.left_out:,} to train on"]
+        for kind, words in KINDS.items():
+            if kind not in self.found:
+                continue
+            count, first = self.found[kind]
+            fate = "left out" if kind in self.removed else "kept"
+            advice = f"; {ADVICE[kind]}" if kind in ADVICE and kind not in self.removed else ""
+            lines.append(f"{count:,} {'pair' if count == 1 else 'pairs'} {words}: {fate} (first: {first}{advice})")
+        for name, (count, first) in self.overlap.items():
+            lines.append(f"{count:,} {'sentence' if count == 1 else 'sentences'} of {name} stand in train ({first})")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "pairs": self.pairs,
+            "left_out": self.left_out,
+            "found": {kind: list(value) for kind, value in self.found.items()},
+            "overlap": {name: list(value) for name, value in self.overlap.items()},
+            "removed": list(self.removed),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """From ``as_dict``."""
+        found = {kind: (int(count), str(first)) for kind, (count, first) in values["found"].items()}
+        overlap = {name: (int(count), str(first)) for name, (count, first) in values["overlap"].items()}
+        return cls(int(values["pairs"]), int(values["left_out"]), found, overlap, tuple(values["removed"]))
+
+
+class _Place(NamedTuple):
+    corpus: str
+    where: str
+
+
+class Overlap:
+    """The sentences of the evaluation data, and which of them the training data has.
+
+    A sentence counts when the same side of a training pair equals it after normalisation and stripping.
+    """
+
+    def __init__(self, normalize: Callable[[str], str]) -> None:
+        self._normalize = normalize
+        self._sides: tuple[dict[str, list[_Place]], ...] = ({}, {})
+        self._met: dict[str, dict[str, str]] = {}
+
+    def expect(self, name: str, pairs: Iterable[Pair]) -> None:
+        """Take in an evaluation corpus, called ``name`` in the report."""
+        for pair in pairs:
+            for side, text in zip(self._sides, (pair.source, pair.target), strict=True):
+                key = self._normalize(text).strip()
+                if key:
+                    side.setdefault(key, []).append(_Place(name, pair.where))
+
+    def meets(self, pair: Pair) -> str:
+        """The place in the evaluation data where a side of a training pair stands, or "" (and remember it)."""
+        if not self._sides[0] and not self._sides[1]:
+            return ""
+        first = ""
+        for side, text in zip(self._sides, (pair.source, pair.target), strict=True):
+            for place in side.get(self._normalize(text).strip(), ()):
+                first = first or place.where
+                self._met.setdefault(place.corpus, {}).setdefault(place.where, pair.where)
+        return first
+
+    def found(self) -> dict[str, tuple[int, str]]:
+        """For each evaluation corpus: how many of its pairs have a side that training has, and the first place."""
+        report = {}
+        for name, places in self._met.items():
+            where, trained = next(iter(places.items()))
+            report[name] = (len(places), f"first: {trained} = {where}")
+        return report
+
+
+class Duplicates:
+    """Pairs that repeat an earlier one, found at the end from eight bytes a pair."""
+
+    def __init__(self) -> None:
+        self._keys = array("Q")
+
+    def add(self, source: str, target: str) -> None:
+        """Remember one pair (64 bits of a hash: a million pairs collide with a chance of 3e-8)."""
+        digest = hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest()
+        self._keys.append(int.from_bytes(digest, "little"))
+
+    def found(self) -> tuple[int, int]:
+        """How many repeat an earlier one, and the index of the first that does (-1 when none)."""
+        keys = np.frombuffer(self._keys, dtype=np.uint64)
+        _, first = np.unique(keys, return_index=True)
+        repeated = np.ones(len(keys), dtype=bool)
+        repeated[first] = False
+        count = int(repeated.sum())
+        return count, int(repeated.argmax()) if count else -1
+
+
+def misaligned(source: int, target: int, ratio: float) -> bool:
+    """Whether one side has more than ``ratio`` times the subwords of the other (a few more never count)."""
+    return max(source, target) > ratio * min(source, target) and abs(source - target) > 8
