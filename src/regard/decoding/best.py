@@ -82,7 +82,8 @@ def _best_of(
     scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``best_tokens``, for logits [M, V] that may be overwritten."""
-    scores = scores.float()
+    if scores.dtype not in (torch.float32, torch.float64):
+        scores = scores.float()
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
     if suppressed is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,28 +17,13 @@ from torch import Tensor
 
 from regard.decoding.best import Best, best_tokens, rows_at_once
 from regard.decoding.flight import Flight, Hypothesis, Result
+from regard.decoding.inputs import Settings, padded
 from regard.decoding.search import Candidates, Search
-from regard.nn.layout import Tokens
 
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
 LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
 LEAVE = 0.25  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
-
-
-class Settings(Protocol):
-    """What decoding reads of text.json (regard.text.settings.TextSettings)."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def eos(self) -> int: ...
-    @property
-    def pad(self) -> int: ...
-    @property
-    def forced_prefix(self) -> Sequence[int]: ...
-    @property
-    def suppressed(self) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True)
@@ -176,8 +161,9 @@ class _Engine:
         return self._room(flying, int(self.sizes[flight.index[alive]].max()))
 
     def _shrink_if_worth(self, flight: Flight) -> None:
-        landed = int(flight.landed.sum())
-        if landed and landed >= LEAVE * flight.batch:
+        landed = flight.landed
+        # One that has landed flies on with the others, but not past its own limit: that is what its cache was made for.
+        if landed.any() and (landed.sum() >= LEAVE * flight.batch or (flight.ages >= flight.limits)[landed].any()):
             self._shrink(flight)
 
     def _shrink(self, flight: Flight) -> None:
@@ -190,10 +176,13 @@ class _Engine:
         search, settings = self.search, self.settings
         memory = None
         if self.sources is not None:
-            memory = self.model.encode(self._tokens([[*self.sources[i], settings.eos] for i in index]))
+            memory = self.model.encode(
+                padded([[*self.sources[i], settings.eos] for i in index], settings.pad, self.device)
+            )
         start = [settings.start, *settings.forced_prefix]
         own = self.prompts
-        prompt = self._tokens([[*start, *own[i]] if own is not None else start for i in index])
+        heads = [[*start, *own[i]] if own is not None else start for i in index]
+        prompt = padded(heads, settings.pad, self.device)
         capacity = prompt.ids.shape[1] + int(self.limits[index].max()) + self.look
         state = self.model.start(memory, search.beam, capacity, len(index))
         flight = Flight(state, search, settings.eos, index, self.limits[index], self.device)
@@ -234,14 +223,6 @@ class _Engine:
             suppressed=self.suppressed,
             banned=banned,
         )
-
-    def _tokens(self, sentences: list[list[int]]) -> Tokens:
-        """Padded on the right."""
-        lengths = torch.tensor([len(ids) for ids in sentences])
-        ids = torch.full((len(sentences), int(lengths.max())), self.settings.pad, dtype=torch.int64)
-        for row, sentence in zip(ids.numpy(), sentences, strict=True):
-            row[: len(sentence)] = sentence
-        return Tokens(ids.to(self.device), lengths.to(self.device))
 
 
 def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:

@@ -1,0 +1,34 @@
+"""What stands around the ids: the marks of text.json, and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from regard.nn.layout import Tokens
+
+
+class Settings(Protocol):
+    """What decoding reads of text.json (``regard.text.settings.TextSettings``)."""
+
+    @property
+    def pad(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def forced_prefix(self) -> Sequence[int]: ...
+    @property
+    def suppressed(self) -> Sequence[int]: ...
+
+
+def padded(sentences: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tokens:
+    """Sentences as one tensor, padded on the right; at least one, of which one may be empty."""
+    lengths = torch.tensor([len(ids) for ids in sentences])
+    ids = torch.full((len(sentences), int(lengths.max())), pad, dtype=torch.int64)
+    for row, sentence in zip(ids.numpy(), sentences, strict=True):
+        row[: len(sentence)] = sentence
+    return Tokens(ids.to(device), lengths.to(device))

@@ -1,0 +1,116 @@
+"""What a model says of given outputs: the log-probability of every token, from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.decoding.best import rows_at_once
+from regard.decoding.inputs import Settings, padded
+from regard.nn.layout import Tokens
+
+
+class Scored(NamedTuple):
+    """``score`` is the sum of ``token_scores``: the log-probabilities of the ids and of the end mark."""
+
+    score: float
+    token_scores: list[float]
+
+
+class Forced(NamedTuple):
+    """A batch for one forced pass: inputs, and which outputs stand where. Axis 0 is sentences."""
+
+    numbers: np.ndarray  # [B] their numbers in the input
+    source: Tokens | None
+    target: Tokens  # start mark, forced prefix, prompt, ids
+    labels: Tensor  # [B, T] the ids and the end mark; -100 where nothing is asked
+
+
+def forced_scores(
+    model: Any,
+    sources: Sequence[Sequence[int]] | None,
+    targets: Sequence[Sequence[int]],
+    settings: Settings,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    ended: bool = True,
+    batch_tokens: int = 4096,
+    device: torch.device | str | None = None,
+) -> list[Scored]:
+    """The scores of ``targets`` (ids without start and end mark) in the order of the input.
+
+    The end mark is counted unless ``ended`` is False. A beam's score is the forced score of its ids.
+    """
+    table = model.output_table()[0]
+    device = torch.device(device) if device is not None else table.device
+    results: list[Scored] = [Scored(0.0, [])] * len(targets)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in forced_batches(
+                sources, targets, settings, prompts=prompts, ended=ended, batch_tokens=batch_tokens, device=device
+            ):
+                memory = None if batch.source is None else model.encode(batch.source)
+                hidden = model(batch.target, memory).hidden  # [B, T, D]
+                scores = label_scores(model, hidden, batch.labels, rows_at_once(table.shape[0], device))
+                asked = batch.labels != -100
+                for number, row, real in zip(batch.numbers.tolist(), scores.cpu(), asked.cpu(), strict=True):
+                    single = row[real].double()
+                    results[number] = Scored(float(single.sum()), single.tolist())
+    finally:
+        model.train(training)
+    return results
+
+
+def label_scores(model: Any, hidden: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
+    """Log-probabilities of labels [B, T] after hidden [B, T, D], 0 where the label is -100, ``chunk`` rows at once."""
+    real = labels != -100
+    rows, ids = hidden[real], labels[real]  # [M, D], [M]
+    parts = []
+    for at in range(0, len(ids), chunk or max(1, len(ids))):
+        part = slice(at, at + chunk if chunk else None)
+        logits = model.logits(rows[part])  # [chunk, V]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        parts.append(logits.gather(1, ids[part, None])[:, 0] - logits.logsumexp(1))
+    found = torch.cat(parts) if parts else hidden.new_zeros(0)
+    return found.new_zeros(labels.shape).masked_scatter_(real, found)
+
+
+def forced_batches(
+    sources: Sequence[Sequence[int]] | None,
+    targets: Sequence[Sequence[int]],
+    settings: Settings,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    ended: bool = True,
+    batch_tokens: int = 4096,
+    device: torch.device | str = "cpu",
+) -> Iterator[Forced]:
+    """Batches of similar length; sentences × (longest of either side) ≤ ``batch_tokens``, at least one sentence."""
+    start = [settings.start, *settings.forced_prefix]
+    heads = [[*start, *prompts[i]] if prompts is not None else start for i in range(len(targets))]
+    sizes = np.array([len(heads[i]) + len(targets[i]) for i in range(len(targets))], dtype=np.int64)
+    if sources is not None:
+        sizes = np.maximum(sizes, [len(ids) + 1 for ids in sources])
+    order = np.lexsort((np.arange(len(sizes)), -sizes))
+    at = 0
+    while at < len(order):
+        count = max(1, batch_tokens // max(1, int(sizes[order[at]])))
+        index = order[at : at + count]
+        at += count
+        source = None
+        if sources is not None:
+            source = padded([[*sources[i], settings.eos] for i in index], settings.pad, device)
+        inputs, labels = [], []
+        for i in index:
+            head, ids = heads[i], list(targets[i])
+            asked = [*ids, settings.eos] if ended else ids
+            inputs.append([*head, *asked[:-1]] if asked else head)
+            labels.append([-100] * (len(head) - 1) + (asked or [-100]))
+        target = padded(inputs, settings.pad, device)
+        yield Forced(index, source, target, padded(labels, -100, device).ids)
