@@ -6,11 +6,11 @@ Table 3 of the paper is ``BASE`` and ``BIG``; ``SMALL`` and ``TINY`` are for cor
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from regard.models.tied import Share, TiedModel, one_vocabulary
 from regard.nn.attention import Attention, MultiHeadAttention
 from regard.nn.embedding import Embedding
 from regard.nn.feedforward import Activation, FeedForward
@@ -49,7 +49,7 @@ class Transformer:
     activation: Activation = field(default="relu", metadata={"help": "activation of the feed-forward network"})
     gated: bool = field(default=False, metadata={"help": "a gate in the feed-forward network (GLU)"})
     bias: bool = field(default=True, metadata={"help": "biases in projections and feed-forward network"})
-    share: Literal["all", "target", "none"] = field(
+    share: Share = field(
         default="all",
         metadata={"help": "one table for source, target and output (all), target and output (target), or none shared"},
     )
@@ -92,9 +92,7 @@ class Transformer:
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> TransformerModel:
         """The model with the paper's initialisation; ``target_vocabulary`` None: one vocabulary for both languages."""
-        if self.share == "all" and target_vocabulary not in (None, vocabulary):
-            raise ValueError("share='all' needs one vocabulary for both languages; use share='target' with two")
-        return TransformerModel(self, vocabulary, target_vocabulary or vocabulary)
+        return TransformerModel(self, vocabulary, one_vocabulary(self.share, vocabulary, target_vocabulary))
 
 
 BASE = Transformer()
@@ -104,11 +102,8 @@ TINY = Transformer(width=128, encoder_layers=4, decoder_layers=4, heads=4, feedf
 PRESETS = {"base": BASE, "big": BIG, "small": SMALL, "tiny": TINY}
 
 
-class TransformerModel(nn.Module):
-    """Figure 1: an encoder stack, a decoder stack that attends to it, and a table that turns ids into vectors and back.
-
-    ``ties`` names parameters that are one in memory, as {left out on disk: kept}; they are joined before loading.
-    """
+class TransformerModel(TiedModel):
+    """Figure 1: an encoder stack, a decoder stack that attends to it, and the table from ids to vectors and back."""
 
     has_source = True
 
@@ -125,14 +120,8 @@ class TransformerModel(nn.Module):
         self.encoder = encoder.build(options.width)
         self.target_embedding = embedding(target_vocabulary)
         self.decoder = decoder.build(options.width)
-        self.ties: dict[str, str] = {}
-        if options.share == "all":
-            self.target_embedding.table = self.source_embedding.table
-            self.ties["target_embedding.table.weight"] = "source_embedding.table.weight"
-        self.output = None if options.share != "none" else nn.Linear(options.width, target_vocabulary, bias=False)
-        self.output_bias = nn.Parameter(torch.zeros(target_vocabulary)) if options.output_bias else None
+        self.tie(options.share, options.output_bias)
         initialize(self)
-        self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their memory, hidden [B, S, D]."""
@@ -178,18 +167,6 @@ class TransformerModel(nn.Module):
         state.advanced(tokens.shape[1], lengths)
         return hidden
 
-    def output_table(self) -> tuple[Tensor, Tensor | None]:
-        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
-        table = self.target_embedding.table.weight if self.output is None else self.output.weight
-        return table, self.output_bias
-
-    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
-        """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
-        table, bias = self.output_table()
-        if candidates is not None:
-            table, bias = table[candidates], None if bias is None else bias[candidates]
-        return nn.functional.linear(hidden, table, bias)
-
 
 @torch.no_grad()
 def initialize(model: nn.Module) -> None:
@@ -206,11 +183,3 @@ def initialize(model: nn.Module) -> None:
         if isinstance(module, MultiHeadAttention):
             for matrix in module.matrices():
                 nn.init.xavier_uniform_(matrix)
-
-
-def _fill_in_ties(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Files hold a shared table once; here it gets its other names back."""
-    ties: dict[str, str] = module.ties  # type: ignore[assignment]
-    for left_out, kept in ties.items():
-        if prefix + kept in state:
-            state.setdefault(prefix + left_out, state[prefix + kept])

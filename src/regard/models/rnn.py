@@ -1,0 +1,130 @@
+"""The recurrent translator with attention (Bahdanau, Cho & Bengio 2015): what the Transformer was compared with.
+
+A bidirectional GRU reads the source; a GRU writes the target and attends, with additive attention, to the annotations
+of the source at each step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from regard.models.tied import Share, TiedModel, one_vocabulary
+from regard.nn.embedding import Embedding
+from regard.nn.layout import Layout, Memory, Output, Tokens
+from regard.nn.positions import NoPositions
+from regard.nn.recurrent import AttentiveRecurrent, Recurrent, RecurrentState
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNN:
+    """The options of the recurrent translator."""
+
+    width: int = field(default=512, metadata={"help": "width D of embeddings, states and annotations"})
+    encoder_layers: int = field(default=1, metadata={"help": "GRUs of the encoder, one on another"})
+    decoder_layers: int = field(default=1, metadata={"help": "GRUs of the decoder; the lowest attends to the source"})
+    bidirectional: bool = field(default=True, metadata={"help": "the encoder reads both ways, half of the width each"})
+    dropout: float = field(default=0.2, metadata={"help": "dropout on states between layers and before the output"})
+    embedding_dropout: float | None = field(
+        default=None, metadata={"help": "dropout on embeddings; not given: as dropout"}
+    )
+    share: Share = field(
+        default="all",
+        metadata={"help": "one table for source, target and output (all), target and output (target), or none shared"},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("width", "encoder_layers", "decoder_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    def tree(self) -> tuple[Recurrent, AttentiveRecurrent]:
+        """The specs of encoder and decoder that these options stand for."""
+        return (
+            Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
+            AttentiveRecurrent(layers=self.decoder_layers, dropout=self.dropout),
+        )
+
+    def build(self, vocabulary: int, target_vocabulary: int | None = None) -> RNNModel:
+        """The initialised model; ``target_vocabulary`` None: one vocabulary for both languages."""
+        return RNNModel(self, vocabulary, one_vocabulary(self.share, vocabulary, target_vocabulary))
+
+
+PRESETS = {
+    "base": RNN(),
+    "big": RNN(width=1024, encoder_layers=2, decoder_layers=2, dropout=0.3),
+    "small": RNN(width=256, dropout=0.3),
+    "tiny": RNN(width=128, dropout=0.3),
+}
+
+
+class RNNModel(TiedModel):
+    """Figure 1 of Bahdanau et al., with the contract of every model: see regard.models.transformer."""
+
+    has_source = True
+
+    def __init__(self, options: RNN, vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.options, self.width = options, options.width
+        dropout = options.dropout if options.embedding_dropout is None else options.embedding_dropout
+        encoder, decoder = options.tree()
+        self.source_embedding = Embedding(vocabulary, options.width, NoPositions(), dropout=dropout)
+        self.encoder = encoder.build(options.width)
+        self.target_embedding = Embedding(target_vocabulary, options.width, NoPositions(), dropout=dropout)
+        self.decoder = decoder.build(options.width, options.width)
+        self.tie(options.share)
+        initialize(self)
+
+    def encode(self, source: Tokens) -> Memory:
+        """Source sentences [B, S] → their annotations, hidden [B, S, D]."""
+        return Memory(self.encoder(self.source_embedding(source.ids), source.lengths), source.lengths)
+
+    def forward(self, target: Tokens, memory: Memory | None) -> Output:
+        """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]."""
+        assert memory is not None, "this model translates: it needs a memory"
+        state = self.decoder.first_state(memory)
+        key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
+        layout = Layout.cross(target.lengths, 1, memory.lengths, memory.hidden.shape[1])
+        return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
+
+    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> RecurrentState:
+        """The state before the first word; its size does not depend on ``capacity``."""
+        assert memory is not None, "this model translates: it needs a memory"
+        key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
+        return RecurrentState(self.decoder.first_state(memory), beams, key, value, memory.lengths)
+
+    def step(
+        self, tokens: Tensor, state: RecurrentState, lengths: Tensor | None = None, extent: int | None = None
+    ) -> Tensor:
+        """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
+        x = self.target_embedding(tokens)
+        hidden: Tensor
+        if lengths is None:
+            hidden, state.hidden = self.decoder.step(x, state.hidden, state.key, state.value, state.layout())
+            return hidden
+        before = state.hidden[:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
+        hidden, states = self.decoder(x, before, state.key, state.value, state.layout())
+        last = (lengths - 1).clamp(min=0)[:, None, None, None].expand(-1, 1, *states.shape[2:])
+        after = torch.where((lengths > 0)[:, None, None], states.gather(1, last).squeeze(1), before)  # [B, L, D]
+        state.hidden = after.unsqueeze(2).expand(-1, -1, state.beams, -1).contiguous()
+        return hidden
+
+
+@torch.no_grad()
+def initialize(model: nn.Module) -> None:
+    """Recurrent matrices orthogonal, as in the paper; the others Xavier-uniform, biases 0; tables as they were made."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in model.named_parameters():
+        last = name.rsplit(".", 1)[-1]
+        recurrent = last.startswith("weight_hh") or name.endswith("unit.state.weight")
+        if recurrent or last.startswith("weight_ih") or name.endswith(("unit.input.weight", "unit.context.weight")):
+            for gate in parameter.chunk(3):  # reset, update and new are three matrices
+                (nn.init.orthogonal_ if recurrent else nn.init.xavier_uniform_)(gate)
+        elif last.startswith("bias_"):
+            nn.init.zeros_(parameter)
