@@ -50,6 +50,8 @@ def cpu_mask(like: Tensor, p: float) -> Tensor:
     words = torch.empty(count // 8 + 2, dtype=torch.int64).random_(-(2**63), None)  # the whole range of 64 bits
     low = math.floor(256 * p)
     threshold = low + (words[-1].item() / 2**64 + 0.5 < 256 * p - low)
+    if threshold == 256:  # more than any byte; p is above 255 / 256
+        return torch.zeros_like(like)
     mask = torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
     torch.ge(words.view(torch.int8)[:count], threshold - 128, out=mask.view(-1))
     return mask.mul_(1 / (1 - p))

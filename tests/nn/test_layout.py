@@ -1,0 +1,66 @@
+"""Who sees whom, whatever the lengths: properties of the masks, found by hypothesis."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regard.nn.layout import Layout, Memory, Tokens, real
+
+lengths_of_batch = st.lists(st.integers(0, 9), min_size=1, max_size=5)
+
+
+def written_out(layout: Layout, queries: int, keys: int) -> torch.Tensor:
+    """[B or 1, 1, Q, S], with True everywhere where the layout hides nothing."""
+    allowed = layout.allowed(queries, keys, torch.device("cpu"))
+    everything = torch.ones(1, 1, queries, keys, dtype=torch.bool)
+    return everything if allowed is None else everything & allowed
+
+
+@given(lengths_of_batch, st.integers(0, 3))
+def test_padding_is_never_seen(lengths: list[int], more: int) -> None:
+    size = max(1, max(lengths) + more)
+    allowed = written_out(Layout.padded(torch.tensor(lengths), size), size, size)
+    for row, length in zip(allowed.expand(len(lengths), -1, -1, -1), lengths, strict=True):
+        assert row[..., :length].all() and not row[..., length:].any()
+
+
+@given(lengths_of_batch, st.integers(0, 3))
+def test_causal_rows_see_themselves_and_what_stands_before(lengths: list[int], more: int) -> None:
+    size = max(1, max(lengths) + more)
+    layout = Layout.padded(torch.tensor(lengths), size, causal=True)
+    assert layout.mask is None, "the kernels' own causal path needs no mask, padded or not"
+    allowed = written_out(layout, size, size)
+    for row, length in zip(allowed.expand(len(lengths), -1, -1, -1), lengths, strict=True):
+        for query in range(length):  # real queries; nobody reads the others
+            assert row[0, query].tolist() == [key <= query for key in range(size)]
+
+
+@given(lengths_of_batch, st.integers(1, 6))
+def test_every_query_sees_the_whole_memory_and_no_padding(lengths: list[int], queries: int) -> None:
+    size = max(1, max(lengths))
+    allowed = written_out(Layout.cross(None, queries, torch.tensor(lengths), size), queries, size)
+    seen = allowed.expand(len(lengths), 1, queries, size)
+    assert torch.equal(seen, real(torch.tensor(lengths), size)[:, None, None, :].expand_as(seen))
+
+
+@given(st.integers(1, 5), st.integers(1, 9))
+def test_nothing_hidden_is_no_mask(batch: int, size: int) -> None:
+    lengths = torch.full((batch,), size)
+    assert Layout.padded(lengths, size).mask is None
+    assert Layout.cross(lengths, size, lengths, size).mask is None
+
+
+def test_what_is_asked_for_once_is_made_once() -> None:
+    layout, made = Layout(), []
+    for _ in range(3):
+        layout.once("key", lambda: made.append(1) or torch.zeros(1))
+    assert made == [1]
+
+
+def test_memory_keeps_sentences_and_tokens_move() -> None:
+    memory = Memory(torch.arange(6.0).view(3, 2, 1), torch.tensor([2, 1, 2]))
+    kept = memory.keep(torch.tensor([2, 0]))
+    assert kept.hidden[:, 0, 0].tolist() == [4.0, 0.0] and kept.lengths.tolist() == [2, 2]
+    assert Tokens(torch.zeros(1, 1), torch.ones(1)).to("cpu").lengths.tolist() == [1]

@@ -1,0 +1,87 @@
+"""The chunked loss equals cross entropy on whole logits, loss and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from regard.nn.loss import default_chunk, linear_cross_entropy
+
+M, D, V = 50, 12, 31
+
+
+def inputs(dtype: torch.dtype, ignored: int) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    hidden = torch.randn(M, D, dtype=dtype, requires_grad=True)
+    weight = torch.randn(V, D, dtype=dtype, requires_grad=True)
+    bias = torch.randn(V, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, V, (M,))
+    labels[torch.randperm(M)[:ignored]] = -100
+    return hidden, weight, bias, labels
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("ignored", [0, 13, M])
+@pytest.mark.parametrize("chunk", [0, 7])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_loss_and_gradients(
+    smoothing: float, with_bias: bool, ignored: int, chunk: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    hidden, weight, bias, labels = inputs(dtype, ignored)
+    used = bias if with_bias else None
+    loss, nll = linear_cross_entropy(hidden, weight, labels, bias=used, smoothing=smoothing, chunk=chunk)
+    (loss / 3).backward()
+    ours = [hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
+    assert not nll.requires_grad
+
+    hidden, weight, bias, labels = inputs(dtype, ignored)
+    logits = F.linear(hidden, weight, bias if with_bias else None)
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+    (expected / 3).backward()
+    theirs = [hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
+    torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(nll, F.cross_entropy(logits, labels, reduction="sum"), rtol=tolerance, atol=tolerance)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden = torch.tensor([[1.0], [1.0]], requires_grad=True)
+    weight = torch.tensor([[3e4], [-3e4], [0.0]], requires_grad=True)
+    loss, nll = linear_cross_entropy(hidden, weight, torch.tensor([0, 1]))
+    assert nll.item() == pytest.approx(6e4) and loss.item() == pytest.approx(6e4)
+    loss.backward()
+    assert hidden.grad is not None and hidden.grad.isfinite().all()
+
+
+def test_bf16_autocast_is_near_fp32() -> None:
+    hidden, weight, bias, labels = inputs(torch.float32, 5)
+    exact, _ = linear_cross_entropy(hidden, weight, labels, bias=bias, smoothing=0.1)
+    exact.backward()
+    reference = [t.grad.clone() for t in (hidden, weight, bias)]
+    for t in (hidden, weight, bias):
+        t.grad = None
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = linear_cross_entropy(hidden, weight, labels, bias=bias, smoothing=0.1, chunk=16)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert loss.item() == pytest.approx(exact.item(), rel=0.01)
+    for tensor, other in zip((hidden, weight, bias), reference, strict=True):
+        assert tensor.grad.dtype == torch.float32
+        assert (tensor.grad - other).abs().max() <= 0.05 * other.abs().max()
+
+
+def test_without_gradients() -> None:
+    hidden, weight, _, labels = inputs(torch.float32, 5)
+    with torch.no_grad():
+        loss, _ = linear_cross_entropy(hidden, weight, labels, smoothing=0.1)
+    expected = F.cross_entropy(hidden @ weight.T, labels, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(loss, expected.detach())
+
+
+def test_chunks_fit_a_cache_on_cpu() -> None:
+    for vocabulary in (100, 8000, 37000):
+        assert default_chunk(vocabulary, torch.device("cpu")) % 64 == 0
+    assert default_chunk(8000, torch.device("cpu")) == 256
