@@ -1,0 +1,196 @@
+"""Checkpoints to go on from: ``checkpoints/step-N/``, tensors as safetensors and the rest as JSON, never a pickle.
+
+A folder holds ``weights``, ``optimizer`` and, where there is one, ``ema`` (safetensors), ``record.json`` (position and
+history: with the seed, all that the random streams hang on), ``clock.json`` (seconds; the one part that may differ
+between two equal runs), ``environment.json`` (what bit-exactness hangs on) and the manifest with everybody's SHA-256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard import files
+from regard.directory import read_tensors, write_tensors
+from regard.errors import RegardError
+from regard.training.state import TrainingState
+
+FORMAT_VERSION = 1
+CHECKPOINTS = "checkpoints"
+RECORD, CLOCK, ENVIRONMENT = "record.json", "clock.json", "environment.json"
+TENSORS = ("weights", "optimizer", "ema")
+_DAMAGED = ".damaged"
+
+
+def folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return run / CHECKPOINTS / f"step-{step}"
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of a run's checkpoints, oldest first, whole or not."""
+    names = [path.name.removeprefix("step-") for path in (run / CHECKPOINTS).glob("step-*")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Path:
+    """Write a checkpoint by the write protocol. Points: ``save:weights`` … ``save:record``, and ``write_folder``'s."""
+
+    def writer(inside: Path) -> None:
+        for name in TENSORS:
+            tensors: dict[str, Tensor] = getattr(state, name)
+            if tensors:
+                write_tensors(inside / f"{name}.safetensors", {key: value.cpu() for key, value in tensors.items()})
+                files.point(f"save:{name}")
+        _write_json(inside / RECORD, {"format_version": FORMAT_VERSION, "step": state.step, "record": state.record})
+        files.point("save:record")
+        _write_json(inside / CLOCK, state.clock)
+        _write_json(inside / ENVIRONMENT, environment)
+
+    target = folder(run, state.step)
+    files.write_folder(target, writer, name="save")
+    return target
+
+
+def load(place: Path) -> TrainingState:
+    """Read a checkpoint whose every byte is checked against its manifest; a fault is a RegardError."""
+    hashes = files.verify(files.current(place))
+    place = files.current(place)
+    values = files.read_json(place / RECORD)
+    version, step, record = (values.get(key) for key in ("format_version", "step", "record"))
+    if version != FORMAT_VERSION:
+        raise RegardError(f"{place / RECORD}: unknown format_version {version!r}: this regard reads {FORMAT_VERSION}")
+    if not isinstance(step, int) or not isinstance(record, dict):
+        raise RegardError(f"{place / RECORD}: damaged: expected 'step' (a number) and 'record' (a table)")
+    if step != (named := _named_step(place)):
+        raise RegardError(f"{place / RECORD}: is of step {step}, but stands in the folder of step {named}")
+    for name in ("weights.safetensors", "optimizer.safetensors", CLOCK):
+        if name not in hashes:
+            raise RegardError(f"{place / name}: missing, and {files.MANIFEST} does not list it")
+    tensors = {}
+    for name in TENSORS:
+        path = place / f"{name}.safetensors"
+        tensors[name] = read_tensors(path) if path.name in hashes else {}
+        for key, tensor in tensors[name].items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise RegardError(f"{path}: '{key}' holds numbers that are not finite (NaN or infinity)")
+    clock = {key: float(value) for key, value in files.read_json(place / CLOCK).items()}
+    return TrainingState(step=step, record=_unpacked(record), clock=clock, **tensors)
+
+
+def latest(run: Path, say: Callable[[str], None]) -> TrainingState | None:
+    """The newest whole checkpoint, or None where a run has none yet.
+
+    A newer one that is damaged is named through ``say`` and set aside as ``step-N.damaged``, so that it is neither read
+    again nor counted among the newest; when none is whole, that is an error. What killed writers left is removed.
+    """
+    files.sweep(run / CHECKPOINTS)
+    found = steps(run)
+    faults: list[tuple[int, str]] = []
+    for step in reversed(found):
+        try:
+            state = load(folder(run, step))
+        except RegardError as error:
+            faults.append((step, str(error)))
+            continue
+        for damaged, fault in faults:
+            aside = f"step-{damaged}{_DAMAGED}"
+            say(f"step-{damaged} cannot be used, going on from step-{step}: {fault} (set aside as {aside})")
+            _set_aside(folder(run, damaged))
+        return state
+    if faults:
+        raise RegardError(f"{run / CHECKPOINTS}: no checkpoint is whole; the newest: {faults[0][1]}")
+    return None
+
+
+def rotate(run: Path, keep: int) -> list[int]:
+    """Delete all but the newest checkpoints and return the steps that remain. Points: ``rotate:…``."""
+    remaining = steps(run)[-keep:]
+    for step in steps(run)[:-keep]:
+        files.remove_folder(folder(run, step), name="rotate")
+    return remaining
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the bits of a result hang on beside seed and data: the machine's kind, the build, the threads."""
+    here = {
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_kind(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        here["gpu"] = torch.cuda.get_device_name(device)
+    return here
+
+
+def not_exact(run: Path, step: int, here: Mapping[str, str]) -> str:
+    """One line that says why going on here is not bit-exact, "" where it is."""
+    there = files.read_json(files.current(folder(run, step)) / ENVIRONMENT)
+    changed = [
+        f"{key} was {there.get(key, 'absent')!r}, is {here.get(key, 'absent')!r}"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    return f"not bit-exact: {'; '.join(changed)}" if changed else ""
+
+
+def digests(place: Path) -> dict[str, str]:
+    """SHA-256 of each part of a checkpoint that two equal runs must share, from the files after they were verified."""
+    hashes = files.verify(files.current(place))
+    return {name: digest for name, digest in hashes.items() if name not in (CLOCK, ENVIRONMENT)}
+
+
+def _named_step(place: Path) -> int:
+    name = (place.parent if place.name.startswith(".") else place).name.removeprefix("step-")
+    return int(name) if name.isascii() and name.isdigit() else -1
+
+
+def _set_aside(place: Path) -> None:
+    aside = place.with_name(place.name + _DAMAGED)
+    with contextlib.suppress(FileNotFoundError):  # another process of the same training did it
+        if aside.exists():
+            files.remove_folder(aside, name="aside")
+        place.rename(aside)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    # Numbers come back bit for bit: Python writes the shortest text that reads as the same float.
+    files.write(path, (json.dumps(_packed(values), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _packed(value: Any) -> Any:
+    """JSON has no infinity, which a score may be: such a number is written as {"float": "-inf"}."""
+    if isinstance(value, Mapping):
+        return {key: _packed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_packed(item) for item in value]
+    return {"float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan"):
+        return float(value["float"])
+    return {key: _unpacked(item) for key, item in value.items()}
+
+
+def _cpu_kind() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
