@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.errors import RegardError
-from regard.nn.layout import Output
+from regard.nn.layout import Output, Tokens
 from regard.nn.loss import linear_cross_entropy
+from regard.nn.rdrop import linear_rdrop
 
 
 class Sums(NamedTuple):
@@ -24,13 +25,13 @@ class Sums(NamedTuple):
 class Objective(Protocol):
     """A batch's sums; the trainer divides by the target tokens of the whole update, over all its micro-batches."""
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Sums: ...
+    def __call__(self, model: Any, batch: Batch) -> Sums: ...
 
 
 def build_objective(training: TrainingConfig) -> Objective:
     """The objective that a configuration asks for."""
     if training.rdrop:
-        raise RegardError("training.rdrop: R-Drop is not part of this version; leave the key out or set it to 0")
+        return RDrop(training.label_smoothing, training.rdrop)
     return CrossEntropy(training.label_smoothing)
 
 
@@ -40,10 +41,10 @@ class CrossEntropy:
 
     smoothing: float = 0.0
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Sums:
+    def __call__(self, model: Any, batch: Batch) -> Sums:
         return self.of(forward(model, batch), model, batch)
 
-    def of(self, output: Output, model: nn.Module, batch: Batch) -> Sums:
+    def of(self, output: Output, model: Any, batch: Batch) -> Sums:
         """The sums of a forward pass that was made already."""
         weight, bias = model.output_table()
         loss, nll = linear_cross_entropy(
@@ -56,6 +57,30 @@ class CrossEntropy:
         for extra in output.losses.values():
             loss = loss + extra * batch.target_tokens  # a model's own losses are means over tokens
         return Sums(loss, nll)
+
+
+@dataclass(frozen=True)
+class RDrop:
+    """R-Drop (Liang et al. 2021): the batch goes through twice, dropout differs, and both have to agree."""
+
+    smoothing: float
+    alpha: float
+
+    def __call__(self, model: Any, batch: Batch) -> Sums:
+        source = None if batch.source is None else _twice(batch.source)
+        output = forward(model, replace(batch, source=source, target=_twice(batch.target)))
+        first, second = output.hidden.flatten(0, 1).chunk(2)  # twice [B·T, D]
+        weight, bias = model.output_table()
+        loss, nll = linear_rdrop(
+            first, second, weight, batch.labels.flatten(), bias=bias, smoothing=self.smoothing, alpha=self.alpha
+        )
+        for extra in output.losses.values():
+            loss = loss + extra * batch.target_tokens
+        return Sums(loss, nll)
+
+
+def _twice(tokens: Tokens) -> Tokens:
+    return Tokens(*(torch.cat([x, x]) for x in tokens))
 
 
 def forward(model: Any, batch: Batch) -> Output:
