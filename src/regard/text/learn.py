@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -15,47 +12,8 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from regard.errors import RegardError
-from regard.text.tokenizer import BYTES, SPACE, SPECIALS, UNK
-
-# Chinese characters and kana, which are written without spaces.
-_UNSPACED = "\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-_UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003134f"
-
-
-@functools.cache
-def word_patterns() -> tuple[str, str]:
-    """Two regular expressions, read alike by Python and by ``tokenizers``: a word, and a text that begins with one.
-
-    A word is a run of letters with the space before it, a run of Chinese characters, or one other character.
-    """
-    alone = _ranges("PSNZ", ("Cc",))
-    word = f"{SPACE}?[^{SPACE}{_UNSPACED}{alone}]+|[{_UNSPACED}]+|[{SPACE}{alone}]"
-    return word, f"\\A(?=[^{_UNSPACED}{alone}])"
-
-
-def _ranges(groups: str, categories: tuple[str, ...]) -> str:
-    """The inside of a character class: all of the Unicode groups (first letters) and categories, but not ▁ itself."""
-    unspaced = re.compile(f"[{_UNSPACED}]")
-    chosen = [
-        code
-        for code in range(sys.maxunicode + 1)
-        if (kind := unicodedata.category(chr(code)))[0] in groups or kind in categories
-        if code != ord(SPACE) and not unspaced.match(chr(code))
-    ]
-    spans: list[list[int]] = []
-    for code in chosen:
-        if spans and spans[-1][1] == code - 1:
-            spans[-1][1] = code
-        else:
-            spans.append([code, code])
-    return "".join(_sign(first) + (f"-{_sign(last)}" if last > first else "") for first, last in spans)
-
-
-def _sign(code: int) -> str:
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    return chr(code)
-
+from regard.text.tokenizer import BYTES, SPECIALS, UNK
+from regard.text.words import BAR, SPACE, cutter, word_patterns
 
 def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> tokenizers.Tokenizer:
     """A tokenizer whose vocabulary is the special tokens, the bytes, the characters and the pieces found."""
@@ -79,12 +37,11 @@ def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> 
 
 def count_words(lines: Iterable[str]) -> Counter[str]:
     """How often each word (with its ▁) stands in the lines."""
-    word, start = word_patterns()
-    find, begins = re.compile(word).findall, re.compile(start).match
+    cut = cutter(*word_patterns())
     words: Counter[str] = Counter()
     for line in lines:
-        text = line.replace(" ", SPACE)
-        words.update(find(SPACE + text if begins(text) else text))
+        words.update(cut(line))
+    del words[BAR]
     return words
 
 

@@ -1,0 +1,155 @@
+"""Subword dropout: the words of a text cut another way each time, so that a model learns what pieces have in common.
+
+BPE-dropout (Provilkov, Emelianenko and Voita 2020, https://aclanthology.org/2020.acl-main.170): while a word is put
+together, each merge is left out with a fixed probability. For a unigram vocabulary each piece longer than a character
+is left out of the word's lattice with that probability, and the best of what remains is taken.
+
+``tokenizers`` has such a sampler but cannot be seeded, and a run must be repeatable from (seed, epoch, index). So each
+word has a pool of ``POOL`` samples, drawn from (seed, word, place in the pool) when they are first needed; which sample
+stands at a place of a text is decided by a hash of (seed, epoch, index). After the first epoch nearly all are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+
+from regard.errors import RegardError
+from regard.text.tokenizer import BYTES, Tokenizer
+
+POOL = 64  # samples of a word; a power of two
+_SHIFT = 64 - POOL.bit_length() + 1
+_MASK = (1 << 64) - 1
+_WORDS = 1 << 16  # words whose pools are kept
+_LONG = 64  # characters of a word that is never sampled: the sampler's time grows with the square
+
+Cut = tuple[int, ...]
+Sampler = Callable[[str, Callable[[], float]], Cut]
+
+
+class SubwordDropout:
+    """``encode`` is a pure function of its arguments and of (tokenizer, probability, seed)."""
+
+    def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
+        if not 0 <= probability < 1:
+            raise RegardError(f"data.subword_dropout = {probability}: expected at least 0 and less than 1")
+        if tokenizer.cut is None:
+            raise RegardError("data.subword_dropout needs a tokenizer that regard trained; set it to 0")
+        self.tokenizer, self.probability = tokenizer, probability
+        self._key = hashlib.blake2b(f"subwords {seed}".encode(), digest_size=8).digest()
+        self._start = int.from_bytes(self._key, "little")
+        self._cut = tokenizer.cut
+        self._pools: dict[str, list[Cut | None]] = {}
+        self._same: dict[Cut, Cut] = {}  # equal samples are kept once
+        model = tokenizer.description["model"]
+        self._sample = _merges(model, probability) if model["type"] == "BPE" else _lattice(model, probability)
+
+    def encode(self, text: str, epoch: int, index: int) -> list[int]:
+        """The ids of sentence number ``index`` in an epoch."""
+        pools = self._pools
+        state = _mixed(self._start ^ _mixed(epoch * 0x9E3779B97F4A7C15 + index + 1))
+        ids: list[int] = []
+        for word in self._cut(self.tokenizer.normalize(text)):
+            # One step of a linear congruential generator (Knuth's MMIX constants); its high bits are the good ones.
+            state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
+            pool = pools.get(word) or self._pool(word)
+            ids += pool[state >> _SHIFT if len(pool) > 1 else 0] or self._draw(word, pool, state >> _SHIFT)
+        return ids
+
+    def _pool(self, word: str) -> list[Cut | None]:
+        """An empty pool, or a pool of one for a word that there is no second way to cut."""
+        whole = tuple(self.tokenizer.encode_word(word))
+        pool: list[Cut | None] = [None] * POOL if 1 < len(word) <= _LONG else [whole]
+        if len(self._pools) >= _WORDS:
+            self._pools.clear()
+            self._same.clear()
+        self._pools[word] = pool
+        return pool
+
+    def _draw(self, word: str, pool: list[Cut | None], place: int) -> Cut:
+        """Sample number ``place`` of a word."""
+        digest = hashlib.blake2b(f"{place} {word}".encode(), key=self._key, digest_size=8).digest()
+        cut = self._sample(word, random.Random(int.from_bytes(digest, "little")).random)
+        pool[place] = cut = self._same.setdefault(cut, cut)
+        return cut
+
+
+def _mixed(value: int) -> int:
+    """A 64-bit hash of a number (the last steps of SplitMix64)."""
+    value &= _MASK
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
+    return value ^ value >> 31
+
+
+def _merges(model: dict[str, object], probability: float) -> Sampler:
+    """Algorithm 1 of the paper: of the merges that are not left out this time, the one learnt first is applied."""
+    vocabulary: dict[str, int] = model["vocab"]  # type: ignore[assignment]
+    merges: list[list[str]] = model["merges"]  # type: ignore[assignment]
+    # Pair of ids → its rank among the merges and the id of what it makes.
+    table = {
+        (vocabulary[left], vocabulary[right]): (rank, vocabulary[left + right])
+        for rank, (left, right) in enumerate(merges)
+    }
+    single = _characters(vocabulary)
+    never = (len(table), 0)
+
+    def sample(word: str, uniform: Callable[[], float]) -> Cut:
+        ids = [index for character in word for index in single(character)]
+        while len(ids) > 1:
+            best, place = never, -1
+            for at, pair in enumerate(zip(ids, ids[1:], strict=False)):
+                merge = table.get(pair, never)
+                if merge < best and uniform() >= probability:
+                    best, place = merge, at
+            if place < 0:
+                break
+            ids[place : place + 2] = [best[1]]
+        return tuple(ids)
+
+    return sample
+
+
+def _lattice(model: dict[str, object], probability: float) -> Sampler:
+    """The best way to cut a word with the pieces that are not left out this time."""
+    entries: list[tuple[str, float]] = model["vocab"]  # type: ignore[assignment]
+    vocabulary = {piece: index for index, (piece, _) in enumerate(entries)}
+    scores = [float(score) for _, score in entries]
+    single = _characters(vocabulary)
+    unknown = min(scores) - 10.0  # as the library scores what it has no piece for
+    longest = max(len(piece) for piece in vocabulary)
+
+    def sample(word: str, uniform: Callable[[], float]) -> Cut:
+        # best[end] = (score, start of the last piece, its ids) of the best way to cut word[:end]
+        best: list[tuple[float, int, Cut]] = [(0.0, 0, ())]
+        for end in range(1, len(word) + 1):
+            ids = single(word[end - 1])
+            score = scores[ids[0]] if len(ids) == 1 else unknown
+            top = (best[end - 1][0] + score, end - 1, ids)
+            for start in range(max(0, end - longest), end - 1):
+                piece = vocabulary.get(word[start:end])
+                if piece is None or uniform() < probability:
+                    continue
+                if best[start][0] + scores[piece] > top[0]:
+                    top = (best[start][0] + scores[piece], start, (piece,))
+            best.append(top)
+        cuts, end = [], len(word)
+        while end:
+            _, start, ids = best[end]
+            cuts.append(ids)
+            end = start
+        return tuple(index for ids in reversed(cuts) for index in ids)
+
+    return sample
+
+
+def _characters(vocabulary: dict[str, int]) -> Callable[[str], Cut]:
+    """A character's id, or those of its bytes."""
+    byte_ids = [vocabulary[name] for name in BYTES]
+
+    def single(character: str) -> Cut:
+        index = vocabulary.get(character)
+        return (index,) if index is not None else tuple(byte_ids[byte] for byte in character.encode())
+
+    return single

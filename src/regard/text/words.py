@@ -1,0 +1,75 @@
+"""Cutting a text into the words that subwords are looked for in, without loss.
+
+A space becomes ``▁`` and belongs to the word after it, so that a word is the same wherever it stands; a text that begins
+with a letter of a spaced script gets one ``▁`` more, which decoding takes off. Punctuation, symbols and digits stand
+alone; runs of Chinese characters and kana are words of their own, whose pieces the training finds: no segmenter is
+needed.
+
+The two regular expressions stand in ``tokenizer.json``, where ``tokenizers`` reads them. In Python they do the same,
+and quicker: most words come again, and a dictionary knows their ids.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable
+
+SPACE = "▁"
+BAR = ""  # stands in a list of words for the sign ▁ itself, which must not come back as a space
+
+# Chinese characters and kana, which are written without spaces.
+_UNSPACED = "\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+_UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003134f"
+# Symbols, numbers and emoji beyond the first 65,536 characters, block by block: a class with each of them apart is slow.
+_BEYOND = "\U00010100-\U000101fc\U0001d000-\U0001d37f\U0001d7ce-\U0001d7ff\U0001f000-\U0001fbff"
+
+
+@functools.cache
+def word_patterns() -> tuple[str, str]:
+    """Two regular expressions, read alike by Python and by ``tokenizers``: a word, and a text that begins with one.
+
+    A word is a run of letters with the space before it, a run of Chinese characters, or one other character.
+    """
+    alone = _standing_alone() + _BEYOND
+    word = f"{SPACE}?[^{SPACE}{_UNSPACED}{alone}]+|[{_UNSPACED}]+|[{SPACE}{alone}]"
+    return word, f"\\A(?=[^{_UNSPACED}{alone}])"
+
+
+def _standing_alone() -> str:
+    """Punctuation, symbols, numbers, separators and controls, as the inside of a character class; not ▁ itself."""
+    unspaced = re.compile(f"[{_UNSPACED}]")
+    spans: list[list[int]] = []
+    for code in range(0x10000):
+        kind = unicodedata.category(chr(code))
+        if code == ord(SPACE) or not (kind[0] in "PSNZ" or kind == "Cc") or unspaced.match(chr(code)):
+            continue
+        if spans and spans[-1][1] == code - 1:
+            spans[-1][1] = code
+        else:
+            spans.append([code, code])
+    return "".join(_sign(first) + (f"-{_sign(last)}" if last > first else "") for first, last in spans)
+
+
+def _sign(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x80 else chr(code)
+
+
+def cutter(word: str, start: str) -> Callable[[str], list[str]]:
+    """The function from a text to its words, each with its ▁; ``BAR`` where the text holds the sign ▁ itself."""
+    find, begins = re.compile(word).findall, re.compile(start).match
+
+    def cut(text: str) -> list[str]:
+        if SPACE in text:
+            first, *rest = text.split(SPACE)
+            words = cut(first)
+            for part in rest:
+                words.append(BAR)
+                words += find(part.replace(" ", SPACE))
+            return words
+        text = text.replace(" ", SPACE)
+        words = find(SPACE + text if begins(text) else text)
+        return words
+
+    return cut
