@@ -1,0 +1,82 @@
+"""Word alignments from attention: one forced pass over finished outputs, beside which the weights are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from regard.decoding.inputs import Settings
+from regard.decoding.scoring import forced_batches
+from regard.errors import RegardError
+from regard.nn import recorder
+
+Weights = NDArray[np.float32]  # [T, S]
+
+
+def alignment_attention(model: nn.Module) -> str:
+    """The attention to the memory that aligns best: that of the last decoder layer but one.
+
+    The last layer gathers what the next word needs; the one before it has been found to look at the word that is being
+    translated (Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer Models").
+    """
+    names = [name for name in recorder.attentions(model) if "cross_attention" in name]
+    if not names:
+        raise RegardError("this model has no attention from target to source, so that nothing can be aligned")
+    return names[max(0, len(names) - 2)]
+
+
+def alignments(
+    model: Any,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    settings: Settings,
+    *,
+    attention: str | None = None,
+    batch_tokens: int = 4096,
+) -> list[Weights]:
+    """For each pair how much each target token looked at each source token, [T, S], the mean over the heads.
+
+    Targets without end mark. The source's end mark has its own share of the weights and is left out: rows sum to at
+    most 1. The row of a token is that of the step which produced it.
+    """
+    attention = attention or alignment_attention(model)
+    device = model.output_table()[0].device
+    found: list[Weights] = [np.zeros((0, 0), dtype=np.float32)] * len(targets)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in forced_batches(sources, targets, settings, batch_tokens=batch_tokens, device=device):
+                assert batch.source is not None
+                with recorder.record(model, {attention: None}) as trace:
+                    model(batch.target, model.encode(batch.source))
+                weights = trace.weights(attention).mean(1).cpu().numpy()  # [B, T, S]
+                first = len(settings.forced_prefix)
+                for row, i in zip(weights, batch.numbers.tolist(), strict=True):
+                    size = len(targets[i])
+                    found[i] = row[first : first + size, : len(sources[i])].astype(np.float32)
+    finally:
+        model.train(training)
+    return found
+
+
+def pharaoh(weights: Weights, threshold: float = 0.0) -> str:
+    """``0-0 1-2``: source–target pairs, each target token with the source token that it looked at most.
+
+    >>> pharaoh(np.array([[0.9, 0.1], [0.2, 0.6]], dtype=np.float32))
+    '0-0 1-1'
+    """
+    return " ".join(f"{s}-{t}" for s, t in links(weights, threshold))
+
+
+def links(weights: Weights, threshold: float = 0.0) -> list[tuple[int, int]]:
+    """(source, target) pairs in the order of the target; those of at most ``threshold`` are left out."""
+    if not weights.size:
+        return []
+    best = weights.argmax(axis=1)
+    return [(int(s), t) for t, s in enumerate(best) if weights[t, s] > threshold]

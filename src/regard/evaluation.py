@@ -1,0 +1,250 @@
+"""Scores of translations: sacreBLEU and chrF with their signatures, comparisons, and where a system is weak.
+
+BLEU is sacreBLEU's on raw, cased text against untouched references, with the tokenizer of the target language; its
+signature says which. The published protocol of Multi30k (lowercased, Moses-tokenized) is labelled so and stands beside
+it, never in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from regard.errors import RegardError
+
+
+class Score(NamedTuple):
+    """A corpus score with what it takes to compute it again."""
+
+    score: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one output against one reference. ``lengths`` says how long the output is, as a share of the reference."""
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+    sentences: int
+    length_ratio: float
+
+    def lines(self) -> list[str]:
+        """As they are printed."""
+        return [
+            f"BLEU {self.bleu:.2f}   {self.bleu_signature}",
+            f"chrF {self.chrf:.2f}   {self.chrf_signature}",
+            f"length of the output: {self.length_ratio:.3f} of the reference's; {self.sentences} sentences",
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two outputs by paired bootstrap (Koehn 2004): ``p`` is the chance of such a difference where there is none.
+
+    ``low`` and ``high`` bound the middle 95 % of b − a over the resamplings.
+    """
+
+    metric: str
+    a: float
+    b: float
+    p: float
+    low: float
+    high: float
+    signature: str
+
+    @property
+    def line(self) -> str:
+        """As it is printed."""
+        verdict = "significant at 0.05" if self.p < 0.05 else "not significant"
+        return (
+            f"{self.metric} {self.a:.2f} → {self.b:.2f} ({self.b - self.a:+.2f}, 95 % of resamplings "
+            f"{self.low:+.2f} … {self.high:+.2f}, p = {self.p:.3f}: {verdict})   {self.signature}"
+        )
+
+
+class Bucket(NamedTuple):
+    """Sentences of similar length: ``low`` ≤ words of the reference ≤ ``high``."""
+
+    low: int
+    high: int
+    sentences: int
+    bleu: float
+    length_ratio: float
+
+
+class Sentence(NamedTuple):
+    """One sentence and its chrF."""
+
+    number: int  # counted from 0
+    chrf: float
+    hypothesis: str
+    reference: str
+
+
+def language(code: str) -> str:
+    """The language of a code: "zh" of "zh-CN", "zh_Hans" and "ZH"; Cantonese and Wu are scored as zh too."""
+    base = re.split("[-_]", code.strip().lower())[0]
+    return {"cmn": "zh", "yue": "zh", "wuu": "zh", "zho": "zh", "chi": "zh", "jpn": "ja", "kor": "ko"}.get(base, base)
+
+
+@cache
+def tokenizer_for(code: str) -> str:
+    """sacreBLEU's tokenizer for a target language: zh; ja-mecab and ko-mecab where MeCab is installed, else char; 13a.
+
+    The default 13a would take a Chinese sentence for one word.
+    """
+    name = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", "th": "char", "lo": "char", "km": "char", "my": "char"}.get(
+        language(code), "13a"
+    )
+    if name.endswith("mecab"):
+        try:
+            BLEU(tokenize=name)
+        except (ImportError, RuntimeError):  # MeCab or its dictionary is not installed
+            return "char"
+    return name
+
+
+def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> Scores:
+    """Cased, detokenized BLEU and chrF."""
+    _check(hypotheses, references)
+    bleu, chrf = BLEU(tokenize=tokenizer_for(target_language)), CHRF()
+    found = bleu.corpus_score(hypotheses, [references])
+    return Scores(
+        bleu=found.score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf=chrf.corpus_score(hypotheses, [references]).score,
+        chrf_signature=str(chrf.get_signature()),
+        sentences=len(hypotheses),
+        length_ratio=found.sys_len / max(1, found.ref_len),
+    )
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> float:
+    """The BLEU of ``corpus_scores`` alone, for validation."""
+    _check(hypotheses, references)
+    return float(BLEU(tokenize=tokenizer_for(target_language)).corpus_score(hypotheses, [references]).score)
+
+
+def published_bleu(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> Score:
+    """The published protocol of Multi30k: both sides lowercased and Moses-tokenized, BLEU on these tokens.
+
+    For comparison with papers only: it is not the BLEU of ``corpus_scores``.
+    """
+    _check(hypotheses, references)
+    try:
+        from sacremoses import MosesTokenizer
+    except ImportError:
+        raise RegardError("the published protocol needs sacremoses: pip install sacremoses") from None
+    moses = MosesTokenizer(lang=language(target_language))
+
+    def tokenized(lines: Sequence[str]) -> list[str]:
+        return [moses.tokenize(line.lower(), return_str=True, escape=False) for line in lines]
+
+    metric = BLEU(tokenize="none", force=True)
+    score = metric.corpus_score(tokenized(hypotheses), [tokenized(references)]).score
+    return Score(float(score), f"{metric.get_signature()} (published protocol: lowercased, Moses-tokenized)")
+
+
+def paired_bootstrap(
+    a: Sequence[str],
+    b: Sequence[str],
+    references: Sequence[str],
+    target_language: str,
+    *,
+    metric: str = "bleu",
+    samples: int = 1000,
+    seed: int = 12345,
+) -> Comparison:
+    """Is b better or worse than a? The same resamplings of the sentences for both, from ``seed``.
+
+    Figures and p are those of sacreBLEU's paired bootstrap with its default seed, but for two equal outputs, whose
+    difference it calls significant.
+    """
+    import numpy as np
+
+    _check(a, references)
+    _check(b, references)
+    if metric not in ("bleu", "chrf"):
+        raise RegardError(f"metric {metric!r}: expected bleu or chrf")
+    scorer: Any = BLEU(tokenize=tokenizer_for(target_language)) if metric == "bleu" else CHRF()
+    # The sufficient statistics, a row of counts a sentence: the score of a resampling is that of the sum of its rows.
+    rows = [np.array(scorer._extract_corpus_statistics(x, [references]), dtype=np.float64) for x in (a, b)]
+
+    def score(counts: Any) -> float:
+        return float(scorer._compute_score_from_stats(counts).score)
+
+    real_a, real_b = (score(counts.sum(0)) for counts in rows)
+    drawn = np.random.default_rng(seed).choice(len(references), size=(samples, len(references)), replace=True)
+    scores_a, scores_b = (np.array([score(counts[chosen].sum(0)) for chosen in drawn]) for counts in rows)
+    size = np.abs(scores_b - scores_a)
+    p = (int((size - size.mean() > abs(real_b - real_a)).sum()) + 1) / (samples + 1) if size.any() else 1.0
+    low, high = np.quantile(scores_b - scores_a, [0.025, 0.975])
+    name = "BLEU" if metric == "bleu" else "chrF"
+    signature = f"{scorer.get_signature()}|bs:{samples}|seed:{seed}"
+    return Comparison(name, real_a, real_b, p, float(low), float(high), signature)
+
+
+def by_length(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    target_language: str,
+    edges: Sequence[int] = (5, 10, 15, 20, 30, 40, 60),
+) -> list[Bucket]:
+    """BLEU of the sentences whose reference has at most 5, 10, … words (as the scorer counts them), and longer."""
+    _check(hypotheses, references)
+    metric = BLEU(tokenize=tokenizer_for(target_language), effective_order=False)
+    cut: Callable[[str], str] = metric.tokenizer
+    lengths = [len(cut(reference).split()) for reference in references]
+    buckets = []
+    for low, high in zip((0, *(edge + 1 for edge in edges)), (*edges, max([*lengths, *edges])), strict=True):
+        chosen = [i for i, length in enumerate(lengths) if low <= length <= high]
+        if chosen:
+            found = metric.corpus_score([hypotheses[i] for i in chosen], [[references[i] for i in chosen]])
+            buckets.append(Bucket(low, high, len(chosen), found.score, found.sys_len / max(1, found.ref_len)))
+    return buckets
+
+
+def worst(hypotheses: Sequence[str], references: Sequence[str], count: int = 10) -> list[Sentence]:
+    """The sentences of the lowest chrF, worst first; those of one score in the order of the text."""
+    _check(hypotheses, references)
+    metric = CHRF()
+    scored = [
+        Sentence(number, float(metric.sentence_score(hypothesis, [reference]).score), hypothesis, reference)
+        for number, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True))
+    ]
+    return sorted(scored, key=lambda sentence: (sentence.chrf, sentence.number))[:count]
+
+
+def perplexity(token_scores: Iterable[Sequence[float]]) -> float:
+    """exp of the mean negative log-probability of all target tokens, end marks included.
+
+    >>> round(perplexity([[-1.0, -3.0], [-2.0]]), 4)
+    7.3891
+    """
+    total, count = 0.0, 0
+    for scores in token_scores:
+        total += math.fsum(scores)
+        count += len(scores)
+    if not count:
+        raise RegardError("perplexity of no tokens: expected at least one sentence")
+    mean = -total / count
+    return math.exp(mean) if mean < 700 else math.inf
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if len(hypotheses) != len(references):
+        raise RegardError(
+            f"{len(hypotheses)} translations and {len(references)} references: expected one reference a translation"
+        )
+    if not references:
+        raise RegardError("nothing to score: expected at least one sentence")

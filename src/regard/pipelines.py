@@ -1,0 +1,332 @@
+"""What ``regard.load`` returns: text in, text out, around a model that knows ids only.
+
+>>> translator = regard.load("zh-en")                          # doctest: +SKIP
+>>> translator.translate(["我爱机器学习"], beam=5)[0].text     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regard.config import DecodingConfig
+from regard.decoding.alignments import alignments as align
+from regard.decoding.engine import Hypothesis, Search, decode
+from regard.decoding.loops import find_loop
+from regard.decoding.scoring import forced_scores
+from regard.directory import Loaded
+from regard.directory import load as load_directory
+from regard.errors import RegardError
+from regard.text.sentences import split_long
+
+Warn = Callable[[int, str], None]  # line number, counted from 0, and what is to be said of it
+
+NO_REPEAT = 3  # no three tokens twice, where an output that loops is decoded again
+BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
+SURROGATE = re.compile("[\ud800-\udfff]")
+UNSPACED = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")  # sentences of these follow one another without a space
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation.
+
+    ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` the one that was ranked,
+    divided by the length penalty. ``alignment`` [T, S] says how much each of ``tokens`` looked at each of
+    ``source_tokens``, where it was asked for. ``alternatives`` are the rest of the n best.
+    """
+
+    text: str
+    tokens: list[str]
+    score: float
+    normalized: float
+    source_tokens: list[str]
+    alignment: NDArray[np.float32] | None = None
+    alternatives: list[Translation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """``score`` of a given translation is the sum of ``token_scores``: those of ``tokens`` and of the end mark."""
+
+    score: float
+    token_scores: list[float]
+    tokens: list[str]
+
+
+class Part(NamedTuple):
+    """A piece of a text that is translated in one go, and what stands after it in the translation."""
+
+    ids: list[int]
+    after: str
+
+
+class Translator:
+    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``."""
+
+    def __init__(self, loaded: Loaded, decoding: DecodingConfig | None = None) -> None:
+        self.model: Any = loaded.model
+        self.settings = loaded.settings
+        self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
+        self.card, self.path = loaded.card, loaded.path
+        self.decoding = decoding or DecodingConfig()
+        if not self.model.has_source:
+            raise RegardError(
+                f"{loaded.path}: this model has no source language: it continues texts, it does not translate"
+            )
+
+    def translate(
+        self,
+        texts: Sequence[str] | str,
+        *,
+        beam: int | None = None,
+        n_best: int | None = None,
+        length_penalty: str | float | None = None,
+        max_extra: int | None = None,
+        stopping: str | None = None,
+        no_repeat_ngram: int = 0,
+        no_repeat: bool | None = None,
+        batch_tokens: int | None = None,
+        alignments: bool = False,
+        warn: Warn | None = None,
+    ) -> list[Translation]:
+        """Translates each text. What is not given is as in ``DecodingConfig``.
+
+        A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
+        (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        given = self.decoding
+        search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
+        batch_tokens = batch_tokens or given.batch_tokens
+        parts = self._parts(texts, warn)
+        owner = [line for line, of_line in enumerate(parts) for _ in of_line]
+        sources = [part.ids for of_line in parts for part in of_line]
+        hypotheses = self._decode(sources, search, batch_tokens)
+        if no_repeat if no_repeat is not None else given.no_repeat:
+            self._decode_loops_again(sources, hypotheses, owner, search, batch_tokens, warn)
+        weights: list[NDArray[np.float32]] | None = None
+        if alignments:
+            winners = [n_best_of[0].ids for n_best_of in hypotheses]
+            weights = align(self.model, sources, winners, self.settings, batch_tokens=batch_tokens)
+        found, at = [], 0
+        for of_line in parts:
+            until = at + len(of_line)
+            found.append(
+                self._joined(of_line, hypotheses[at:until], search, None if weights is None else weights[at:until])
+            )
+            at = until
+        return found
+
+    def stream(self, lines: Iterable[str | bytes], *, ahead: int = 1024, **options: Any) -> Iterator[Translation]:
+        """Translates line by line, reading at most ``ahead`` lines (or 1 MB) more than it has given back.
+
+        Line N of the output is that of line N of the input, and no ``text`` has a line break in it. Bytes that are not
+        UTF-8 become U+FFFD. Options and ``warn`` are those of ``translate``; lines are counted from 0.
+        """
+        warn: Warn | None = options.pop("warn", None)
+        first = 0
+        for chunk in _chunks(lines, ahead):
+            texts = []
+            for number, line in enumerate(chunk, first):
+                text = line if isinstance(line, str) else line.decode("utf-8", "replace")
+                if warn and isinstance(line, bytes) and "\ufffd" in text and b"\xef\xbf\xbd" not in line:
+                    warn(number, "is not UTF-8; what could not be read is translated as U+FFFD")
+                texts.append(text.removesuffix("\n").removesuffix("\r"))
+            said = None if warn is None else _shifted(warn, first)
+            yield from self.translate([BREAKS.sub(" ", text) for text in texts], warn=said, **options)
+            first += len(chunk)
+
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], *, batch_tokens: int | None = None
+    ) -> list[TextScore]:
+        """The log-probabilities of given translations."""
+        if len(sources) != len(targets):
+            raise RegardError(
+                f"{len(sources)} sources and {len(targets)} targets: expected as many of one as of the other"
+            )
+        source_ids = self.tokenizer.encode_batch([_sound(text) for text in sources])
+        target_ids = self.target_tokenizer.encode_batch([_sound(text) for text in targets])
+        scored = forced_scores(
+            self.model,
+            source_ids,
+            target_ids,
+            self.settings,
+            batch_tokens=batch_tokens or self.decoding.batch_tokens,
+        )
+        return [
+            TextScore(one.score, one.token_scores, self.target_tokenizer.tokens(ids))
+            for one, ids in zip(scored, target_ids, strict=True)
+        ]
+
+    def search(
+        self,
+        beam: int | None = None,
+        n_best: int | None = None,
+        length_penalty: str | float | None = None,
+        max_extra: int | None = None,
+        stopping: str | None = None,
+        no_repeat_ngram: int = 0,
+    ) -> Search:
+        """The search that these options mean."""
+        given = self.decoding
+        return Search(
+            beam=given.beam if beam is None else beam,
+            n_best=given.n_best if n_best is None else n_best,
+            length_penalty=given.length_penalty if length_penalty is None else length_penalty,  # type: ignore[arg-type]
+            max_extra=given.max_extra if max_extra is None else max_extra,
+            stopping=given.stopping if stopping is None else stopping,  # type: ignore[arg-type]
+            no_repeat_ngram=no_repeat_ngram,
+        )
+
+    def _parts(self, texts: Sequence[str], warn: Warn | None) -> list[list[Part]]:
+        """Each text as parts that are short enough for the model; none where there is nothing but white space.
+
+        Lines of a text are parts of their own.
+        """
+        longest = self.settings.max_length
+        lines = [[_sound(line) for line in text.split("\n")] for text in texts]
+        flat = [line.strip() for of_text in lines for line in of_text]
+        encoded = iter(zip(flat, self.tokenizer.encode_batch(flat), strict=True))
+        parts: list[list[Part]] = []
+        for number, of_text in enumerate(lines):
+            found: list[Part] = []
+            cut = 0
+            for place, _ in enumerate(of_text):
+                core, ids = next(encoded)
+                end = "\n" if place + 1 < len(of_text) else ""
+                if not core or not ids:
+                    found.append(Part([], end))
+                elif len(ids) <= longest:
+                    found.append(Part(ids, end))
+                else:
+                    pieces = self._split(core)
+                    cut += len(pieces)
+                    found += [*pieces[:-1], pieces[-1]._replace(after=end)]
+            if cut and warn:
+                warn(
+                    number,
+                    f"is longer than the {longest} subwords that the model has learnt; translated in {cut} parts",
+                )
+            parts.append([] if not any(part.ids for part in found) else found)
+        return parts
+
+    def _split(self, text: str) -> list[Part]:
+        longest = self.settings.max_length
+        between = "" if self._target_language in UNSPACED else " "
+        pieces = split_long(text, lambda piece: len(self.tokenizer.encode(piece.strip())) <= longest)
+        pieces = [piece.strip() for piece in pieces if piece.strip()]
+        return [Part(ids, between) for ids in self.tokenizer.encode_batch(pieces) if ids]
+
+    @property
+    def _target_language(self) -> str:
+        return re.split("[-_]", self.settings.target.lower())[0]
+
+    def _decode(self, sources: list[list[int]], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
+        """The n best of each source; one that is empty is not decoded."""
+        real = [i for i, ids in enumerate(sources) if ids]
+        found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
+        results = decode(self.model, [sources[i] for i in real], self.settings, search, batch_tokens=batch_tokens)
+        for i, result in zip(real, results, strict=True):
+            found[i] = result.hypotheses
+        return found
+
+    def _decode_loops_again(
+        self,
+        sources: list[list[int]],
+        hypotheses: list[list[Hypothesis]],
+        owner: list[int],
+        search: Search,
+        batch_tokens: int,
+        warn: Warn | None,
+    ) -> None:
+        """Replaces the outputs that loop or do not end by those of a search without repeated n-grams."""
+        loops = {i: why for i, ids in enumerate(sources) if ids and (why := self._loop(ids, hypotheses[i][0]))}
+        again = list(loops)
+        strict = replace(search, no_repeat_ngram=search.no_repeat_ngram or NO_REPEAT)
+        for i, better in zip(again, self._decode([sources[i] for i in again], strict, batch_tokens), strict=True):
+            still = self._loop(sources[i], better[0])
+            hypotheses[i] = better
+            if warn:
+                after = f"; and so it does without repeats: {still}" if still else ""
+                warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
+
+    def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
+        """In what way an output runs wild, or "".
+
+        A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
+        none: only words that repeat are a loop.
+        """
+        phrase = find_loop(hypothesis.ids)
+        text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
+        if any(letter.isalpha() for letter in text) and not find_loop(source, repeats=3):
+            return f"the output repeated {text[:40]!r}"
+        return "the output did not end" if hypothesis.at_limit else ""
+
+    def _joined(
+        self,
+        parts: list[Part],
+        hypotheses: list[list[Hypothesis]],
+        search: Search,
+        weights: list[NDArray[np.float32]] | None,
+    ) -> Translation:
+        """One translation from those of the parts; the n-th alternative is made of the n-th of each part."""
+        source_tokens = self.tokenizer.tokens([i for part in parts for i in part.ids])
+        wide = max((len(n_best) for n_best in hypotheses), default=1)
+        found = []
+        for n in range(wide):
+            chosen = [n_best[min(n, len(n_best) - 1)] for n_best in hypotheses]
+            texts = [
+                BREAKS.sub(" ", self.target_tokenizer.decode(one.ids)) + part.after
+                for part, one in zip(parts, chosen, strict=True)
+            ]
+            score = sum(one.score for one in chosen)
+            length = sum(len(one.ids) + 1 for one in chosen)
+            normalized = search.length_penalty.apply(score, max(1, length))
+            tokens = self.target_tokenizer.tokens([i for one in chosen for i in one.ids])
+            found.append(Translation("".join(texts), tokens, score, normalized, source_tokens))
+        alignment = None if weights is None else _diagonal(weights)
+        return replace(found[0], alignment=alignment, alternatives=found[1:])
+
+
+def load(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Translator:
+    """A model directory, or a packaged model by its name, ready to use."""
+    return Translator(load_directory(name, device, dtype))
+
+
+def _sound(text: str) -> str:
+    """Without lone surrogates, which no tokenizer takes and no file can hold."""
+    return text if not SURROGATE.search(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _diagonal(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Blocks [T, S] along the diagonal: the parts of a text look at themselves only."""
+    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)), dtype=np.float32)
+    t = s = 0
+    for block in blocks:
+        whole[t : t + block.shape[0], s : s + block.shape[1]] = block
+        t, s = t + block.shape[0], s + block.shape[1]
+    return whole
+
+
+def _chunks(lines: Iterable[str | bytes], ahead: int, size: int = 1 << 20) -> Iterator[list[str | bytes]]:
+    chunk: list[str | bytes] = []
+    held = 0
+    for line in lines:
+        chunk.append(line)
+        held += len(line)
+        if len(chunk) >= ahead or held >= size:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _shifted(warn: Warn, first: int) -> Warn:
+    return lambda number, what: warn(first + number, what)

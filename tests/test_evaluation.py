@@ -1,0 +1,108 @@
+"""Scores against sacreBLEU itself, and the cases in which people get them wrong."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+
+import pytest
+import sacrebleu
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.significance import PairedTest
+
+from regard import evaluation
+from regard.errors import RegardError
+
+REFERENCES = [
+    "A man is riding a bicycle down the street.",
+    "Two dogs are playing in the snow, near a house.",
+    "The woman in the red shirt is holding a baby.",
+    "Children are running through the park.",
+    "He said: 'Where are you going?'",
+    "Nobody knows what will happen tomorrow morning in the city.",
+]
+
+
+def spoiled(share, seed):
+    draw = random.Random(seed)
+    return [" ".join(w if draw.random() > share else "something" for w in line.split()) for line in REFERENCES * 6]
+
+
+def test_scores_are_those_of_sacrebleu():
+    hypotheses, references = spoiled(0.2, 1), REFERENCES * 6
+    scores = evaluation.corpus_scores(hypotheses, references, "en")
+    assert scores.bleu == sacrebleu.corpus_bleu(hypotheses, [references]).score
+    assert scores.chrf == sacrebleu.corpus_chrf(hypotheses, [references]).score
+    assert re.fullmatch(r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.*", scores.bleu_signature)
+    assert "nc:6|nw:0" in scores.chrf_signature
+    assert evaluation.bleu(hypotheses, references, "en") == scores.bleu
+    assert all(isinstance(line, str) for line in scores.lines())
+
+
+def test_the_tokenizer_follows_the_target_language():
+    assert evaluation.tokenizer_for("en") == evaluation.tokenizer_for("de-AT") == "13a"
+    assert {evaluation.tokenizer_for(code) for code in ("zh", "zh-CN", "zh_Hant", "ZH", "cmn", "yue")} == {"zh"}
+    assert evaluation.tokenizer_for("ja") in ("ja-mecab", "char")
+    hypotheses, references = ["我爱机器学习。", "今天天气很好"], ["我喜欢机器学习。", "今天的天气很好"]
+    scores = evaluation.corpus_scores(hypotheses, references, "zh-CN")
+    assert "tok:zh" in scores.bleu_signature
+    assert scores.bleu == sacrebleu.corpus_bleu(hypotheses, [references], tokenize="zh").score
+    evaluation.corpus_scores(["今日はいい天気です"], ["今日は天気がいいです"], "ja")
+
+
+def test_the_published_protocol_is_another_bleu():
+    pytest.importorskip("sacremoses")
+    references = ["Ein Mann fährt, glaube ich, Rad.", "Zwei Hunde spielen im Schnee & Eis."]
+    hypotheses = [line.upper() for line in references]
+    published = evaluation.published_bleu(hypotheses, references, "de")
+    assert published.score == pytest.approx(100.0)
+    assert "tok:none" in published.signature and "published protocol" in published.signature
+    assert evaluation.bleu(hypotheses, references, "de") < 50
+
+
+def test_the_paired_bootstrap_is_sacrebleus():
+    references = REFERENCES * 6
+    a, b = spoiled(0.3, 1), spoiled(0.2, 2)
+    mine = evaluation.paired_bootstrap(a, b, references, "en", samples=300)
+    _, theirs = PairedTest(
+        [("a", a), ("b", b)], {"BLEU": BLEU(references=[references])}, references=None, test_type="bs", n_samples=300
+    )()
+    baseline, other = theirs["BLEU"]
+    assert (mine.a, mine.b) == pytest.approx((baseline.score, other.score))
+    assert mine.p == pytest.approx(other.p_value, abs=1e-3)
+    assert mine.low <= mine.b - mine.a <= mine.high
+    assert "p = " in mine.line
+    same = evaluation.paired_bootstrap(a, a, references, "en", samples=100, metric="chrf")
+    assert same.a == same.b and same.p > 0.9
+
+
+def test_bleu_by_length_counts_every_sentence_once():
+    references = ["short one", *REFERENCES, "long " * 80]
+    buckets = evaluation.by_length(references, references, "en")
+    assert sum(bucket.sentences for bucket in buckets) == len(references)
+    assert all(bucket.length_ratio == 1.0 for bucket in buckets)
+    assert buckets[-1].high >= 80 and buckets[0].low == 0
+    assert evaluation.by_length(["我爱机器学习"], ["我爱机器学习"], "zh")[0].low == 6  # characters, not one "word"
+
+
+def test_the_worst_sentences():
+    hypotheses = list(REFERENCES)
+    hypotheses[3] = "qqq"
+    hypotheses[1] = "Two dogs xyzzy xyzzy"
+    found = evaluation.worst(hypotheses, REFERENCES, 2)
+    assert [sentence.number for sentence in found] == [3, 1]
+    assert found[0].hypothesis == "qqq" and found[0].reference == REFERENCES[3]
+
+
+def test_perplexity():
+    assert evaluation.perplexity([[math.log(0.5)] * 3, [math.log(0.5)]]) == pytest.approx(2.0)
+    assert evaluation.perplexity([[-1e9]]) == math.inf
+    with pytest.raises(RegardError):
+        evaluation.perplexity([])
+
+
+def test_wrong_counts_are_errors():
+    for wrong in ((["a"], []), ([], [])):
+        with pytest.raises(RegardError):
+            evaluation.corpus_scores(*wrong, "en")
