@@ -1,0 +1,91 @@
+"""The whole pass: shapes, padding that changes nothing, a future that is not seen, gradients for every parameter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from thin import MODELS, V, alone, build, close, memory_of, one, sentences
+from torch import nn
+
+from regard.models import registry
+from regard.nn.layout import Memory, Tokens
+
+LENGTHS = [3, 7, 1, 5]
+SOURCES = [6, 2, 4, 1]
+
+
+def test_every_registered_architecture_is_in_the_table() -> None:
+    assert {line["architecture"] for line in MODELS.values()} == set(registry.ARCHITECTURES)
+
+
+def test_shapes(model: nn.Module) -> None:
+    output = model(sentences(LENGTHS), memory_of(model, SOURCES))
+    assert output.hidden.shape == (4, 7, model.width)
+    assert all(loss.dim() == 0 for loss in output.losses.values())
+    logits = model.logits(output.hidden)
+    assert logits.shape == (4, 7, V)
+    some = torch.tensor([5, 2, 11])
+    close(model.logits(output.hidden, some), logits[..., some])
+    table, bias = model.output_table()
+    assert table.shape == (V, model.width) and (bias is None or bias.shape == (V,))
+    close(nn.functional.linear(output.hidden, table, bias), logits)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_a_padded_batch_equals_the_sentences_one_by_one(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    model = build(name, dtype=dtype)
+    target, memory = sentences(LENGTHS), memory_of(model, SOURCES)
+    together = model(target, memory).hidden
+    for b, length in enumerate(LENGTHS):
+        by_itself = memory_of_one(model, b)
+        if memory is not None:
+            close(memory.hidden[b : b + 1, : SOURCES[b]], by_itself.hidden, tolerance)
+        close(together[b : b + 1, :length], model(one(target, b), by_itself).hidden, tolerance)
+
+
+def memory_of_one(model: nn.Module, b: int) -> Memory | None:
+    return model.encode(one(sentences(SOURCES, seed=1), b)) if model.has_source else None
+
+
+def test_no_position_sees_what_comes_after_it(model: nn.Module) -> None:
+    target, memory = sentences([6, 6]), memory_of(model, [4, 3])
+    changed = target.ids.clone()
+    changed[:, 3:] = (changed[:, 3:] - 4 + 1) % (V - 4) + 4
+    before, after = (model(Tokens(ids, target.lengths), memory).hidden for ids in (target.ids, changed))
+    close(after[:, :3], before[:, :3])
+    assert (after[:, 3:] - before[:, 3:]).abs().max() > 1e-3
+
+
+def test_the_source_matters(model: nn.Module) -> None:
+    if not model.has_source:
+        return
+    target = sentences([5])
+    first, second = (model(target, memory_of(model, [4], seed)).hidden for seed in (1, 2))
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_every_parameter_learns(name: str) -> None:
+    model = build(name, dtype=torch.float32).train()
+    target, memory = sentences(LENGTHS), memory_of(model, SOURCES)
+    logits = model.logits(model(target, memory).hidden)
+    nn.functional.cross_entropy(logits.flatten(0, 1), torch.randint(0, V, (28,))).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_options_are_described_and_read_back(name: str, model: nn.Module) -> None:
+    options = registry.options_from(MODELS[name])
+    assert registry.options_from(registry.to_dict(options)) == options == model.options
+    described = registry.describe(options, V)
+    assert sum(count for _, _, count in described) == sum(p.numel() for p in model.parameters())
+    assert {n: shape for n, shape, _ in described} == {n: tuple(p.shape) for n, p in model.named_parameters()}
+
+
+def test_memory_keeps_chosen_sentences(model: nn.Module) -> None:
+    memory = memory_of(model, SOURCES)
+    if memory is None:
+        return
+    kept = memory.keep(torch.tensor([2, 0]))
+    assert kept.lengths.tolist() == [4, 6]
+    close(alone(kept, 0).hidden, alone(memory, 2).hidden)
