@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regard.config import Config
 from regard.data.batch import Batch, collate
-from regard.data.plan import Indices, Update, largest, plan
+from regard.data.plan import Indices, Update, plan
+from regard.data.shards import Corpus
 from regard.errors import RegardError
 from regard.text.dropout import SubwordDropout
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 from regard.training.distributed import Group
 from regard.training.streams import stream_key
-
-
-class Pairs(Protocol):
-    """What a feed reads of a corpus (regard.data.shards.Corpus)."""
-
-    @property
-    def lengths(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
-    @property
-    def corpus_of(self) -> NDArray[np.integer]: ...
-    def source_ids(self, index: int) -> Sequence[int] | NDArray[np.integer]: ...
-    def target_ids(self, index: int) -> Sequence[int] | NDArray[np.integer]: ...
-    def source_text(self, index: int) -> str: ...
-    def target_text(self, index: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ class Feed:
     def __init__(
         self,
         config: Config,
-        corpus: Pairs,
+        corpus: Corpus,
         tokenizers: tuple[Tokenizer, Tokenizer],
         settings: TextSettings,
         group: Group | None = None,
@@ -99,10 +86,6 @@ class Feed:
             empty = 0 if updates else empty + 1
             epoch, update = epoch + 1, 0
         raise RegardError("data.shares leave no pair in 1000 epochs: raise them")
-
-    def largest(self, epoch: int) -> Indices:
-        """The micro-batch of the epoch with the most cells, padding included."""
-        return largest(self.plan(epoch), *self.corpus.lengths)
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
         """These pairs as tensors; with subword dropout they are cut anew for the epoch."""

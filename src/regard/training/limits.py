@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, how much multiplying a training needs, and the share of the one in the other."""
+"""How fast this machine multiplies matrices, how much of that a training needs, and the share it gets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from regard.nn.layout import Tokens
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, size: int = 2048, runs: int = 5) -> float:
-    """Operations a second of a ``size``³ product: the best median over the backends at hand, with the threads of now."""
+    """Operations a second of a ``size``³ product: the best median over the backends at hand."""
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     return 2.0 * size**3 / min(_median_seconds(product, left, right, runs) for product in _backends(device))
 
@@ -27,7 +27,7 @@ def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
     """PyTorch's own ``mm``, and on a CPU oneDNN's: on some machines the one is twice as fast as the other."""
     products: list[Callable[[Tensor, Tensor], Any]] = [torch.mm]
     onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if device.type == "cpu" and torch.backends.mkldnn.is_available() and onednn is not None:
+    if device.type == "cpu" and torch.backends.mkldnn.enabled and onednn is not None:
         products.append(lambda left, right: onednn(left, right, None, "none", [], ""))
     return products
 
@@ -72,17 +72,17 @@ class Work:
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 # torch's table of operations leaves the CPU's attention kernel out.
 _CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
 
 
-def work_of(model: nn.Module) -> Work:
+def work_of(model: Any) -> Work:
     """Count a model's products on five tiny sentences, so that no architecture has to know its own cost.
 
-    The products of the hidden states are counted as they run. The backward pass multiplies twice as much as the forward.
+    The products up to the hidden states are counted as they run; the backward pass multiplies twice as much.
     """
     sizes = [(4, 4), (8, 4), (4, 8), (8, 8), (12, 4), (4, 12)]
     counted = np.array([_forward_operations(model, *size) for size in sizes], dtype=np.float64)
@@ -95,7 +95,7 @@ def work_of(model: nn.Module) -> Work:
 
 
 @torch.no_grad()
-def _forward_operations(model: nn.Module, source_length: int, target_length: int) -> int:
+def _forward_operations(model: Any, source_length: int, target_length: int) -> int:
     """Operations of one forward pass up to the hidden states, for one pair without padding."""
     device = next(model.parameters()).device
     source, target = (

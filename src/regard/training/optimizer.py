@@ -33,7 +33,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def update(optimizer: torch.optim.Adam, rate: float, norm: Tensor, clip_norm: float) -> Tensor:
-    """One update of the weights, all inside Adam's kernel: clipped to ``clip_norm``, skipped where ``norm`` is not finite.
+    """Move the weights, all inside Adam's kernel: clipped to ``clip_norm``, skipped where ``norm`` is not finite.
 
     Returns 1.0 where it was skipped, else 0.0, on the device: nothing is waited for here.
     """

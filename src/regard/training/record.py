@@ -21,10 +21,10 @@ class Sums:
     gradient_norm: float = 0.0
     updates: int = 0
 
-    def add(self, statistics: Statistics, target_tokens: int) -> None:
+    def add(self, statistics: Statistics) -> None:
         self.loss += statistics.loss
         self.nll += statistics.nll
-        self.target_tokens += target_tokens
+        self.target_tokens += statistics.target_tokens
         self.gradient_norm += statistics.gradient_norm
         self.updates += 1
 
@@ -45,15 +45,15 @@ class Record:
     metrics_bytes: int = 0  # of metrics.jsonl, when this was saved
     corpus: str = ""  # fingerprint of the shards that the run has learnt from
 
-    def add(self, statistics: Statistics, target_tokens: int, epoch: int, update: int) -> None:
+    def add(self, statistics: Statistics, epoch: int, update: int) -> None:
         """One update more; its place is the ``update``-th of ``epoch``."""
         self.step, self.epoch, self.update = self.step + 1, epoch, update + 1
-        self.target_tokens += target_tokens
+        self.target_tokens += statistics.target_tokens
         if statistics.skipped:
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             return
         self.skipped_in_a_row = 0
-        self.sums.add(statistics, target_tokens)
+        self.sums.add(statistics)
 
     def best(self) -> tuple[int, float]:
         """(step, score) of the best validation, the earliest of equals."""

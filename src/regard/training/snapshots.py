@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from regard import files
-from regard.errors import RegardError
+from regard import directory, files
 
 SNAPSHOTS = "snapshots"
 _WEIGHTS = "weights.safetensors"
@@ -26,22 +23,18 @@ def folder(run: Path, step: int) -> Path:
 
 
 def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Keep these weights; one that a killed run had left there is replaced."""
+    """Keep these weights, named as a model directory names them; what a killed run had left there is replaced."""
     place = folder(run, step)
     if place.exists():
         files.remove_folder(place, name="snapshot-rotate")
-    data = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
-    files.write_folder(place, lambda inside: files.write(inside / _WEIGHTS, save(data)), name="snapshot")
+    files.write_folder(place, lambda inside: directory.write_tensors(inside / _WEIGHTS, weights), name="snapshot")
 
 
 def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     """The weights of a step, checked against their hashes."""
     place = folder(run, step)
     files.verify(place)
-    try:
-        return load(files.read_bytes(place / _WEIGHTS))
-    except SafetensorError as error:
-        raise RegardError(f"{place / _WEIGHTS}: not safetensors ({error})") from error
+    return directory.read_tensors(place / _WEIGHTS)
 
 
 def last(scores: Sequence[tuple[int, float]], count: int) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard.config import Config
 from regard.training import average
@@ -21,10 +21,11 @@ from regard.training.streams import seed_stream
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one update: ``loss`` and ``nll`` are sums over its target tokens."""
+    """Of one update: ``loss`` and ``nll`` are sums over its ``target_tokens``, of all processes."""
 
     loss: float
     nll: float
+    target_tokens: int
     gradient_norm: float
     skipped: bool
 
@@ -32,7 +33,7 @@ class Statistics:
 class Trainer:
     """A model, its optimizer and its running average, moved one update at a time."""
 
-    def __init__(self, config: Config, model: nn.Module, device: torch.device, group: Group | None = None) -> None:
+    def __init__(self, config: Config, model: Any, device: torch.device, group: Group | None = None) -> None:
         self.config, self.model, self.device = config, model, device
         self.group = group or Group()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -52,47 +53,59 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def gradients(self, item: Item, step: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the loss divided by the target tokens of the whole update; the sums (loss, nll) of the update."""
+    def gradients(self, item: Item, step: int) -> Tensor:
+        """Gradients of the loss divided by the target tokens of the whole update; its sums [3]: loss, nll, tokens."""
+        if self.group.ranks == 1:
+            return self._accumulate(item, step, item.target_tokens)
+        sums = sum_gradients(self.parameters, self._accumulate(item, step, item.planned_tokens))
+        if self.config.data.subword_dropout:
+            # Words that were cut anew are more tokens than were planned.
+            grown = item.planned_tokens / sums[2]
+            torch._foreach_mul_([weight.grad for weight in self.parameters if weight.grad is not None], grown)
+        return sums
+
+    def _accumulate(self, item: Item, step: int, divisor: int) -> Tensor:
+        """Forward and backward of this process's micro-batches."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         nll = torch.zeros((), device=self.device)
-        alone = self.group.ranks == 1
-        divisor = item.target_tokens if alone else item.planned_tokens
         for micro, batch in enumerate(item.batches):
             # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
             seed_stream(self.config.seed, "dropout", step, micro, self.group.rank)
             with self.autocast():
                 sums = self.objective(self.model, batch.to(self.device))
-            (sums.loss / divisor).backward()
+            torch.autograd.backward(sums.loss / divisor)
             loss += sums.loss.detach()
             nll += sums.nll.detach()
-        if alone:
-            return loss, nll
-        own = torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
-        loss, nll, tokens = sum_gradients(self.parameters, own).unbind()
-        if self.config.data.subword_dropout:
-            # Words that were cut anew are more tokens than were planned.
-            torch._foreach_mul_([weight.grad for weight in self.parameters if weight.grad is not None], divisor / tokens)
-        return loss, nll
+        return torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
+
+    def rehearse(self, item: Item, *, with_update: bool) -> None:
+        """All that an update does, in this process alone, and leave no trace; ``with_update`` only before the first."""
+        self.model.train()
+        self._accumulate(item, 0, item.target_tokens)
+        if with_update:
+            # A rate of 0 moves no weight, and gradients that are not finite are not applied.
+            update(self.optimizer, 0.0, gradient_norm(self.parameters), self.config.training.clip_norm)
+            self.optimizer.state.clear()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def launch(self, item: Item, step: int) -> Tensor:
-        """Start update ``step`` (the first is 1); its statistics [4] are on the device, for ``read``."""
+        """Start update ``step`` (the first is 1); its statistics [5] are on the device, for ``read``."""
         self.model.train()
-        loss, nll = self.gradients(item, step)
+        sums = self.gradients(item, step)
         norm = gradient_norm(self.parameters)
         training = self.config.training
         rate = learning_rate(step, training, self.model.width)
         # A loss that is not finite makes the norm so: the update is skipped on either.
-        skipped = update(self.optimizer, rate, norm + 0.0 * loss, training.clip_norm)
-        return torch.stack([loss, nll, norm, skipped])
+        skipped = update(self.optimizer, rate, norm + 0.0 * sums[0], training.clip_norm)
+        return torch.cat([sums, torch.stack([norm, skipped])])
 
     def read(self, statistics: Tensor, step: int) -> Statistics:
         """Wait for an update to end: the one host synchronisation of a step, made once the next batch is at hand."""
-        loss, nll, norm, skipped = statistics.tolist()
+        loss, nll, tokens, norm, skipped = statistics.tolist()
         if self.ema and not skipped:
             average.follow(self.ema, self.weights(), self.config.training.ema, step)
-        return Statistics(loss, nll, norm, bool(skipped))
+        return Statistics(loss, nll, int(tokens), norm, bool(skipped))
 
 
 def precision(name: str, device: torch.device) -> torch.dtype:

@@ -1,0 +1,107 @@
+"""The end of a run: which weights are kept is decided on the validation corpus, once, with the search that users get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from regard import directory
+from regard.decoding.search import Search
+from regard.training import snapshots
+from regard.training.average import average
+from regard.training.card import model_card
+from regard.training.validation import Abandoned
+
+if TYPE_CHECKING:
+    from regard.training.session import Session
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a run."""
+
+    run: Path
+    step: int
+    stopped: str  # "steps", "minutes", "patience" or "interrupted"
+    chosen: str = ""  # which weights the run directory holds, in words; "" when it was interrupted
+    scores: Mapping[str, Any] = field(default_factory=dict)  # of the chosen weights on the validation corpus
+    skipped: int = 0  # updates without a finite loss or gradient
+    seconds: float = 0.0
+
+
+def finish(session: Session, stopped: str) -> RunResult:
+    """Validate once more, choose, and write the model with its card; an interrupted run says how to go on."""
+    record = session.record
+    if stopped != "interrupted" and record.validated < record.step:
+        session.validate()
+        session.save()
+    chosen = ""
+    scores: dict[str, Any] = {}
+    if stopped != "interrupted" and session.group.first and not session.interrupted():
+        try:
+            chosen, scores = _choose(session, stopped)
+        except Abandoned:
+            chosen = ""
+    if not chosen and session.group.first:
+        stopped = "interrupted"
+        session.progress.say(f"stopped after update {record.step:,}; go on with: regard train --resume {session.run}")
+    return RunResult(session.run, record.step, stopped, chosen, scores, record.skipped, session.pace.elapsed())
+
+
+def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[int]]:
+    """What may be kept: name in words → the steps whose weights are averaged; no set of steps twice.
+
+    >>> candidates([(10, 1.0), (20, 3.0), (30, 2.0)], 2)
+    {'update 20, the best': [20], 'average of the last 2': [20, 30], 'average of the best 2': [20, 30]}
+    """
+    found = {f"update {step:,}, the best": [step] for step in snapshots.best(scores, 1)}
+    count = min(count, len(scores))
+    if count > 1:
+        found[f"average of the last {count}"] = snapshots.last(scores, count)
+        found[f"average of the best {count}"] = sorted(snapshots.best(scores, count))
+    unique: dict[tuple[int, ...], str] = {}
+    for name, steps in found.items():
+        unique.setdefault(tuple(steps), name)
+    return {name: list(steps) for steps, name in unique.items()}
+
+
+def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
+    """Measure every candidate with the configuration's search, keep the best, and write it."""
+    search = Search.from_config(session.config.decoding)
+    measured: dict[str, dict[str, Any]] = {}
+    weights: dict[str, dict[str, Tensor]] = {}
+    for name, steps in candidates(session.record.scores, session.config.training.average).items():
+        session.progress.doing(f"measuring {name}")
+        weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
+        put(session.model, weights[name])
+        measured[name] = values = session.validator.measure(session.model, search=search)
+        session.write("choice", {"name": name, "steps": steps, **{k: v for k, v in values.items() if k != "samples"}})
+        session.progress.say(
+            f"{name}: loss {values['loss']:.3f} · BLEU {values['bleu']:.2f} (beam {search.beam}, validation)"
+        )
+    chosen = max(measured, key=lambda name: session.validator.score(measured[name]))
+    put(session.model, weights[chosen])
+    card = model_card(session, chosen, measured, stopped)
+    directory.save(
+        session.run,
+        session.model,
+        session.options,
+        session.settings,
+        session.prepared.tokenizer,
+        session.prepared.target_tokenizer,
+        card,
+    )
+    if session.metrics is not None:
+        session.metrics.sync()
+    session.progress.say(f"kept: {chosen}; try it: regard translate {session.run}")
+    return chosen, measured[chosen]
+
+
+def put(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Load weights as a model directory names them: a tied table stands there once."""
+    ties: Mapping[str, str] = getattr(model, "ties", {})
+    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})

@@ -1,0 +1,33 @@
+"""Ctrl-C asks a run to stop at the next good moment; a second one stops it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGINT and SIGTERM set a flag, which the function given here reads."""
+    asked = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        sys.stderr.write("\nstopping after this update and saving (Ctrl-C again: stop at once)\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread of a process is given signals
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

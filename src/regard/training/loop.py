@@ -1,0 +1,78 @@
+"""The training loop, whole: what it asks for is in session.py, what an update is in step.py."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from regard import files
+from regard.config import Config
+from regard.training import rundir
+from regard.training.distributed import Group
+from regard.training.finish import RunResult, finish
+from regard.training.interrupt import interrupts
+from regard.training.progress import Progress
+from regard.training.session import OnEvent, Session, choose_device, prepare_torch
+
+
+def train(
+    config: Config,
+    run: Path | str,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Train as ``config`` says and leave a model directory in ``run``; ``resume`` goes on with the run that is there.
+
+    ``on_event(kind, values)`` hears of every row of the metrics as it is written. Ctrl-C saves and returns a result
+    whose ``stopped`` is "interrupted". Started by ``torchrun``, the processes train one model together.
+    """
+    run, group = Path(run), Group.from_environment()
+    place = choose_device(device, group)
+    prepare_torch(config, place)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(group.joined(place))
+        if group.first:
+            stack.enter_context(rundir.opened(run, config, resume=resume, force=force))
+        interrupted = stack.enter_context(interrupts())
+        progress = stack.enter_context(Progress(config.training, silent=not group.first))
+        session = Session(config, run, place, group, progress, interrupted, on_event)
+        stack.callback(session.close)
+        if resume:
+            session.restore()
+        session.preflight()
+        stopped = updates(session)
+        if session.saved != session.record.step:
+            session.save()
+        return finish(session, stopped)
+
+
+def updates(session: Session) -> str:
+    """Update after update until there is a reason to stop, which is returned."""
+    training, record, trainer = session.config.training, session.record, session.trainer
+    items = session.feed.items(record.epoch, record.update)
+    item = next(items)
+    while True:
+        # A run that goes on enters here, with whatever the stopped one had still to do at this step.
+        if session.due(training.validate_every) and record.validated < record.step:
+            session.validate()
+        if session.due(training.save_every) and session.saved < record.step:
+            session.save()
+        if reason := session.reason_to_stop():
+            return reason
+
+        start = time.perf_counter()
+        step = record.step + 1
+        running = trainer.launch(item, step)
+        # An accelerator is still computing: the next batch is made meanwhile. A CPU is done, and makes it now.
+        following = next(items)
+        statistics = trainer.read(running, step)
+        session.account(item, statistics, time.perf_counter() - start)
+        files.point("step")
+        item = following
+
+
+__all__ = ["RunResult", "train", "updates"]

@@ -1,0 +1,84 @@
+"""Before the first step: the largest batch is run, so that what does not fit fails now and not after three hours."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from regard.data.batch import Batch
+from regard.data.plan import Update, largest
+from regard.errors import RegardError
+from regard.training.feed import Feed, Item
+from regard.training.memory import peak_memory
+from regard.training.progress import duration
+from regard.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will take."""
+
+    bytes: int  # peak memory of the process, or of the GPU's tensors
+    seconds_per_update: float
+    sentences: int  # of the largest batch
+    source_length: int
+    target_length: int
+
+    def lines(self, steps: int, minutes: float) -> list[str]:
+        shape = f"{self.sentences} × {self.source_length} and {self.target_length} tokens"
+        seconds = steps * self.seconds_per_update
+        if minutes and minutes * 60 < seconds:
+            seconds = minutes * 60
+        updates = min(steps, int(seconds / self.seconds_per_update))
+        return [
+            f"largest batch: {shape}; peak memory about {self.bytes / 2**20:,.0f} MiB",
+            f"about {self.seconds_per_update:.2f} s an update: {duration(seconds)} for {updates:,}, without validation",
+        ]
+
+
+def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Estimate:
+    """Forward, backward and (on a ``fresh`` run) update with the largest micro-batch; then all is as it was.
+
+    On a run that goes on, the optimizer's memory is there already, and its state is left alone.
+    """
+    updates = feed.plan(epoch)
+    indices = largest(updates, *feed.corpus.lengths)
+    batch = feed.batch(indices, epoch)
+    try:
+        with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
+            longest = int(np.maximum(*feed.corpus.lengths).argmax())
+            _run(trainer, feed.batch(np.array([longest]), epoch), False)  # some models have a last position
+            _run(trainer, batch, fresh)
+            peak = _peak(trainer.device)
+            seconds = _seconds_per_update(trainer, feed, updates, epoch)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise RegardError(
+            f"the largest batch ({len(indices)} pairs) does not fit into memory: lower training.batch_tokens "
+            f"(now {feed.config.training.batch_tokens}) and raise training.accumulate, or lower data.max_length"
+        ) from error
+    source = 0 if batch.source is None else batch.source.ids.shape[1]
+    return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1])
+
+
+def _run(trainer: Trainer, batch: Batch, with_update: bool) -> None:
+    trainer.rehearse(Item(0, 0, [], [batch], batch.target_tokens, batch.target_tokens), with_update=with_update)
+
+
+def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epoch: int) -> float:
+    """Of an update of median size: one micro-batch of it is timed, the kernels being warm."""
+    mine = [update for update in updates if update.micro[feed.group.rank]]
+    middle = sorted(mine, key=lambda update: update.target_tokens)[len(mine) // 2].micro[feed.group.rank]
+    start = time.perf_counter()
+    _run(trainer, feed.batch(middle[0], epoch), False)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()  # a clock is read
+    return (time.perf_counter() - start) * len(middle)
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

@@ -1,0 +1,267 @@
+"""Everything that a run holds in its hands: built once, in the order in which a run can fail soonest."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regard import directory, files
+from regard.config import Config
+from regard.data.prepare import Prepared, prepare
+from regard.errors import RegardError
+from regard.models import registry
+from regard.training import checkpoint, snapshots
+from regard.training.distributed import Group
+from regard.training.feed import Feed, Item
+from regard.training.limits import matrix_rate, work_of
+from regard.training.memory import keep_memory, peak_memory
+from regard.training.metrics import Metrics
+from regard.training.optimizer import optimizer_tensors, restore_optimizer
+from regard.training.preflight import run_largest
+from regard.training.progress import Pace, Progress
+from regard.training.record import Record, Sums
+from regard.training.rundir import DATA
+from regard.training.schedule import learning_rate
+from regard.training.state import TrainingState
+from regard.training.step import Statistics, Trainer
+from regard.training.streams import seed_stream
+from regard.training.validation import Abandoned, Validator, swapped
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+SKIPS = 10  # updates in a row without a finite gradient, after which there is no hope
+
+
+class Session:
+    """One process's part of a run; the loop (loop.py) says when each method is called."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Path,
+        device: torch.device,
+        group: Group,
+        progress: Progress,
+        interrupted: Callable[[], bool],
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.config, self.run, self.device, self.group = config, run, device, group
+        self.progress, self.interrupted = progress, interrupted
+        self.on_event = on_event or (lambda kind, values: None)
+        if device.type == "cpu" and (note := keep_memory()):
+            progress.say(note)
+        start = directory.load(config.training.init) if config.training.init else None
+        tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
+        self.prepared: Prepared = prepare(config, run / DATA, tokenizers=tokenizers, say=progress.say)
+        self.options = registry.options_from(config.model) if start is None else start.options
+        self.settings = self.prepared.settings
+        if start is not None:
+            self.settings = replace(start.settings, max_length=self.prepared.settings.max_length)
+        self.model: Any = self._build() if start is None else start.model
+        self.model.to(device)
+        self.trainer = Trainer(config, self.model, device, group)
+        pair = (self.prepared.tokenizer, self.prepared.target_tokenizer)
+        self.feed = Feed(config, self.prepared.train, pair, self.settings, group)
+        self.validator = Validator(config, self.prepared.valid, pair[1], self.settings, interrupted)
+        self.record = Record(corpus=self.prepared.fingerprint)
+        self.pace = Pace()
+        self.environment = checkpoint.environment(device) | {"processes": str(group.ranks)}
+        self.saved = -1
+        self.metrics: Metrics | None = None
+
+    def _build(self) -> torch.nn.Module:
+        """Fresh weights, the same for the same seed."""
+        tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
+        seed_stream(self.config.seed, "weights")
+        try:
+            return self.options.build(tokenizer.size, None if target is tokenizer else target.size)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise RegardError(f"model: {error}") from None
+
+    # --- begin ------------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Go on from the newest whole checkpoint; from the beginning where none was saved yet."""
+        state = checkpoint.latest(self.run, self.progress.say)
+        if state is None:
+            return
+        record = Record.read(state.record)
+        if record.corpus != self.prepared.fingerprint:
+            raise RegardError(f"{self.run}: the training data is not what the run was begun with; restore it to go on")
+        parameters = dict(self.model.named_parameters())
+        for name in sorted(parameters.keys() ^ state.weights.keys()):
+            raise RegardError(f"{self.run}: '{name}' is not in both the checkpoint and the model of run.toml")
+        with torch.no_grad():
+            for name, tensor in state.weights.items():
+                parameters[name].copy_(tensor)
+        restore_optimizer(self.trainer.optimizer, self.model, state.optimizer)
+        self.trainer.ema = {name: tensor.to(self.device) for name, tensor in state.ema.items()}
+        self.record, self.saved = record, record.step
+        self.pace.before = state.clock["seconds"]
+        self.progress.say(f"going on from update {record.step:,}")
+        if note := checkpoint.not_exact(self.run, record.step, self.environment):
+            self.progress.say(note)
+
+    def preflight(self) -> None:
+        """Say what was found wrong with the data; run the largest batch; measure the machine."""
+        for line in self.prepared.report.lines():
+            self.progress.say(line)
+        estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
+        training = self.config.training
+        for line in estimate.lines(training.steps - self.record.step, training.minutes):
+            self.progress.say(line)
+        self.work = work_of(self.model)
+        self.pace.matrix_rate = matrix_rate(self.device, self.trainer.precision)
+        if self.group.first:
+            self.metrics = Metrics(self.run, keep=self.record.metrics_bytes, step=self.record.step)
+            values = {"peak_bytes": estimate.bytes, "seconds_per_update": estimate.seconds_per_update}
+            values |= {"matrix_rate": self.pace.matrix_rate, "threads": torch.get_num_threads()}
+            self.metrics.time("preflight", self.record.step, values)
+            self.on_event("preflight", values)
+        self.pace.start(self.record.step)
+
+    # --- between two updates ----------------------------------------------------------------------------------------
+
+    def due(self, every: int) -> bool:
+        return self.record.step > 0 and self.record.step % every == 0
+
+    def validate(self) -> None:
+        """Measure the weights (or their running average) and keep them; nothing happens when it is interrupted."""
+        step = self.record.step
+        if self.group.first:
+            self.progress.doing(f"step {step:,} · validating")
+            with swapped(self.model, self.trainer.ema):
+                try:
+                    values = self.validator.measure(self.model)
+                except Abandoned:
+                    return
+                files.point("validate:measured")
+                snapshots.write_snapshot(self.run, step, directory.stored(self.model))
+            score = self.validator.score(values)
+            self.write("validation", values)
+            self.progress.validated(values, step, best=score > self.record.best()[1])
+            self.record.scores.append((step, score))
+            files.point("validate:recorded")
+        self.record.validated = step
+
+    def save(self) -> None:
+        """A checkpoint to go on from; then what only older checkpoints needed is deleted."""
+        self.saved = step = self.record.step
+        if self.metrics is None:
+            return
+        training = self.config.training
+        self.record.metrics_bytes = self.metrics.sync()
+        state = TrainingState(
+            step=step,
+            weights=self.trainer.weights(),
+            optimizer=optimizer_tensors(self.trainer.optimizer, self.model),
+            ema=self.trainer.ema,
+            record=self.record.plain(),
+            clock={"seconds": self.pace.elapsed()},
+        )
+        checkpoint.save(self.run, state, self.environment)
+        kept = checkpoint.rotate(self.run, training.keep_checkpoints)
+        scores, keep = self.record.scores, training.keep
+        snapshots.prune(self.run, snapshots.needed(scores, average=training.average, keep=keep, checkpoints=kept))
+
+    def reason_to_stop(self) -> str:
+        """Why the run ends here, the same in every process; "" when it goes on."""
+        training, record = self.config.training, self.record
+        reasons = {
+            "interrupted": self.interrupted(),
+            "steps": record.step >= training.steps,
+            "minutes": 0 < training.minutes * 60 <= self.pace.elapsed(),
+            "patience": 0 < training.patience <= record.without_improvement(),
+        }
+        names = ["", *reasons]
+        own = next((name for name, true in reasons.items() if true), "")
+        return names[self.group.from_first(names.index(own), self.device)]
+
+    # --- after an update --------------------------------------------------------------------------------------------
+
+    def account(self, item: Item, statistics: Statistics, seconds: float) -> None:
+        """Take an update into the record and onto the screen."""
+        self.record.add(statistics, item.epoch, item.number)
+        self.pace.add(seconds, statistics.target_tokens, self.work.of(*item.lengths()) * self.group.ranks)
+        loss = statistics.loss / max(statistics.target_tokens, 1)
+        self.progress.updated(self.record.step, loss, self.pace, item.epoch)
+        if statistics.skipped:
+            self._report_skip(item, loss)
+        if self.due(self.config.training.log_every):
+            self._log()
+
+    def _log(self) -> None:
+        record, sums = self.record, self.record.sums
+        tokens = sums.target_tokens
+        if tokens:
+            nll = sums.nll / tokens
+            values = {
+                "epoch": record.epoch,
+                "loss": sums.loss / tokens,
+                "perplexity": math.exp(min(nll, 700.0)),
+                "learning_rate": learning_rate(record.step, self.config.training, self.model.width),
+                "gradient_norm": sums.gradient_norm / sums.updates,
+                "target_tokens": record.target_tokens,
+                "skipped": record.skipped,
+            }
+            self.write("train", values)
+            self.progress.logged(record.step, values["loss"], self.pace, record.epoch)
+        if self.metrics is not None:
+            clock = {"tokens_per_second": self.pace.rate(), "share": self.pace.share(), "peak_bytes": peak_memory()}
+            self.metrics.time("train", record.step, {**clock, "seconds": self.pace.elapsed()})
+        record.sums = Sums()
+        self.pace.restart()
+
+    def _report_skip(self, item: Item, loss: float) -> None:
+        """Name the lines of a batch without a finite loss or gradient; stop when it does not pass."""
+        step, inside = self.record.step, [int(index) for micro in item.indices for index in micro]
+        places = [self.prepared.train.where(index) for index in inside]
+        self.write("skipped", {"loss": repr(loss), "pairs": places})
+        shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+        self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")
+        if self.record.skipped_in_a_row >= SKIPS:
+            self.save()
+            raise RegardError(
+                f"{self.run}: stopped at update {step}: {SKIPS} updates in a row had no finite loss or gradient; lower "
+                "training.learning_rate, set training.clip_norm = 1, or look at the pairs in metrics.jsonl"
+            )
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """One row of the metrics, also for whoever listens."""
+        if self.metrics is not None:
+            self.metrics.write(kind, self.record.step, values)
+            self.on_event(kind, {"step": self.record.step, **values})
+
+    def close(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+
+
+def choose_device(name: str, group: Group) -> torch.device:
+    """ "auto" is the GPU where there is one; a device that is not there is an error before anything is read."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", group.local_rank)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RegardError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def prepare_torch(config: Config, device: torch.device) -> None:
+    """Threads and determinism, before the first product."""
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        torch.use_deterministic_algorithms(config.training.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time
