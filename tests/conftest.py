@@ -63,6 +63,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if wants:
         listed = ", ".join(f"{what} ({count})" for what, count in sorted(wants.items()))
         reporter.write_line(
-            f"{wants.total()} tests skipped for what is not on this machine: {listed}. "
+            f"skipped for what is not on this machine: {wants.total()} ({listed}). "
             f"Corpora are looked for in REGARD_DATA, here {data_folder()}"
         )

@@ -96,7 +96,7 @@ def _run(name: str, rest: list[str]) -> int:
         app = verb
     else:
         app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-        app.command(context_settings={"help_option_names": ["--help", "-h"]})(verb)
+        app.command(help=_paragraphs(verb.__doc__), context_settings={"help_option_names": ["--help", "-h"]})(verb)
     command = typer.main.get_command(app)
     try:
         with command.make_context(f"regard {name}", rest) as context:
@@ -109,6 +109,11 @@ def _run(name: str, rest: list[str]) -> int:
             raise
         raise RegardError(f"{_one_line(error.format_message())} (regard {name} --help)") from None
     return result if isinstance(result, int) else 0
+
+
+def _paragraphs(text: str | None) -> str:
+    """A docstring whose lines are joined again, for a terminal of any width."""
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
 
 
 def _one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,57 +12,69 @@ from pathlib import Path
 from regard.config import DataConfig
 from regard.data.corpus import read_pairs
 from regard.errors import RegardError
-from regard.files import write_folder, writing
+from regard.files import write_folder
 
 
 @dataclass(frozen=True)
 class Split:
-    """What ``hold_out`` wrote and saw: counts of pairs, and how often each character stands in both sides."""
+    """Which pairs of a corpus are held out, by their number from 0."""
 
-    train: int
-    valid: int
-    characters: Counter[str]
+    entry: str
+    data: DataConfig
+    pairs: int
+    held_out: frozenset[int]
 
+    @property
+    def train(self) -> int:
+        """Pairs to train on."""
+        return self.pairs - len(self.held_out)
 
-def hold_out(entry: str, data: DataConfig, folder: Path, *, share: float = 0.01, most: int = 1000) -> Split:
-    """Write ``train`` and ``valid`` with the endings of both languages into ``folder``.
+    def write(self, folder: Path) -> None:
+        """Write ``train`` and ``valid`` with the endings of both languages into ``folder``."""
+        write_folder(folder, self._fill, name="holdout")
 
-    ``share`` of the pairs, at most ``most`` and at least one, are held out, chosen by a fixed seed. Pairs that have a
-    side in common (duplicates, several translations of one sentence) stay together, on one side of the split.
-    """
-    groups, characters = _groups(entry, data)
-    count = len(groups)
-    wanted = max(1, min(most, round(count * share)))
-    chosen = _choose(groups, wanted)
-    if not chosen or len(chosen) == count:
-        raise RegardError(
-            f"{entry}: no pair can be held out for validation, since all of its {count} pairs share sides with others "
-            "or are empty; write a configuration that names a validation corpus"
-        )
-
-    def write(inside: Path) -> None:
-        languages = (data.source, data.target)
-        with writing(folder):
+    def _fill(self, inside: Path) -> None:
+        languages = (self.data.source, self.data.target)
+        with contextlib.ExitStack() as stack:
             files = {
-                (name, language): open(inside / f"{name}.{language}", "w", encoding="utf-8", newline="\n")
-                for name in ("train", "valid")
+                (held_out, language): stack.enter_context(
+                    open(inside / f"{name}.{language}", "w", encoding="utf-8", newline="\n")
+                )
+                for held_out, name in ((False, "train"), (True, "valid"))
                 for language in languages
             }
-            try:
-                for index, pair in enumerate(read_pairs(entry, data)):
-                    name = "valid" if index in chosen else "train"
-                    for language, text in zip(languages, (pair.source, pair.target), strict=True):
-                        files[name, language].write(text + "\n")
-            finally:
-                for file in files.values():
-                    file.close()
-
-    write_folder(folder, write, name="holdout")
-    return Split(count - len(chosen), len(chosen), characters)
+            for index, pair in enumerate(read_pairs(self.entry, self.data)):
+                for language, text in zip(languages, (pair.source, pair.target), strict=True):
+                    files[index in self.held_out, language].write(text + "\n")
 
 
-def _groups(entry: str, data: DataConfig) -> tuple[list[int], Counter[str]]:
-    """For each pair the first pair that it is connected with by equal sides, or -1 where a side is empty."""
+@dataclass(frozen=True)
+class Survey:
+    """One reading of a corpus: its characters, and which pairs belong together.
+
+    Pairs that have a side in common (duplicates, several translations of one sentence) are one group, named by its
+    first pair; -1 where a side is empty.
+    """
+
+    entry: str
+    data: DataConfig
+    groups: list[int]
+    characters: Counter[str]  # how often each stands in both sides
+
+    def hold_out(self, *, share: float = 0.01, most: int = 1000) -> Split:
+        """Choose ``share`` of the pairs, at most ``most`` and at least one, by a fixed seed; no group is divided."""
+        pairs = len(self.groups)
+        chosen = _choose(self.groups, wanted=max(1, min(most, round(pairs * share))))
+        if not chosen or len(chosen) == pairs:
+            raise RegardError(
+                f"{self.entry}: no pair of {pairs:,} can be held out for validation without its like staying in "
+                "training; name a validation corpus with --valid"
+            )
+        return Split(self.entry, self.data, pairs, frozenset(chosen))
+
+
+def survey(entry: str, data: DataConfig) -> Survey:
+    """Read a corpus once."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}
     characters: Counter[str] = Counter()
@@ -86,7 +99,7 @@ def _groups(entry: str, data: DataConfig) -> tuple[list[int], Counter[str]]:
     groups = [root(index) for index in range(len(parents))]
     for index in empty:
         groups[index] = -1
-    return groups, characters
+    return Survey(entry, data, groups, characters)
 
 
 def _choose(groups: list[int], wanted: int) -> set[int]:

@@ -1,0 +1,35 @@
+"""``regard average``: one model from several checkpoints of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regard.cli.common import Json, print_json, talk
+
+
+def average(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, finished or going on.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model directory to write.")],
+    last: Annotated[int, typer.Option(min=1, help="The last so many validated checkpoints.")] = 5,
+    best: Annotated[int, typer.Option(min=0, help="The best so many instead.")] = 0,
+    json: Json = False,
+) -> None:
+    """Average the weights of a run's validated checkpoints into a model directory.
+
+    Training does this by itself at its end and keeps what is best on the validation corpus; this is for other counts,
+    or for a run that goes on. training.keep and training.average say how many checkpoints a run keeps.
+
+    Example: regard average runs/zh-en runs/zh-en-average --last 5
+    """
+    from regard.training.average_run import average_run, steps_of
+
+    steps = steps_of(run, best=best) if best else steps_of(run, last=last)
+    average_run(run, out, steps)
+    talk(f"averaged the weights after the updates {', '.join(f'{step:,}' for step in steps)}")
+    if json:
+        print_json({"run": str(run), "model": str(out), "steps": steps})
+    else:
+        print(out)

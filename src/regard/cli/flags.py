@@ -1,0 +1,70 @@
+"""Flags made from the table of the configuration: one declaration serves the file, ``--set``, flag and ``--help``."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING
+from typing import Annotated, Any, Literal
+
+import typer
+
+from regard.config import Option, options_table
+
+# "source" and "target" are files elsewhere on the command line.
+NAMES = {"data.source": "source-language", "data.target": "target-language"}
+# Given as arguments, or under a name that another section has; --set reaches them all.
+WITHOUT = ("data.train", "data.shares", "data.normalize")
+SECTIONS = ("seed", "data", "training")
+
+
+def config_flags() -> dict[str, Option]:
+    """Parameter name → key of the configuration, for every key that has a flag."""
+    flags = {}
+    for row in options_table():
+        section, _, name = row.key.rpartition(".")
+        if (section or name) in SECTIONS and row.key not in WITHOUT:
+            flags[NAMES.get(row.key, name).replace("-", "_")] = row
+    return flags
+
+
+def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let Typer see one optional flag a key; the function gets those that were typed as ``given``, {key: value}."""
+    flags = config_flags()
+    own = inspect.signature(function, eval_str=True)
+
+    def command(**values: Any) -> Any:
+        given = {flags[name].key: values.pop(name) for name in list(values) if name in flags}
+        return function(given={key: value for key, value in given.items() if value is not None}, **values)
+
+    parameters = [item for item in own.parameters.values() if item.name != "given"]
+    for name, row in flags.items():
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, row))
+        )
+    signature = own.replace(
+        parameters=[item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters],
+        return_annotation=inspect.Signature.empty,
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {item.name: item.annotation for item in signature.parameters.values()}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+def _annotation(name: str, row: Option) -> Any:
+    """How Typer shows and reads one key; ranges and choices are the configuration's business."""
+    flag = "--" + name.replace("_", "-")
+    notes = [] if row.default in (MISSING, "") else [str(row.default).lower()]
+    kind = row.type
+    if typing.get_origin(kind) is Literal:
+        notes.insert(0, "|".join(typing.get_args(kind)))
+        kind = str
+    note = f" [{'; default '.join(notes)}]" if notes else ""
+    help = (row.help[0].upper() + row.help[1:] + note).replace("[", "\\[")
+    panel = "Data" if row.key.startswith("data.") else "Training"
+    if kind is bool:
+        flag = f"{flag}/--no-{name.replace('_', '-')}"
+    return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel)]

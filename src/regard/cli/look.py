@@ -1,0 +1,50 @@
+"""``regard look``: what a translation attended to, in the terminal, as a picture, or as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regard.cli.common import Device, Dtype, Json, Model, Threads, one_line, open_translator, print_json, talk
+
+
+def look(
+    model: Model,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="One text, in quotes.")],
+    png: Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")] = "",
+    layer: Annotated[
+        int | None, typer.Option(help="Decoder layer, from 0; not given: the one that aligns best.")
+    ] = None,
+    head: Annotated[int | None, typer.Option(help="Head, from 0; not given: the mean over all.")] = None,
+    beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Translate a text and draw what each produced subword looked at: a row for each, a column for each of the text's.
+
+    The darker (or, in colour, the yellower) a cell, the more attention. What a row gave to the end mark is not shown.
+
+    Example: regard look zh-en 我爱机器学习 --png map.png
+    """
+    from rich.console import Console
+
+    from regard.look.attention import look_at
+    from regard.look.picture import check_ending, write
+    from regard.look.terminal import TerminalMap
+
+    path = Path(png) if png else None
+    if path is not None:
+        check_ending(path)
+    found, attention = look_at(open_translator(model, device, dtype, threads), text, beam=beam, layer=layer, head=head)
+    if json:
+        print_json({"text": found.text, "score": found.score, **attention.to_dict()})
+    else:
+        print(one_line(found.text))
+        Console(highlight=False).print(TerminalMap(attention))
+    if path is not None:
+        write(attention, path)
+        talk(f"picture: {path}")

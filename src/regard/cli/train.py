@@ -1,0 +1,235 @@
+"""``regard train``: from a configuration, from two text files, or on from where a run stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from regard.cli.common import Device, Json, print_json, talk
+from regard.cli.flags import with_config_flags
+from regard.config import Config, read_config, to_toml
+from regard.errors import RegardError
+
+if TYPE_CHECKING:
+    from regard.data.holdout import Split
+
+
+class Plan(NamedTuple):
+    """What is to be trained, and where."""
+
+    config: Config
+    run: Path
+    split: Split | None = None  # the hold-out of two text files, still to be written
+
+
+@with_config_flags
+def train(
+    given: dict[str, Any],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG.toml | A.zh A.en | RUN", help="What to train, or to resume.")
+    ] = None,
+    run: Annotated[str, typer.Option("--run", "-o", help="Run directory; default runs/NAME or runs/zh-en.")] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.positions=rotary.")
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="transformer, rnn, … (model.architecture).")] = "",
+    preset: Annotated[str, typer.Option(help="base, big, small or tiny (model.preset).")] = "",
+    bf16: Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete an existing run and start anew.")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration and stop.")] = False,
+    prove_resume: Annotated[
+        bool,
+        typer.Option(
+            "--prove-resume", help="Train twice as real processes, kill one at three points, compare every bit."
+        ),
+    ] = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> int | None:
+    """Train a translator.
+
+    From two text files whose endings are their languages: 1 % (at most 1,000 pairs) is held out for validation, size
+    and vocabulary are chosen by the corpus, and the run is written to runs/SOURCE-TARGET. Every option below is a key
+    of the configuration; --set reaches the others. Ctrl-C saves, and says how to go on.
+
+    Example: regard train train.zh train.en --minutes 30
+    """
+    if bf16:
+        given["training.precision"] = "bf16"
+    for key, value in (("model.architecture", architecture), ("model.preset", preset)):
+        if value:
+            given[key] = value
+    plan = plan_run(files or [], run, resume, given, set_ or [], ending="-proof" if prove_resume else "")
+    if print_config:
+        print(to_toml(plan.config), end="")
+        return None
+    _check_model(plan.config)
+    if plan.split is not None:
+        _refuse_existing(plan.run, force)
+        plan.split.write(plan.run / "corpus")
+        _say_choices(plan.config, plan.split, plan.run)
+    if prove_resume:
+        return _prove(plan, device, json)
+    return _train(plan, device, resume, force, json)
+
+
+def plan_run(
+    files: list[str], run: str, resume: bool, given: Mapping[str, Any], overrides: list[str], ending: str = ""
+) -> Plan:
+    """The configuration and the run directory that the arguments mean; ``ending`` is put to a name not typed."""
+    sections = _sections(given)
+    if len(files) == 2:
+        if resume:
+            return _resumed(Path(run or _default_run(files, sections)), sections, overrides)
+        return _from_two_files(files, run or _default_run(files, sections) + ending, sections, overrides)
+    if len(files) != 1:
+        raise RegardError("expected CONFIG.toml, two text files, or --resume RUN")
+    path = Path(files[0])
+    if resume:
+        folder = Path(run) if run else path
+        if not run and path.suffix == ".toml":
+            folder = Path("runs") / path.stem
+        return _resumed(folder, sections, overrides)
+    if path.is_dir():
+        raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {path}")
+    if path.suffix != ".toml" and path.exists():
+        raise RegardError(f"{path}: expected a configuration (.toml), or the other language's file beside it")
+    return Plan(read_config(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
+
+
+def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
+    """{"training.steps": 5, "seed": 2} → {"training": {"steps": 5}, "seed": 2}"""
+    sections: dict[str, Any] = {}
+    for key, value in given.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[key] = value
+    return sections
+
+
+def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]:
+    from regard.data.holdout import languages_of
+
+    given = sections.get("data", {})
+    source, target = languages_of(files)
+    source, target = given.get("source", source), given.get("target", target)
+    if not source or not target:
+        raise RegardError(
+            f"{files[0]} {files[1]}: the endings name no languages; say --source-language and --target-language"
+        )
+    if source == target:
+        raise RegardError(
+            f"{files[0]} {files[1]}: both are '{source}'; name files as in train.zh train.en, or say "
+            "--source-language and --target-language"
+        )
+    return source, target
+
+
+def _default_run(files: list[str], sections: Mapping[str, Any]) -> str:
+    return "runs/" + "-".join(_languages(files, sections))
+
+
+def _from_two_files(files: list[str], run: str, sections: dict[str, Any], overrides: list[str]) -> Plan:
+    """Hold validation pairs out and choose the rest by the corpus; what was typed wins."""
+    from regard.data.holdout import survey
+    from regard.training.recipe import MINUTES, recipe
+
+    source, target = _languages(files, sections)
+    folder = Path(run)
+    entry = ",".join(files)
+    data = {"valid": entry, **sections.get("data", {}), "source": source, "target": target, "train": [entry]}
+    # What was typed is checked before a large corpus is read.
+    typed = read_config(None, overrides, **{**sections, "data": data})
+    seen = survey(entry, typed.data)
+    split = seen.hold_out() if typed.data.valid == entry else None
+    if split is not None:
+        data["train"], data["valid"] = [str(folder / "corpus" / "train")], str(folder / "corpus" / "valid")
+    minutes = typed.training.minutes or (0.0 if "steps" in sections.get("training", {}) else MINUTES)
+    chosen = recipe(split.train if split else len(seen.groups), seen.characters, minutes=minutes)
+    if {"architecture", "preset"} & typed.model.keys():
+        chosen["model"] = {}  # its options are another architecture's, or would undo the preset's
+    sections = {**sections, "data": data}
+    merged: dict[str, Any] = {name: {**table, **sections.pop(name, {})} for name, table in chosen.items()}
+    return Plan(read_config(None, overrides, **merged, **sections), folder, split)
+
+
+def _resumed(run: Path, sections: Mapping[str, Any], overrides: list[str]) -> Plan:
+    """The configuration as it was, and what was typed; the training refuses what may not change within a run."""
+    from regard.training import rundir
+
+    if not (run / rundir.CONFIG).is_file():
+        raise RegardError(f"{run}: no run to go on with: it has no {rundir.CONFIG}")
+    return Plan(read_config(run / rundir.CONFIG, overrides, **sections), run)
+
+
+def _check_model(config: Config) -> None:
+    """A wrong option of the model is an error before anything is written."""
+    from regard.models import registry
+
+    vocabulary = config.data.vocabulary
+    try:
+        options = registry.options_from(config.model)
+        registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
+    except (ValueError, TypeError) as error:
+        raise RegardError(f"model: {error}") from None
+
+
+def _say_choices(config: Config, split: Split, run: Path) -> None:
+    from regard.models import registry
+
+    data = config.data
+    count = registry.parameter_count(registry.options_from(config.model), data.vocabulary) / 1e6
+    talk(f"{data.source} → {data.target}: {split.train:,} pairs to train on, {len(split.held_out):,} held out")
+    talk(f"{data.vocabulary:,} subwords, {count:.1f} million parameters; everything is written to {run}")
+    if config.training.minutes:
+        talk(
+            f"at most {config.training.minutes:g} minutes (--minutes), less if BLEU on the held-out pairs stops rising"
+        )
+
+
+def _refuse_existing(run: Path, force: bool) -> None:
+    """Before a corpus is written into it: the training itself would refuse the folder only afterwards."""
+    from regard.training import rundir
+
+    if (run / rundir.CONFIG).exists() and not force:
+        raise RegardError(f"{run}: already holds a run; go on with it (--resume) or write over it (--force)")
+
+
+def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> int:
+    from regard.training.loop import train as run_training
+
+    result = run_training(plan.config, plan.run, resume=resume, force=force, device=device)
+    if json:
+        scores = ("loss", "perplexity", "bleu", "bleu_signature")
+        print_json(
+            {
+                **{key: getattr(result, key) for key in ("step", "stopped", "chosen", "skipped", "seconds")},
+                "run": str(result.run),
+                **{key: result.scores[key] for key in scores if key in result.scores},
+            }
+        )
+    elif result.stopped != "interrupted":
+        print(result.run)
+    return 130 if result.stopped == "interrupted" else 0
+
+
+def _prove(plan: Plan, device: str, json: bool) -> int:
+    """Exit code 1 where the two runs differ; a proof that holds leaves nothing behind."""
+    from regard.training.prove import prove_resume
+
+    proof = prove_resume(plan.config, plan.run / "proof", device=device, say=talk)
+    if json:
+        parts = [{"name": part.name, "same": part.same, "sha256": part.uninterrupted} for part in proof.parts]
+        print_json({"holds": proof.holds, "steps": proof.steps, "parts": parts})
+    else:
+        print("\n".join(proof.lines()))
+    if proof.holds and not any(path.name != "corpus" for path in plan.run.iterdir()):
+        shutil.rmtree(plan.run)
+    return 0 if proof.holds else 1

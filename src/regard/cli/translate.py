@@ -1,0 +1,124 @@
+"""``regard translate``: a filter. Line N of the output belongs to line N of the input, whatever comes in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, warn_of_line
+
+if TYPE_CHECKING:
+    from regard.pipelines import Translation
+
+
+def translate(
+    model: Model,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
+    beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
+    length_penalty: Annotated[
+        str, typer.Option(help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt.")
+    ] = "gnmt:0.6",
+    n_best: Annotated[int, typer.Option(min=1, help="Translations a line, at most beam: 'N ||| text ||| score'.")] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
+    alignments: Annotated[
+        bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")
+    ] = False,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")] = 4096,
+    replace: Annotated[
+        bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; else an error.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Translate a file or standard input, a line for a line; empty lines stay empty.
+
+    Long text is split, translated and rejoined, and standard error says so. Numbers of lines count from 1.
+
+    Example: echo 我爱机器学习 | regard translate zh-en --beam 5
+    """
+    from regard.data.corpus import open_lines, read_lines
+
+    lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
+    translator = open_translator(model, device, dtype, threads)
+    translator.search(beam, n_best, length_penalty)  # wrong options are errors before the first line is read
+    # Someone who types lines gets each translation at once.
+    typed = file == "-" and sys.stdin.isatty()
+    results = translator.stream(
+        lines,
+        beam=beam,
+        n_best=n_best,
+        length_penalty=length_penalty,
+        batch_tokens=batch_tokens,
+        alignments=alignments,
+        warn=warn_of_line,
+        ahead=1 if typed else 1024,
+    )
+    for number, result in enumerate(_counted(results, file)):
+        if json:
+            print_json(describe(result, alignments=alignments))
+        else:
+            for line in plain(number, result, n_best=n_best, scores=scores, alignments=alignments):
+                print(line)
+        if typed:
+            sys.stdout.flush()
+
+
+def plain(number: int, result: Translation, *, n_best: int, scores: bool, alignments: bool) -> Iterator[str]:
+    """The lines of one result: its text and, when asked for, score and alignment between ' ||| '."""
+    for choice in [result, *result.alternatives][:n_best]:
+        parts = [choice.text]
+        if n_best > 1:
+            parts.insert(0, str(number))
+        if scores or n_best > 1:
+            parts.append(f"{choice.score:.4f}")
+        if alignments:
+            parts.append(_links(choice))
+        yield " ||| ".join(parts)
+
+
+def describe(result: Translation, *, alignments: bool) -> dict[str, Any]:
+    """One result for machines."""
+    described: dict[str, Any] = {
+        "text": result.text,
+        "score": result.score,
+        "normalized": result.normalized,
+        "tokens": list(result.tokens),
+        "source_tokens": list(result.source_tokens),
+    }
+    if alignments:
+        described["alignment"] = _links(result)
+    if result.alternatives:
+        described["alternatives"] = [
+            {"text": other.text, "score": other.score, "tokens": list(other.tokens)} for other in result.alternatives
+        ]
+    return described
+
+
+def _links(result: Translation) -> str:
+    """Pharaoh's notation; only the best translation has an alignment."""
+    from regard.decoding.alignments import pharaoh
+
+    return "" if result.alignment is None else pharaoh(result.alignment)
+
+
+def _counted(results: Iterable[Translation], file: str) -> Iterator[Translation]:
+    """Say how far a long file is, where a person watches and the results go elsewhere."""
+    if not sys.stderr.isatty() or sys.stdout.isatty() or file == "-":
+        yield from results
+        return
+    started = said = time.monotonic()
+    count = 0
+    for count, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now - said > 0.5:
+            said = now
+            print(f"\r{count:,} lines, {count / (now - started):,.0f} a second", end="", file=sys.stderr, flush=True)
+    if said != started:
+        print(f"\r{count:,} lines in {time.monotonic() - started:.0f} s{' ' * 20}", file=sys.stderr)
