@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regard.cli.common import Device, Dtype, Json, Model, Threads, one_line, open_translator, print_json, talk
+from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
 
 
 def look(
@@ -43,7 +43,7 @@ def look(
     if json:
         print_json({"text": found.text, "score": found.score, **attention.to_dict()})
     else:
-        print(one_line(found.text))
+        print(found.text)
         Console(highlight=False).print(TerminalMap(attention))
     if path is not None:
         write(attention, path)

@@ -37,9 +37,10 @@ def alignments(
     settings: Settings,
     *,
     attention: str | None = None,
+    heads: Sequence[int] | None = None,
     batch_tokens: int = 4096,
 ) -> list[Weights]:
-    """For each pair how much each target token looked at each source token, [T, S], the mean over the heads.
+    """For each pair how much each target token looked at each source token, [T, S], the mean over the chosen heads.
 
     Targets without end mark. The source's end mark has its own share of the weights and is left out: rows sum to at
     most 1. The row of a token is that of the step which produced it.
@@ -53,7 +54,7 @@ def alignments(
         with torch.inference_mode():
             for batch in forced_batches(sources, targets, settings, batch_tokens=batch_tokens, device=device):
                 assert batch.source is not None
-                with recorder.record(model, {attention: None}) as trace:
+                with recorder.record(model, {attention: heads}) as trace:
                     model(batch.target, model.encode(batch.source))
                 weights = trace.weights(attention).mean(1).cpu().numpy()  # [B, T, S]
                 first = len(settings.forced_prefix)

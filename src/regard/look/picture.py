@@ -94,10 +94,15 @@ def figure(attention: AttentionMap) -> Figure:
     return drawing
 
 
-def write(attention: AttentionMap, path: Path) -> None:
-    """Draw the map into `path`; its ending says in which format."""
+def check_ending(path: Path) -> None:
+    """A name without a known ending is an error, before anything is computed for it."""
     if path.suffix.lower() not in ENDINGS:
         raise RegardError(f"{path}: a picture's name ends in {', '.join(ENDINGS)}, not {path.suffix or 'nothing'!r}")
+
+
+def write(attention: AttentionMap, path: Path) -> None:
+    """Draw the map into `path`; its ending says in which format."""
+    check_ending(path)
     import matplotlib
 
     with matplotlib.rc_context({"font.family": families(), "svg.fonttype": "path"}), warnings.catch_warnings():

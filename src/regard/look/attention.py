@@ -1,0 +1,59 @@
+"""From a translator and a text to a map of what each produced token looked at in the source."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regard.decoding.alignments import alignment_attention, alignments
+from regard.errors import RegardError
+from regard.look.maps import AttentionMap
+from regard.nn.recorder import attentions
+from regard.pipelines import Translation, Translator
+
+
+def cross_attentions(translator: Translator) -> list[str]:
+    """The attentions from target to source, one a decoder layer."""
+    return [name for name in attentions(translator.model) if "cross_attention" in name]
+
+
+def look_at(
+    translator: Translator,
+    text: str,
+    *,
+    beam: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+) -> tuple[Translation, AttentionMap]:
+    """Translate, and map each produced token to the source: layers and heads are counted from 0.
+
+    Without ``layer`` it is the layer that aligns best, without ``head`` the mean over the heads. The source's end mark
+    has its share of the weights and no column: rows sum to at most 1.
+    """
+    found = translator.translate([text], beam=beam, alignments=True)[0]
+    if not found.source_tokens or found.alignment is None:
+        raise RegardError("nothing to look at: the text is empty")
+    names = cross_attentions(translator)
+    name, weights = alignment_attention(translator.model), found.alignment
+    if layer is not None:
+        if not 0 <= layer < len(names):
+            raise RegardError(f"layer {layer}: the decoder has {len(names)}, counted from 0")
+        name = names[layer]
+    if layer is not None or head is not None:
+        weights = _recorded(translator, found, name, head)
+    whose = "mean of the heads" if head is None else f"head {head}"
+    title = f"{name}, {whose}"
+    return found, AttentionMap(weights, tuple(found.source_tokens), tuple(found.tokens), title)
+
+
+def _recorded(translator: Translator, found: Translation, name: str, head: int | None) -> np.ndarray:
+    """The weights of another attention for the same tokens: one more forced pass."""
+    if len(found.source_tokens) > translator.settings.max_length:
+        raise RegardError(
+            f"the text has {len(found.source_tokens)} subwords and is translated in parts of at most "
+            f"{translator.settings.max_length}: a layer or head can be chosen for one part only; give a shorter text"
+        )
+    # Pieces and ids are one to one, so that these are the very ids which the search produced.
+    source = [translator.tokenizer.inner.token_to_id(piece) or 0 for piece in found.source_tokens]
+    target = [translator.target_tokenizer.inner.token_to_id(piece) or 0 for piece in found.tokens]
+    heads = None if head is None else [head]
+    return alignments(translator.model, [source], [target], translator.settings, attention=name, heads=heads)[0]
