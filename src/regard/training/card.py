@@ -39,10 +39,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
         "| weights | loss | perplexity | BLEU |",
         "| --- | --- | --- | --- |",
-        *(
-            f"| {name}{' (kept)' if name == chosen else ''} | {v['loss']:.4f} | {v['perplexity']:.2f} | {v['bleu']:.2f} |"
-            for name, v in measured.items()
-        ),
+        *(_row(name + " (kept)" * (name == chosen), values) for name, values in measured.items()),
         "",
         f"BLEU: sacreBLEU `{best['bleu_signature']}`, beam {config.decoding.beam}, length penalty "
         f"{config.decoding.length_penalty}. Loss: nats a subword, without label smoothing.",
@@ -72,6 +69,10 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
     ]
     return "\n".join(lines)
+
+
+def _row(name: str, values: Mapping[str, Any]) -> str:
+    return f"| {name} | {values['loss']:.4f} | {values['perplexity']:.2f} | {values['bleu']:.2f} |"
 
 
 def _plain(value: Any) -> str:

@@ -22,7 +22,7 @@ from regard.training.streams import stream_key
 
 @dataclass(frozen=True)
 class Item:
-    """One update's work for this process. ``target_tokens`` counts its own batches, ``planned_tokens`` all processes'."""
+    """One update's work for this process. ``target_tokens`` are of its batches, ``planned_tokens`` of all."""
 
     epoch: int
     number: int

@@ -1,4 +1,4 @@
-"""The end of a run: which weights are kept is decided on the validation corpus, once, with the search that users get."""
+"""The end of a run: which weights are kept is decided on the validation corpus, with the search that users get."""
 
 from __future__ import annotations
 
