@@ -69,6 +69,11 @@ def read_parallel(first: str, second: str) -> tuple[list[str], list[str]]:
     return left, right
 
 
+def one_line(text: str) -> str:
+    """A text that keeps its line: a model may produce a line break as a byte, and a filter may not."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
 def write_text(path: Path, lines: list[str]) -> None:
     """Lines into a file, replaced in one step."""
     from regard.files import write_atomic
