@@ -147,9 +147,7 @@ def _open(folder: Path, data: DataConfig) -> Prepared:
     tokenizer = Tokenizer.read(folder / "tokenizer.json", data.normalize)
     separate = folder / "target_tokenizer.json"
     target = Tokenizer.read(separate, data.normalize) if separate.exists() else tokenizer
-    corpora = {
-        name: Corpus(folder, name, values, info["fingerprint"]) for name, values in info["corpora"].items()
-    }
+    corpora = {name: Corpus(folder, name, values, info["fingerprint"]) for name, values in info["corpora"].items()}
     settings = TextSettings(
         source=data.source,
         target=data.target,
@@ -257,9 +255,7 @@ def _write_evaluation(
         return writer.info(files_of(entry, data)[:1])
 
 
-def _encode(
-    pairs: list[Pair], tokenizers: tuple[Tokenizer, Tokenizer]
-) -> tuple[list[list[int]], list[list[int]]]:
+def _encode(pairs: list[Pair], tokenizers: tuple[Tokenizer, Tokenizer]) -> tuple[list[list[int]], list[list[int]]]:
     return (
         tokenizers[0].encode_batch([pair.source for pair in pairs]),
         tokenizers[1].encode_batch([pair.target for pair in pairs]),

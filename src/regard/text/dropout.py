@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from typing import Any
 
 from regard.errors import RegardError
 from regard.text.tokenizer import BYTES, Tokenizer
 
-POOL = 64  # samples of a word; a power of two
-_SHIFT = 64 - POOL.bit_length() + 1
+COMMON, RARE = 64, 16  # samples of a word that is one piece, and of one that is more
 _MASK = (1 << 64) - 1
 _WORDS = 1 << 16  # words whose pools are kept
 _LONG = 64  # characters of a word that is never sampled: the sampler's time grows with the square
@@ -54,13 +54,16 @@ class SubwordDropout:
             # One step of a linear congruential generator (Knuth's MMIX constants); its high bits are the good ones.
             state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
             pool = pools.get(word) or self._pool(word)
-            ids += pool[state >> _SHIFT if len(pool) > 1 else 0] or self._draw(word, pool, state >> _SHIFT)
+            place = (state >> 32) % len(pool)
+            ids += pool[place] or self._draw(word, pool, place)
         return ids
 
     def _pool(self, word: str) -> list[Cut | None]:
         """An empty pool, or a pool of one for a word that there is no second way to cut."""
         whole = tuple(self.tokenizer.encode_word(word))
-        pool: list[Cut | None] = [None] * POOL if 1 < len(word) <= _LONG else [whole]
+        pool: list[Cut | None] = [whole]
+        if 1 < len(word) <= _LONG:
+            pool = [None] * (COMMON if len(whole) == 1 else RARE)
         if len(self._pools) >= _WORDS:
             self._pools.clear()
             self._same.clear()
@@ -83,37 +86,41 @@ def _mixed(value: int) -> int:
     return value ^ value >> 31
 
 
-def _merges(model: dict[str, object], probability: float) -> Sampler:
+def _merges(model: dict[str, Any], probability: float) -> Sampler:
     """Algorithm 1 of the paper: of the merges that are not left out this time, the one learnt first is applied."""
-    vocabulary: dict[str, int] = model["vocab"]  # type: ignore[assignment]
-    merges: list[list[str]] = model["merges"]  # type: ignore[assignment]
-    # Pair of ids → its rank among the merges and the id of what it makes.
-    table = {
-        (vocabulary[left], vocabulary[right]): (rank, vocabulary[left + right])
-        for rank, (left, right) in enumerate(merges)
-    }
+    vocabulary: dict[str, int] = model["vocab"]
+    # Pair of ids → its rank among the merges; rank → the id of what it makes.
+    ranked = {(vocabulary[left], vocabulary[right]): rank for rank, (left, right) in enumerate(model["merges"])}
+    made = [vocabulary[left + right] for left, right in model["merges"]]
+    rank_of, never = ranked.get, len(made)
     single = _characters(vocabulary)
-    never = (len(table), 0)
 
     def sample(word: str, uniform: Callable[[], float]) -> Cut:
         ids = [index for character in word for index in single(character)]
-        while len(ids) > 1:
-            best, place = never, -1
-            for at, pair in enumerate(zip(ids, ids[1:], strict=False)):
-                merge = table.get(pair, never)
-                if merge < best and uniform() >= probability:
-                    best, place = merge, at
-            if place < 0:
+        ranks = [rank_of(pair, never) for pair in zip(ids, ids[1:], strict=False)]  # of each two neighbours
+        while ranks:
+            # Whether a merge is left out matters only if it is the best one left, so it is decided then.
+            open_ranks = ranks
+            while (best := min(open_ranks)) != never and uniform() < probability:
+                open_ranks = open_ranks.copy()
+                open_ranks[open_ranks.index(best)] = never
+            if best == never:
                 break
-            ids[place : place + 2] = [best[1]]
+            at = open_ranks.index(best)
+            ids[at : at + 2] = [made[best]]
+            del ranks[at]
+            if at > 0:
+                ranks[at - 1] = rank_of((ids[at - 1], ids[at]), never)
+            if at < len(ranks):
+                ranks[at] = rank_of((ids[at], ids[at + 1]), never)
         return tuple(ids)
 
     return sample
 
 
-def _lattice(model: dict[str, object], probability: float) -> Sampler:
+def _lattice(model: dict[str, Any], probability: float) -> Sampler:
     """The best way to cut a word with the pieces that are not left out this time."""
-    entries: list[tuple[str, float]] = model["vocab"]  # type: ignore[assignment]
+    entries: list[tuple[str, float]] = model["vocab"]
     vocabulary = {piece: index for index, (piece, _) in enumerate(entries)}
     scores = [float(score) for _, score in entries]
     single = _characters(vocabulary)

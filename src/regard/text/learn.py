@@ -15,6 +15,7 @@ from regard.errors import RegardError
 from regard.text.tokenizer import BYTES, SPECIALS, UNK
 from regard.text.words import BAR, SPACE, cutter, word_patterns
 
+
 def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> tokenizers.Tokenizer:
     """A tokenizer whose vocabulary is the special tokens, the bytes, the characters and the pieces found."""
     words = count_words(lines)
