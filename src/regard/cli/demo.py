@@ -1,0 +1,169 @@
+"""``regard demo``: translate at once with the packaged model, look inside, then train a model of one's own."""
+
+from __future__ import annotations
+
+import importlib.resources
+import lzma
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regard.cli.common import Device, open_translator
+from regard.config import Config, read_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from regard.pipelines import Translator
+    from regard.training.finish import RunResult
+
+# What is translated, in the demo's two parts. No answer stands anywhere: what a model says is printed as it is.
+SENTENCES = (
+    "我爱机器学习。",
+    "你叫什么名字？",
+    "今天天气很好，我们去公园吧。",
+    "他昨天在图书馆看了三个小时的书。",
+    "我不知道她什么时候回来。",
+    "這本書比那本書便宜得多。",
+    "如果明天下雨，我就待在家里。",
+)
+LOOKED_AT = 0  # the sentence whose attention is drawn
+# A small, quick learner: half the words of its vocabulary are single characters of the 25,000 sentences.
+MODEL = {"architecture": "transformer", "width": 192, "encoder_layers": 3, "decoder_layers": 3, "heads": 4}
+MODEL |= {"feedforward": 384, "order": "pre", "dropout": 0.1}
+TRAINING = {"batch_tokens": 1024, "learning_rate": 0.003, "warmup_steps": 150, "validate_every": 100, "save_every": 500}
+TRAINING |= {"validate_sentences": 200, "log_every": 25, "samples": 2, "average": 3, "keep": 3}
+DATA = {"source": "zh", "target": "en", "vocabulary": 6000, "normalize": ["nfc", "simplified"], "remove_overlap": True}
+
+
+def demo(
+    minutes: Annotated[float, typer.Option(help="Training time of the second part; 0 leaves it out.")] = 3.0,
+    run: Annotated[str, typer.Option("--run", "-o", help="Where the trained model goes.")] = "runs/demo",
+    model: Annotated[
+        str, typer.Option(help="What translates in the first part: a packaged name or directory.")
+    ] = "zh-en",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another model.")] = 1,
+    device: Device = "auto",
+) -> int:
+    """Translate with the packaged model, draw what it attended to, train a model on this machine, compare.
+
+    The second part takes --minutes on the packaged corpus (Tatoeba, 25,075 pairs) and leaves a model in --run.
+
+    Example: regard demo --minutes 10
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    folder = Path(run)
+    _packaged(console, model, device, folder.with_name(folder.name + "-attention.png"))
+    if minutes <= 0:
+        _next(console, model, None)
+        return 0
+    result = _train(console, folder, minutes, seed, device)
+    if result.stopped == "interrupted":
+        return 130
+    own = open_translator(str(folder), device, "auto")
+    _say(console, f"\nWhat it says after {minutes:g} minutes:")
+    _translate(console, own, SENTENCES)
+    _score(console, own)
+    _next(console, model, folder)
+    return 0
+
+
+def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
+    """Translate, and draw one sentence's attention in the terminal and into a file."""
+    from regard.look.attention import look_at
+    from regard.look.picture import write
+    from regard.look.terminal import TerminalMap
+
+    _say(console, f"1. The packaged model {model} translates:", style="bold")
+    translator = open_translator(model, device, "auto")
+    _translate(console, translator, SENTENCES)
+    _, attention = look_at(translator, SENTENCES[LOOKED_AT])
+    _say(console, "\nWhat each word it wrote looked at:")
+    console.print(TerminalMap(attention), soft_wrap=False)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    write(attention, picture)
+    _say(console, f"The same as a picture: {picture}")
+
+
+def _train(console: Console, folder: Path, minutes: float, seed: int, device: str) -> RunResult:
+    """Train from the packaged corpus with the product's own trainer and its progress."""
+    from regard.training import rundir
+    from regard.training.loop import train
+
+    config = configuration(minutes, seed)
+    known = set(_lines("train.zh.xz"))
+    _say(
+        console,
+        f"\n2. Now a model of your own, {minutes:g} minutes on {len(known):,} sentences of Tatoeba",
+        style="bold",
+    )
+    _say(console, f"   ({sum(sentence in known for sentence in SENTENCES)} of the {len(SENTENCES)} above among them):")
+    # An earlier demo's run is written over; any other run in its place is refused by the trainer.
+    earlier = folder / rundir.CONFIG
+    force = earlier.is_file() and read_config(earlier).data == config.data
+    scores: list[float] = []
+
+    def hear(kind: str, values: Mapping[str, Any]) -> None:
+        if kind == "validation" and "bleu" in values:
+            scores.append(values["bleu"])
+
+    result = train(config, folder, force=force, device=device, on_event=hear)
+    if scores:
+        _say(console, f"BLEU on 200 sentences of dev, as it went: {' '.join(f'{score:.1f}' for score in scores)}")
+    return result
+
+
+def corpus() -> Path:
+    """The packaged corpus: train and dev, .zh.xz and .en.xz."""
+    return Path(str(importlib.resources.files("regard"))) / "packaged" / "tatoeba-zh-en"
+
+
+def configuration(minutes: float, seed: int) -> Config:
+    """What the demo trains, as it is written to run.toml."""
+    data = {**DATA, "train": [str(corpus() / "train")], "valid": str(corpus() / "dev")}
+    training = {**TRAINING, "minutes": minutes}
+    return read_config(None, seed=seed, data=data, model=MODEL, training=training)
+
+
+def _translate(console: Console, translator: Translator, sentences: Sequence[str]) -> None:
+    for sentence, found in zip(sentences, translator.translate(list(sentences)), strict=True):
+        _say(console, f"   {sentence}\n     → {found.text}")
+
+
+def _score(console: Console, translator: Translator) -> None:
+    """BLEU on the whole development set, by the search that users get."""
+    from regard.evaluation import corpus_scores
+
+    sources, references = (list(_lines(f"dev.{side}.xz")) for side in ("zh", "en"))
+    found = corpus_scores([one.text for one in translator.translate(sources)], references, "en")
+    _say(console, f"\nBLEU on the 1,000 sentences of dev: {found.bleu:.2f} ({found.bleu_signature})")
+
+
+def _lines(name: str) -> Iterator[str]:
+    yield from lzma.decompress((corpus() / name).read_bytes()).decode("utf-8").split("\n")[:-1]
+
+
+def _next(console: Console, model: str, folder: Path | None) -> None:
+    """What to type next."""
+    lines = [
+        ("translate what you type, line by line", f"regard translate {model}"),
+        ("see what it looked at", f"regard look {model} 我爱机器学习 --png map.png"),
+        ("train on texts of your own", "regard train train.zh train.en --minutes 30"),
+        ("all verbs", "regard --help"),
+    ]
+    if folder is not None:
+        lines.insert(0, ("go on with your model", f"regard train --resume {folder} --minutes 30"))
+    _say(console, "\nWhat to type next:", style="bold")
+    wide = max(len(command) for _, command in lines)
+    for what, command in lines:
+        _say(console, f"   {command:<{wide}}   {what}")
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, markup=False, style=style)
+    sys.stdout.flush()  # the trainer talks on standard error: both keep their order in one file
