@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from regard.errors import RegardError
+from regard.training import snapshots
+from regard.training.average import average, follow
+from regard.training.finish import candidates
+from regard.training.record import Record, Sums
+from regard.training.step import Statistics
+
+
+def test_averages_are_means_in_the_weights_own_type() -> None:
+    sets = [{"a": torch.full((2,), float(n)), "h": torch.tensor([n], dtype=torch.float16), "i": torch.tensor(n)} for n in (1, 2, 6)]
+    mean = average(iter(sets))
+    assert mean["a"].tolist() == [3.0, 3.0] and mean["a"].dtype == torch.float32
+    assert mean["h"].dtype == torch.float16 and mean["i"].item() == 6
+    assert torch.equal(average([sets[0]])["a"], sets[0]["a"])
+
+
+@pytest.mark.parametrize("other", [{"b": torch.zeros(2)}, {"a": torch.zeros(3)}])
+def test_weights_of_different_models_are_refused(other: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(RegardError, match="'[ab]'"):
+        average([{"a": torch.zeros(2)}, other])
+    with pytest.raises(RegardError, match="none"):
+        average([])
+
+
+def test_the_moving_average_forgets_its_start() -> None:
+    ema, weights = {"a": torch.full((3,), 100.0)}, {"a": torch.ones(3)}
+    for step in range(1, 60):
+        follow(ema, weights, 0.9, step)
+    assert torch.allclose(ema["a"], torch.ones(3), atol=1.0)
+    before = ema["a"].clone()
+    follow(ema, {"a": torch.full((3,), 11.0)}, 0.9, 1000)
+    torch.testing.assert_close(ema["a"], before * 0.9 + 1.1)
+
+
+SCORES = [(10, 1.0), (20, 5.0), (30, 5.0), (40, 2.0), (50, 3.0)]
+
+
+def test_the_last_and_the_best() -> None:
+    assert snapshots.last(SCORES, 2) == [40, 50]
+    assert snapshots.best(SCORES, 3) == [20, 30, 50]  # of equals the earlier first
+    assert candidates(SCORES, 3) == {
+        "update 20, the best": [20],
+        "average of the last 3": [30, 40, 50],
+        "average of the best 3": [20, 30, 50],
+    }
+    assert list(candidates(SCORES[:1], 5).values()) == [[10]]
+    assert list(candidates(SCORES, 1).values()) == [[20]]
+
+
+def test_snapshots_live_as_long_as_a_checkpoint_needs_them(tmp_path: Path) -> None:
+    wanted = snapshots.needed(SCORES, average=1, keep=1, checkpoints=[30, 50])
+    assert wanted == {30, 20, 50}
+    for step, _ in SCORES:
+        snapshots.write_snapshot(tmp_path, step, {"w": torch.full((2,), float(step))})
+    snapshots.write_snapshot(tmp_path, 20, {"w": torch.full((2,), 21.0)})  # a killed run's is replaced
+    snapshots.prune(tmp_path, wanted)
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["step-20", "step-30", "step-50"]
+    assert snapshots.read_snapshot(tmp_path, 20)["w"].tolist() == [21.0, 21.0]
+    damaged = tmp_path / "snapshots" / "step-30" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(RegardError, match="weights.safetensors: damaged"):
+        snapshots.read_snapshot(tmp_path, 30)
+
+
+def test_a_record_comes_back_from_json_as_it_was() -> None:
+    record = Record(corpus="abc", scores=[(5, -1.25), (10, -1.0), (15, -1.5)])
+    record.add(Statistics(3.3, 1.1, 7, 0.3, False), epoch=2, update=4)
+    record.add(Statistics(float("nan"), 1.1, 7, 0.3, True), epoch=2, update=5)
+    assert (record.step, record.epoch, record.update, record.target_tokens) == (2, 2, 6, 14)
+    assert record.sums == Sums(3.3, 1.1, 7, 0.3, 1) and record.skipped == record.skipped_in_a_row == 1
+    assert record.best() == (10, -1.0) and record.without_improvement() == 1
+    assert Record.read(record.plain()) == record
+    record.add(Statistics(1.0, 1.0, 7, 0.3, False), epoch=2, update=6)
+    assert record.skipped_in_a_row == 0 and record.skipped == 1
+    with pytest.raises(RegardError, match="'more'"):
+        Record.read({**record.plain(), "more": 1})

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from regard.errors import RegardError
+from regard.training.metrics import METRICS, TIMING, Metrics, read_rows
+
+
+def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    values = [1 / 3, 1e-17, 2.5]
+    whole = Metrics(tmp_path / "whole")
+    for step, value in enumerate(values):
+        whole.write("train", step, {"loss": value})
+    whole.close()
+
+    first = Metrics(tmp_path / "killed")
+    first.write("train", 0, {"loss": values[0]})
+    kept = first.sync()
+    first.write("train", 1, {"loss": values[1]})
+    first._metrics.write(b'{"kind": "train", "st')  # torn by the kill
+    first.close()
+    second = Metrics(tmp_path / "killed", keep=kept, step=0)
+    for step in (1, 2):
+        second.write("train", step, {"loss": values[step]})
+    second.close()
+
+    assert (tmp_path / "killed" / METRICS).read_bytes() == (tmp_path / "whole" / METRICS).read_bytes()
+    assert [row["loss"] for row in read_rows(tmp_path / "killed" / METRICS)] == values
+    assert list((tmp_path / "whole" / "tensorboard").glob("events*"))
+
+
+def test_clocks_stand_apart(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.time("train", 5, {"tokens_per_second": 100.0})
+    metrics.write("validation", 5, {"bleu": 1.0, "samples": [{"source": "a", "reference": "b", "hypothesis": "ü"}]})
+    metrics.close()
+    assert read_rows(tmp_path / TIMING) == [{"kind": "train", "step": 5, "tokens_per_second": 100.0}]
+    (row,) = read_rows(tmp_path / METRICS, "validation")
+    assert row["samples"][0]["hypothesis"] == "ü" and "seconds" not in json.dumps(row)
+
+
+def test_a_metrics_file_that_lost_rows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_bytes(b"{}\n")
+    with pytest.raises(RegardError, match="3 bytes, but the checkpoint was made when it had 100"):
+        Metrics(tmp_path, keep=100)
