@@ -1,0 +1,232 @@
+"""The translator as a filter: line N for line N, whatever comes in, with a model of random weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import regard
+from regard import pipelines
+from regard.config import DecodingConfig
+from regard.decoding.alignments import links, pharaoh
+from regard.directory import Loaded, save
+from regard.errors import RegardError
+from regard.models.registry import options_from
+from regard.pipelines import Translator
+from regard.text.settings import TextSettings
+from regard.text.tokenizer import Tokenizer
+
+torch.set_num_threads(1)
+LINES = ["Two dogs play in the snow.", "A man rides a bicycle.", "我爱机器学习。", "今天天气很好，我们去公园。"] * 5
+NASTY = [
+    "",
+    "   \t　",
+    "Two dogs play.",
+    "😀 emoji 👩‍👩‍👧‍👦 !",
+    "\0 NUL \0",
+    "line\u2028separator\u2029here\x85and\x0bthere\x0c",
+    "ⵣⴰⵎⴰⵣⵉⵖ ܐܪܡܝܐ 𐎠𐎡𐎢 ⁂",
+    "carriage\rreturn",
+    "\ufeffbyte order mark",
+    "lone \ud800 surrogate",
+    "e\u0301" * 30,
+    "</s> <pad> <s> <unk> <0x0A>",
+    "a" * 3000,
+    "哈" * 500,
+    "A man. " * 200,
+]
+
+
+def made(target="de", max_length=30, architecture=None, seed=0):
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer.train(LINES, vocabulary=400)
+    small = {"width": 16, "heads": 2, "feedforward": 32, "encoder_layers": 2, "decoder_layers": 3}
+    options = options_from(architecture or {"architecture": "transformer", **small})
+    model = options.build(tokenizer.size).eval()
+    settings = TextSettings(source="en", target=target, max_length=max_length, suppressed=(0, 1, 2))
+    return Loaded(model, options, settings, tokenizer, tokenizer, "", Path("toy"))
+
+
+@pytest.fixture(scope="module")
+def translator():
+    return Translator(made(), DecodingConfig(beam=2, max_extra=4))
+
+
+def test_line_n_for_line_n(translator):
+    warnings = []
+    lines = [line + "\n" for line in NASTY[:-1]] + [NASTY[-1]]  # no last newline
+    out = list(translator.stream(lines, warn=lambda line, what: warnings.append((line, what)), no_repeat=False))
+    assert len(out) == len(NASTY)
+    for source, translation in zip(NASTY, out, strict=True):
+        assert len(translation.text.splitlines()) <= 1 and "\n" not in translation.text
+        translation.text.encode()
+        if not source.strip():
+            assert translation.text == "" and translation.tokens == [] and translation.score == 0.0
+        else:
+            assert translation.source_tokens
+    long = {line for line, what in warnings if "parts" in what}
+    sizes = [len(translator.tokenizer.encode(pipelines._sound(line).strip())) for line in NASTY]
+    assert long == {line for line, size in enumerate(sizes) if size > 30} and len(long) >= 4
+
+
+def test_a_stream_is_the_same_in_any_chunks(translator):
+    whole = [t.text for t in translator.translate(LINES)]
+    for ahead in (1, 3, 100):
+        assert [t.text for t in translator.stream(iter(LINES), ahead=ahead)] == whole
+
+
+def test_a_stream_reads_ahead_no_more_than_it_says(translator):
+    read = []
+
+    def lines():
+        for line in LINES:
+            read.append(line)
+            yield line
+
+    stream = translator.stream(lines(), ahead=4)
+    next(stream)
+    assert len(read) == 4
+
+
+def test_bytes_that_are_not_utf8_are_said_and_translated(translator):
+    said = []
+    out = list(translator.stream([b"A man.\r\n", b"caf\xe9\n", "é �\n".encode()], warn=lambda *what: said.append(what)))
+    assert len(out) == 3
+    assert [line for line, what in said if "UTF-8" in what] == [1]
+
+
+def test_long_text_is_split_and_nothing_is_lost(translator):
+    text = "A man rides a bicycle. Two dogs play in the snow. " * 10
+    said = []
+    translation = translator.translate([text], no_repeat=False, warn=lambda *what: said.append(what))[0]
+    assert said and said[0][0] == 0 and "translated in" in said[0][1]
+    pieces = translator.tokenizer.decode(translator.tokenizer.encode(text))
+    assert pieces == text
+    joined = "".join(translation.source_tokens).replace("▁", "").replace(" ", "")
+    assert joined == text.replace(" ", "")
+    # The parts are what they would be alone.
+    parts = translator._parts([text], None)[0]
+    assert all(len(part.ids) <= 30 for part in parts)
+    alone = translator._decode([part.ids for part in parts], translator.search(), 4096)
+    assert translation.score == pytest.approx(sum(n_best[0].score for n_best in alone), abs=1e-3)
+
+
+def test_a_megabyte_in_one_line(translator):
+    short = Translator(made(max_length=400))
+    line = "A man rides a bicycle. Two dogs play. " * 27000
+    out = list(short.stream([line], beam=1, max_extra=-399, no_repeat=False))
+    assert len(out) == 1 and out[0].text.count("\n") == 0
+
+
+def test_parts_are_joined_as_the_target_language_writes():
+    text = "Two dogs play in the snow. A man rides a bicycle. " * 8
+    for target, between in (("de", " "), ("zh-CN", "")):
+        translator = Translator(made(target), DecodingConfig(beam=1, max_extra=4))
+        parts = translator._parts([text], None)[0]
+        assert len(parts) > 1 and {part.after for part in parts[:-1]} == {between} and parts[-1].after == ""
+
+
+def test_lines_within_a_text_stay_lines(translator):
+    one, two = (t.text for t in translator.translate(["Two dogs play.", "A man rides."]))
+    assert translator.translate(["Two dogs play.\n\nA man rides."])[0].text == f"{one}\n\n{two}"
+    assert translator.translate("Two dogs play.")[0].text == one
+
+
+def test_n_best_and_alignments(translator):
+    texts = ["Two dogs play in the snow.", "", "A man. " * 30]
+    found = translator.translate(texts, beam=3, n_best=3, alignments=True, length_penalty="power:1.0", no_repeat=False)
+    for translation in found:
+        assert translation.alignment.shape == (len(translation.tokens), len(translation.source_tokens))
+        assert translation.alignment.dtype == np.float32 and (translation.alignment.sum(1) <= 1 + 1e-5).all()
+    first = found[0]
+    assert len(first.alternatives) == 2
+    scores = [first.normalized, *(other.normalized for other in first.alternatives)]
+    assert scores == sorted(scores, reverse=True)
+    assert first.alignment.sum() > 0
+    assert found[1].alternatives == [] and found[1].alignment.size == 0
+
+
+def test_scores_of_text_are_those_of_its_tokens(translator):
+    texts = ["Two dogs play in the snow.", "A man rides a bicycle."]
+    scored = translator.score(texts, ["Ein Mann.", ""])
+    assert [len(one.token_scores) - len(one.tokens) for one in scored] == [1, 1]
+    assert scored[0].score == pytest.approx(math.fsum(scored[0].token_scores))
+    with pytest.raises(RegardError, match="2 sources and 1 targets"):
+        translator.score(texts, ["one"])
+
+
+class Stuck(torch.nn.Module):
+    """Wraps a model so that it always wants the tokens of one phrase, over and over."""
+
+    def __init__(self, inner, phrase):
+        super().__init__()
+        self.inner, self.phrase = inner, phrase
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+    def logits(self, hidden, candidates=None):
+        scores = self.inner.logits(hidden, candidates)
+        scores[..., self.phrase] += 50.0
+        scores[..., 3] += 45.0
+        return scores
+
+
+def test_loops_are_decoded_again_and_named():
+    loaded = made(max_length=60)
+    word = loaded.tokenizer.encode("dogs")
+    stuck = Loaded(Stuck(loaded.model, word), *list(vars(loaded).values())[1:])
+    translator = Translator(stuck, DecodingConfig(beam=2, max_extra=20))
+    said = []
+    texts = ["", "A man rides a bicycle.", "dogs dogs dogs dogs dogs dogs"]
+    again = translator.translate(texts, warn=lambda *what: said.append(what))
+    wild = translator.translate(texts, no_repeat=False)
+    assert "dogsdogsdogsdogs" in wild[1].text.replace(" ", "")
+    assert "dogsdogsdogsdogs" not in again[1].text.replace(" ", "")
+    assert 1 in [line for line, _ in said] and "decoded again" in said[0][1]
+
+
+def test_no_alarm_for_numbers_and_sources_that_repeat(translator):
+    from regard.decoding.engine import Hypothesis
+
+    digits = translator.tokenizer.encode("1000000000")
+    assert translator._loop([5], Hypothesis(digits, -1.0, -1.0)) == ""
+    words = translator.tokenizer.encode("dogs dogs dogs dogs dogs")
+    assert "repeated 'dogs'" in translator._loop([5], Hypothesis(words, -1.0, -1.0))
+    assert translator._loop(words, Hypothesis(words, -1.0, -1.0)) == ""
+    assert "did not end" in translator._loop([5], Hypothesis([7], -1.0, -1.0, at_limit=True))
+
+
+def test_wrong_options_are_errors(translator):
+    for wrong in ({"beam": 0}, {"n_best": 9}, {"length_penalty": "much"}, {"stopping": "soon"}):
+        with pytest.raises(RegardError):
+            translator.translate(["A man."], **wrong)
+
+
+def test_a_model_without_source_is_not_a_translator():
+    loaded = made(architecture={"architecture": "decoder", "width": 16, "heads": 2, "feedforward": 32, "layers": 1})
+    with pytest.raises(RegardError, match="no source"):
+        Translator(loaded)
+
+
+def test_load_from_a_directory(tmp_path):
+    loaded = made()
+    save(tmp_path / "model", loaded.model, loaded.options, loaded.settings, loaded.tokenizer, card="# Toy\n")
+    translator = regard.load(str(tmp_path / "model"))
+    assert isinstance(translator, pipelines.Translator) and translator.card == "# Toy\n"
+    expected = Translator(loaded).translate(["A man."], beam=1)[0]
+    assert translator.translate(["A man."], beam=1)[0].text == expected.text
+
+
+def test_pharaoh():
+    weights = np.array([[0.1, 0.8], [0.05, 0.01], [0.7, 0.2]], dtype=np.float32)
+    assert pharaoh(weights) == "1-0 0-1 0-2"
+    assert pharaoh(weights, threshold=0.1) == "1-0 0-2"
+    assert links(np.zeros((0, 3), dtype=np.float32)) == [] and pharaoh(np.zeros((0, 0), dtype=np.float32)) == ""
