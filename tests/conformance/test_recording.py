@@ -134,12 +134,16 @@ def test_watched_while_it_lasts(model: nn.Module) -> None:
 
 def test_mistakes_are_named(model: nn.Module) -> None:
     name = attentions(model)[0]
-    with pytest.raises(RegardError, match=f"no attention '{name}x' — did you mean '{name}'"):
-        with regard.record(model, {f"{name}x": None}):
-            pass
-    with pytest.raises(RegardError, match="no module 'decodr' — did you mean 'decoder'"):
-        with regard.record(model, outputs="decodr"):
-            pass
+    with (
+        pytest.raises(RegardError, match=f"no attention '{name}x' — did you mean '{name}'"),
+        regard.record(model, {f"{name}x": None}),
+    ):
+        pass
+    with (
+        pytest.raises(RegardError, match="no module 'decodr' — did you mean 'decoder'"),
+        regard.record(model, outputs="decodr"),
+    ):
+        pass
     with pytest.raises(RegardError, match=r"counted from 0: there is no head 7"), regard.record(model, [7]):
         run(model)
     with regard.record(model, {name: None}) as trace:

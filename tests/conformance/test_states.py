@@ -82,6 +82,14 @@ def test_cached_equals_uncached(model: nn.Module, lengths: list[int]) -> None:
         beams.step(follow=number > 0)
 
 
+def test_a_prompt_may_come_in_parts(model: nn.Module) -> None:
+    beams = Beams(model, 3, seed=9)
+    beams.prompt([2, 4, 1])
+    beams.prompt([3, 1, 5])
+    for number in range(3):
+        beams.step(follow=number > 0)
+
+
 def test_one_hypothesis_is_greedy_search(model: nn.Module) -> None:
     beams = Beams(model, 2, seed=2, beams=1)
     beams.prompt([1, 3])
