@@ -86,7 +86,8 @@ def score(hypotheses: Path, reference: str, target: str, published: bool) -> dic
         "chrf_signature": found.chrf_signature,
     }
     if published:
-        row["published_bleu"] = round(published_bleu(outputs, references, target), 2)
+        papers = published_bleu(outputs, references, target)
+        row |= {"published_bleu": round(papers.score, 2), "published_signature": papers.signature}
     return row
 
 

@@ -41,7 +41,7 @@ def test_hypotheses_score_what_is_said(name: str, file: str, corpus: Callable[[s
     scores = corpus_scores(outputs, references, row["target"])
     assert (round(scores.bleu, 2), round(scores.chrf, 2)) == (row["bleu"], row["chrf"])
     if "published_bleu" in row:
-        assert round(published_bleu(outputs, references, row["target"]), 2) == row["published_bleu"]
+        assert round(published_bleu(outputs, references, row["target"]).score, 2) == row["published_bleu"]
 
 
 def test_tables_are_made_from_the_results() -> None:
