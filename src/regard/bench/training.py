@@ -1,0 +1,145 @@
+"""How fast a model of some shape trains on this machine, on random pairs, beside what the machine can multiply."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regard.config import read_config
+from regard.data.batch import collate
+from regard.data.plan import plan
+from regard.models import registry
+from regard.text.settings import TextSettings
+from regard.training.feed import Item
+from regard.training.limits import matrix_rate, work_of
+from regard.training.memory import keep_memory, peak_memory
+from regard.training.step import Trainer
+
+PAIRS = 4000
+WARMUP = 3  # updates before the clock starts
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """What was measured. Rates are of target tokens, end marks included; ``share`` is as in docs: real work only."""
+
+    device: str
+    threads: int
+    precision: str
+    parameters: int
+    matrix_rate: float  # operations a second of a 2048³ product
+    shape_rate: float  # of the model's own largest products
+    target_tokens_per_second: float
+    seconds_per_update: float  # median
+    share: float
+    peak_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [
+            f"{self.device}, {self.threads} threads, {self.precision}; {self.parameters / 1e6:.2f} million parameters",
+            f"matrix rate {self.matrix_rate / 1e9:,.0f} GFLOP/s; "
+            f"{self.shape_rate / 1e9:,.0f} at the model's own shapes",
+            f"{self.target_tokens_per_second:,.0f} target tokens/s, {self.seconds_per_update:.3f} s an update, "
+            f"{self.share:.0%} of the matrix rate",
+            f"peak memory {self.peak_bytes / 2**20:,.0f} MiB",
+        ]
+
+
+def training_speed(
+    model: Mapping[str, Any],
+    *,
+    vocabulary: int = 8000,
+    batch_tokens: int = 4096,
+    length: float = 14.0,
+    updates: int = 20,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    seed: int = 1,
+) -> TrainingSpeed:
+    """Train on random ids; ``model`` is a ``[model]`` table, ``length`` the mean number of subwords of a sentence."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        keep_memory()
+    data = {"train": ["random"], "valid": "random", "source": "xx", "target": "yy", "vocabulary": vocabulary}
+    training = {"batch_tokens": batch_tokens, "precision": precision}
+    config = read_config(None, seed=seed, data=data, model=model, training=training)
+    options = registry.options_from(config.model)
+    torch.manual_seed(seed)
+    built: Any = options.build(vocabulary).to(device)
+    trainer = Trainer(config, built, device)
+    items = _items(config.seed, vocabulary, batch_tokens, length, WARMUP + updates)
+    work = work_of(built)
+    rate = matrix_rate(device, trainer.precision)
+    seconds, tokens, operations = [], 0, 0.0
+    for step, item in enumerate(items, start=1):
+        start = time.perf_counter()
+        trainer.read(trainer.launch(item, step), step)
+        if step > WARMUP:
+            seconds.append(time.perf_counter() - start)
+            tokens += item.target_tokens
+            operations += work.of(*item.lengths())
+    total = sum(seconds)
+    return TrainingSpeed(
+        device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        threads=torch.get_num_threads(),
+        precision=str(trainer.precision).removeprefix("torch."),
+        parameters=sum(parameter.numel() for parameter in trainer.parameters),
+        matrix_rate=rate,
+        shape_rate=shape_rate(built, batch_tokens, trainer.precision),
+        target_tokens_per_second=tokens / total,
+        seconds_per_update=statistics.median(seconds),
+        share=operations / total / rate,
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
+    )
+
+
+def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: int) -> list[Item]:
+    """Updates over random pairs whose lengths are spread as captions' and short news' are: log-normal, σ = 0.4."""
+    random = np.random.default_rng(seed)
+    settings = TextSettings()
+    lengths = np.clip(random.lognormal(np.log(length), 0.4, (2, PAIRS)), 1, batch_tokens - 1).astype(np.int64)
+    sides = [[random.integers(4, vocabulary, size=n) for n in side] for side in lengths]
+    items: list[Item] = []
+    epoch = 0
+    while len(items) < count:
+        for update in plan(lengths[0], lengths[1], batch_tokens=batch_tokens, seed=seed, epoch=epoch):
+            rows = update.micro[0]
+            batches = [collate([sides[0][i] for i in micro], [sides[1][i] for i in micro], settings) for micro in rows]
+            items.append(Item(epoch, len(items), rows, batches, update.target_tokens, update.target_tokens))
+        epoch += 1
+    return items[:count]
+
+
+@torch.no_grad()
+def shape_rate(model: Any, rows: int, dtype: torch.dtype, runs: int = 5) -> float:
+    """Operations a second of one product of ``rows`` rows with each matrix of the model, the output table's too."""
+    matrices: list[Tensor] = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    matrices.append(model.output_table()[0])
+    total_operations, total_seconds = 0.0, 0.0
+    for matrix in matrices:
+        weight = matrix.to(dtype)
+        x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=dtype)
+        seconds = []
+        for _ in range(runs):
+            if weight.is_cuda:
+                torch.cuda.synchronize()  # a clock is read
+            start = time.perf_counter()
+            F.linear(x, weight)
+            if weight.is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        total_operations += 2.0 * rows * weight.numel()
+        total_seconds += statistics.median(seconds)
+    return total_operations / total_seconds

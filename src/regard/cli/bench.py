@@ -1,0 +1,114 @@
+"""``regard bench``: what this machine can do, what a model reaches on it, and the share of the one in the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
+from regard.errors import RegardError
+
+bench = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="This machine's speed, as a share of its limit: regard bench train, regard bench decode MODEL.",
+)
+
+
+@bench.command()
+def train(
+    shape: Annotated[
+        str, typer.Argument(metavar="[SHAPE]", help="A preset (base, rnn:small) or CONFIG.toml.")
+    ] = "tiny",
+    vocabulary: Annotated[int, typer.Option(min=300, help="Entries of the joint vocabulary.")] = 8000,
+    batch_tokens: Annotated[int, typer.Option(min=64, help="Sentences × the longest side of a batch.")] = 4096,
+    length: Annotated[float, typer.Option(min=1, help="Mean length of a sentence in subwords.")] = 14.0,
+    updates: Annotated[int, typer.Option(min=1, help="Updates that are timed, after 3 to warm up.")] = 20,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Device = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Time updates on random pairs, and say which share of the machine's matrix rate they are.
+
+    Share: 6 operations for each weight of a product and real token that passes it, and the attention's, over time ×
+    matrix rate. Padding is not work. Target tokens are subwords and end marks.
+
+    Example: regard bench train base --vocabulary 37000 --updates 5
+    """
+    import torch
+
+    from regard import devices
+    from regard.bench.training import training_speed
+
+    if threads:
+        torch.set_num_threads(threads)
+    found = training_speed(
+        _model_table(shape),
+        vocabulary=vocabulary,
+        batch_tokens=batch_tokens,
+        length=length,
+        updates=updates,
+        precision=precision,
+        device=devices.device(device),
+    )
+    if json:
+        print_json({"shape": shape, **found.to_dict()})
+    else:
+        print("\n".join(found.lines()))
+
+
+@bench.command()
+def decode(
+    model: Model,
+    source: Annotated[
+        str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")
+    ] = "",
+    beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
+    sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Time translations, greedy and with beams. Target tokens are subwords and end marks of what is printed.
+
+    Example: regard bench decode zh-en --beam 1 --beam 5
+    """
+    import itertools
+
+    from regard.bench.decoding import decoding_speed
+    from regard.data.corpus import read_lines
+
+    translator = open_translator(model, device, dtype, threads)
+    if not source and translator.settings.source != "zh":
+        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
+    path = source or str(_dev())
+    texts = [text for text, _ in itertools.islice(read_lines(path), sentences)]
+    talk(f"{len(texts):,} lines of {path}")
+    found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens)
+    if json:
+        print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
+    else:
+        print("\n".join(speed.line for speed in found))
+
+
+def _model_table(shape: str) -> dict[str, Any]:
+    """A ``[model]`` table from a preset's name or a configuration."""
+    from regard.config import read_config
+
+    path = Path(shape)
+    if path.suffix == ".toml":
+        return dict(read_config(path).model)
+    architecture, _, preset = shape.rpartition(":")
+    return {"architecture": architecture or "transformer", "preset": preset}
+
+
+def _dev() -> Path:
+    from regard.cli.demo import corpus
+
+    return corpus() / "dev.zh.xz"
