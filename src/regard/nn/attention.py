@@ -209,7 +209,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """x [B, Q, D] → [B, Q, D]; ``memory`` [B, S, D], or its keys and values from ``project_memory``."""
         if memory is not None:
-            query = self._heads(self.query(x))
+            (query,) = self._heads(self.query(x), self.heads)
             key, value = self.project_memory(memory) if isinstance(memory, Tensor) else memory
         else:
             query, key, value = self._project(x, rotation)
@@ -221,19 +221,22 @@ class MultiHeadAttention(nn.Module):
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
-        key, value = self._heads(self.key_value(memory)).chunk(2, dim=1)
+        key, value = self._heads(self.key_value(memory), self.groups, self.groups)
         return key, value
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        heads = self._heads(self.query_key_value(x))  # [B, H + 2G, Q, K]
-        query, key, value = torch.split(heads, [self.heads, self.groups, self.groups], dim=1)
+        query, key, value = self._heads(self.query_key_value(x), self.heads, self.groups, self.groups)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
         return query, key, value
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, Q, heads · K] → [B, heads, Q, K], a view."""
-        return x.view(*x.shape[:-1], -1, self.head_width).transpose(1, 2)
+    def _heads(self, x: Tensor, *counts: int) -> tuple[Tensor, ...]:
+        """[B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count.
+
+        Split first, transposed then: so the gradients are joined once, and lie as the product before wants them.
+        """
+        parts = torch.split(x.view(*x.shape[:-1], -1, self.head_width), list(counts), dim=2)
+        return tuple(part.transpose(1, 2) for part in parts)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""

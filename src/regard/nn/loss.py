@@ -87,10 +87,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     loss += smoothing * (right.squeeze(1) - mean_logit).sum()
                 if not (for_hidden or for_weight or for_bias):
                     continue
-                # d loss / d logits = p - (1 - ε) one-hot - ε / V, in the place of the logits
+                # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
                 p.scatter_add_(1, label, p.new_full((), smoothing - 1).expand_as(label))
-                if smoothing:
-                    p -= smoothing / vocabulary
                 if d_bias is not None:
                     d_bias += p.sum(0)
                 p = p.to(narrow)
@@ -98,6 +96,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     _product(p, table, out=d_inputs[start : start + chunk], add=False)
                 if d_weight is not None:
                     _product(p.T, x, out=d_weight, add=True)
+
+            if mean_row is not None:
+                if d_inputs is not None:
+                    d_inputs -= smoothing * mean_row
+                if d_weight is not None:
+                    d_weight -= smoothing / vocabulary * inputs.to(wide).sum(0)
+                if d_bias is not None:
+                    d_bias -= smoothing / vocabulary * len(inputs)
 
             d_hidden = d_inputs
             if d_inputs is not None and rows is not None:
