@@ -12,7 +12,10 @@ from regard.training.step import Statistics
 
 
 def test_averages_are_means_in_the_weights_own_type() -> None:
-    sets = [{"a": torch.full((2,), float(n)), "h": torch.tensor([n], dtype=torch.float16), "i": torch.tensor(n)} for n in (1, 2, 6)]
+    sets = [
+        {"a": torch.full((2,), float(n)), "h": torch.tensor([n], dtype=torch.float16), "i": torch.tensor(n)}
+        for n in (1, 2, 6)
+    ]
     mean = average(iter(sets))
     assert mean["a"].tolist() == [3.0, 3.0] and mean["a"].dtype == torch.float32
     assert mean["h"].dtype == torch.float16 and mean["i"].item() == 6
@@ -21,7 +24,7 @@ def test_averages_are_means_in_the_weights_own_type() -> None:
 
 @pytest.mark.parametrize("other", [{"b": torch.zeros(2)}, {"a": torch.zeros(3)}])
 def test_weights_of_different_models_are_refused(other: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(RegardError, match="'[ab]'"):
+    with pytest.raises(RegardError, match=r"'[ab]'"):
         average([{"a": torch.zeros(2)}, other])
     with pytest.raises(RegardError, match="none"):
         average([])
@@ -63,7 +66,7 @@ def test_snapshots_live_as_long_as_a_checkpoint_needs_them(tmp_path: Path) -> No
     assert snapshots.read_snapshot(tmp_path, 20)["w"].tolist() == [21.0, 21.0]
     damaged = tmp_path / "snapshots" / "step-30" / "weights.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(RegardError, match="weights.safetensors: damaged"):
+    with pytest.raises(RegardError, match=r"weights.safetensors: damaged"):
         snapshots.read_snapshot(tmp_path, 30)
 
 

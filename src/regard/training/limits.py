@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from regard.nn.layout import Tokens
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, size: int = 2048, runs: int = 5) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, size: int = 2048, runs: int = 3) -> float:
     """Operations a second of a ``size``³ product: the best median over the backends at hand."""
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     seconds = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from regard.config import TrainingConfig
 from regard.data.batch import Batch
 from regard.data.plan import Update, largest
 from regard.errors import RegardError
@@ -27,12 +28,15 @@ class Estimate:
     source_length: int
     target_length: int
 
-    def lines(self, steps: int, minutes: float) -> list[str]:
+    def seconds(self, training: TrainingConfig) -> float:
+        """Of a whole run, validation not counted."""
+        by_steps = training.steps * self.seconds_per_update
+        return min(by_steps, training.minutes * 60) if training.minutes else by_steps
+
+    def lines(self, training: TrainingConfig) -> list[str]:
         shape = f"{self.sentences} × {self.source_length} and {self.target_length} tokens"
-        seconds = steps * self.seconds_per_update
-        if minutes and minutes * 60 < seconds:
-            seconds = minutes * 60
-        updates = min(steps, int(seconds / self.seconds_per_update))
+        seconds = self.seconds(training)
+        updates = min(training.steps, int(seconds / self.seconds_per_update))
         return [
             f"largest batch: {shape}; peak memory about {self.bytes / 2**20:,.0f} MiB",
             f"about {self.seconds_per_update:.2f} s an update: {duration(seconds)} for {updates:,}, without validation",

@@ -35,6 +35,7 @@ from regard.training.validation import Abandoned, Validator, swapped
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 SKIPS = 10  # updates in a row without a finite gradient, after which there is no hope
+WORTH_MEASURING = 30.0  # seconds; the matrix rate takes some to measure, and a shorter run does without it
 
 
 class Session:
@@ -113,10 +114,11 @@ class Session:
             self.progress.say(line)
         estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
         training = self.config.training
-        for line in estimate.lines(training.steps - self.record.step, training.minutes):
+        for line in estimate.lines(training):
             self.progress.say(line)
         self.work = work_of(self.model)
-        self.pace.matrix_rate = matrix_rate(self.device, self.trainer.precision)
+        if estimate.seconds(training) > WORTH_MEASURING:
+            self.pace.matrix_rate = matrix_rate(self.device, self.trainer.precision)
         if self.group.first:
             self.metrics = Metrics(self.run, keep=self.record.metrics_bytes, step=self.record.step)
             values = {"peak_bytes": estimate.bytes, "seconds_per_update": estimate.seconds_per_update}

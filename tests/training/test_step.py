@@ -1,0 +1,116 @@
+"""One update: what is divided by what, what is dropped when, and where the data stands."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regard.config import Config
+from regard.data.prepare import Prepared, prepare
+from regard.models import registry
+from regard.training.feed import Feed, Item
+from regard.training.optimizer import optimizer_tensors
+from regard.training.preflight import run_largest
+from regard.training.step import Trainer
+from regard.training.streams import seed_stream
+
+
+def feed_of(config: Config, folder: Path) -> tuple[Feed, Prepared]:
+    prepared = prepare(config, folder / "data")
+    return Feed(config, prepared.train, (prepared.tokenizer, prepared.target_tokenizer), prepared.settings), prepared
+
+
+def trainer_of(config: Config, prepared: Prepared) -> Trainer:
+    seed_stream(config.seed, "weights")
+    return Trainer(config, registry.options_from(config.model).build(prepared.tokenizer.size), torch.device("cpu"))
+
+
+def ids_of(item: Item) -> list[list[list[int]]]:
+    return [batch.labels.tolist() for batch in item.batches]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_feed_goes_on_from_any_update(tiny: Callable[..., Config], tmp_path: Path, dropout: float) -> None:
+    feed, _ = feed_of(tiny(**{"data.subword_dropout": dropout, "training.accumulate": 2}), tmp_path)
+    whole = list(itertools.islice(feed.items(0, 0), 12))
+    assert {item.epoch for item in whole} >= {0, 1}
+    for start in (1, len(feed.plan(0)) - 1, len(feed.plan(0)), 8):
+        first = whole[start - 1]
+        resumed = list(itertools.islice(feed.items(first.epoch, first.number + 1), 12 - start))
+        assert [(i.epoch, i.number, ids_of(i)) for i in resumed] == [
+            (i.epoch, i.number, ids_of(i)) for i in whole[start:]
+        ]
+
+
+def test_subword_dropout_cuts_anew_and_counts_what_it_cut(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    feed, prepared = feed_of(tiny(**{"data.subword_dropout": 0.5}), tmp_path)
+    first, second = (feed.batch(np.arange(5), epoch) for epoch in (0, 1))
+    assert first.labels.tolist() != second.labels.tolist()
+    assert first.target_tokens == int((first.labels >= 0).sum())
+    for row, index in zip(first.labels, range(5), strict=True):
+        text = prepared.target_tokenizer.decode([i for i in row.tolist() if i > 3])
+        assert text == prepared.train.target_text(index)
+    item = next(feed.items(0, 0))
+    assert item.target_tokens == sum(int((batch.labels >= 0).sum()) for batch in item.batches) > item.planned_tokens
+
+
+def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny(**{"model.dropout": 0.0})
+    feed, prepared = feed_of(config, tmp_path)
+    trainer = trainer_of(config, prepared)
+    together = feed.batch(np.arange(24), 0)
+    parts = [feed.batch(part, 0) for part in np.split(np.arange(24), [3, 11])]  # parts of very different size
+    tokens = together.target_tokens
+    trainer.gradients(Item(0, 0, [], [together], tokens, tokens), 1)
+    whole = [parameter.grad.clone() for parameter in trainer.parameters]
+    sums = trainer.gradients(Item(0, 0, [], parts, tokens, tokens), 1)
+    for parameter, wanted in zip(trainer.parameters, whole, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-7)
+    assert int(sums[2]) == tokens
+
+
+def test_what_is_dropped_depends_on_the_update_alone(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny(**{"model.dropout": 0.5})
+    feed, prepared = feed_of(config, tmp_path)
+    trainer = trainer_of(config, prepared)
+    item = next(feed.items(0, 0))
+    first = trainer.gradients(item, 7)
+    torch.rand(100)  # what others draw does not matter
+    assert torch.equal(trainer.gradients(item, 7), first)
+    assert not torch.equal(trainer.gradients(item, 8), first)
+
+
+def test_the_rehearsal_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny(**{"training.weight_decay": 0.1, "training.ema": 0.9})
+    feed, prepared = feed_of(config, tmp_path)
+    trainer = trainer_of(config, prepared)
+    before = {name: tensor.clone() for name, tensor in trainer.weights().items()}
+    state = torch.get_rng_state()
+    estimate = run_largest(trainer, feed, 0, fresh=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in trainer.weights().items():
+        assert torch.equal(before[name].view(torch.int32), tensor.view(torch.int32))
+    assert optimizer_tensors(trainer.optimizer, trainer.model) == {}
+    assert all(parameter.grad is None for parameter in trainer.parameters)
+    assert estimate.bytes > 1e8 and estimate.seconds_per_update > 0
+    assert estimate.sentences * max(estimate.source_length, estimate.target_length) <= 200
+    assert any("peak memory about" in line for line in estimate.lines(config.training))
+
+    item = next(feed.items(0, 0))
+    trainer.read(trainer.launch(item, 1), 1)
+    moments = {name: t.clone() for name, t in optimizer_tensors(trainer.optimizer, trainer.model).items()}
+    run_largest(trainer, feed, 0, fresh=False)  # on a run that goes on the moments are left alone
+    after = optimizer_tensors(trainer.optimizer, trainer.model)
+    assert moments and all(torch.equal(moments[name], after[name]) for name in moments)
+
+
+def test_bf16_keeps_fp32_weights(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny(**{"training.precision": "bf16"})
+    feed, prepared = feed_of(config, tmp_path)
+    trainer = trainer_of(config, prepared)
+    statistics = trainer.read(trainer.launch(next(feed.items(0, 0)), 1), 1)
+    assert not statistics.skipped and 2 < statistics.nll / statistics.target_tokens < 9
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
