@@ -1,0 +1,162 @@
+"""Text longer than a model has learnt, split where it hurts least: sentence ends, else commas, else spaces, else hard.
+
+Nothing is lost: the parts joined are the text. Each part is one sentence where sentences fit, since models learn from
+single sentences; smaller pieces are put together as long as they fit. Time is linear but for a logarithm, also on a
+megabyte without a space.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+Fits = Callable[[str], bool]
+
+_CLOSING = "\"'”’»›」』）】》〉)\\]}"
+_SENTENCE = re.compile(f"[.!?。！？…｡．؟।]+[{_CLOSING}]*\\s*|\\n\\s*")
+_CLAUSE = re.compile(f"[,;:，、；：،؛—]+[{_CLOSING}]*\\s*")
+_SPACE = re.compile(r"\s+")
+# A full stop after these (or after a single letter) does not end a sentence.
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof st sr jr vs etc e.g i.e no vol pp fig approx inc ltd co corp gen col sen rep rev hon mt ft "
+    "bzw usw ca nr str hr fr z.b d.h u.a bspw ggf inkl evtl m mme mlle".split()
+)
+_JOINERS = "\u200c\u200d"
+_BACK = 32  # how far a hard cut is moved back to the beginning of a character with its marks
+
+
+def split_long(text: str, fits: Fits) -> list[str]:
+    """Parts that fit, in order, whose concatenation is ``text``; a text that fits is its only part.
+
+    ``fits`` should hold for every part of what it holds for. Where it holds for not even one character, that
+    character is a part all the same.
+
+    >>> split_long("One, two. Three!", lambda part: len(part) < 8)
+    ['One, ', 'two. ', 'Three!']
+    """
+    return [text] if fits(text) else list(_split(text, 0, fits))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each with the space after it; their concatenation is the text."""
+    return list(_units(text, 0))
+
+
+def _split(text: str, level: int, fits: Fits) -> Iterator[str]:
+    """The parts of a text that does not fit, cut at this level or, where that does not help, at the next."""
+    if level == len(_LEVELS):
+        yield from _hard(text, fits)
+        return
+    run: list[str] = []
+    for unit in _units(text, level):
+        if fits(unit):
+            run.append(unit)
+            continue
+        yield from _packed(run, level, fits)
+        run = []
+        yield from _split(unit, level + 1, fits)
+    yield from _packed(run, level, fits)
+
+
+def _units(text: str, level: int) -> Iterator[str]:
+    pattern, ends = _LEVELS[level]
+    first = 0
+    for match in pattern.finditer(text):
+        if match.end() < len(text) and ends(text, match):
+            yield text[first : match.end()]
+            first = match.end()
+    if first < len(text):
+        yield text[first:]
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    """Whether a sign that may end a sentence does: Chinese ones always, others before a space and no small letter."""
+    sign = match.group()
+    if sign[0] in "。！？｡।؟\n" or "\n" in sign:
+        return True
+    if not sign[-1].isspace() or text[match.end()].islower():
+        return False
+    if sign.rstrip() != ".":
+        return True
+    word = text[max(0, match.start() - 12) : match.start()].split()[-1:]
+    before = word[0].lower().lstrip("(\"'“„«") if word else ""
+    return not (len(before) == 1 and before.isalpha() and before != "i") and before not in _ABBREVIATIONS
+
+
+def _ends_clause(text: str, match: re.Match[str]) -> bool:
+    """Whether a comma stands between words: not the one of 1,000 or 12:30, nor of 1，000."""
+    before, after = text[match.start() - 1 : match.start()], text[match.end()]
+    return not (before.isdecimal() and after.isdecimal() and not match.group()[-1].isspace())
+
+
+def _always(text: str, match: re.Match[str]) -> bool:
+    return True
+
+
+_LEVELS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], bool]], ...] = (
+    (_SENTENCE, _ends_sentence),
+    (_CLAUSE, _ends_clause),
+    (_SPACE, _always),
+)
+
+
+def _packed(units: list[str], level: int, fits: Fits) -> Iterator[str]:
+    """Units that each fit: sentences one by one, smaller ones as many together as fit."""
+    if level == 0:
+        yield from units
+        return
+    first, count = 0, 1
+    while first < len(units):
+        count = _furthest(len(units) - first, lambda n, at=first: fits("".join(units[at : at + n])), count)  # type: ignore[misc]
+        count = max(count, 1)
+        yield "".join(units[first : first + count])
+        first += count
+
+
+def _hard(text: str, fits: Fits) -> Iterator[str]:
+    """Cuts between characters, not before a mark that belongs to the one before where that can be avoided."""
+    first, count = 0, 64
+    while first < len(text):
+        count = _furthest(len(text) - first, lambda n, at=first: fits(text[at : at + n]), count)  # type: ignore[misc]
+        count = max(count, 1)
+        end = first + count
+        for back in range(min(_BACK, count)):
+            if not _inside(text, end - back):
+                end -= back
+                break
+        yield text[first:end]
+        first = end
+
+
+def _inside(text: str, at: int) -> bool:
+    """Whether a cut at this place would part a character from its marks."""
+    if at >= len(text):
+        return False
+    after, before = text[at], text[at - 1]
+    if unicodedata.category(after)[0] == "M" or after in _JOINERS or before == "\u200d":
+        return True
+    # Skin tones, and the second half of a flag.
+    return "\U0001f3fb" <= after <= "\U0001f3ff" or all("\U0001f1e6" <= sign <= "\U0001f1ff" for sign in (before, after))
+
+
+def _furthest(most: int, good: Callable[[int], bool], guess: int) -> int:
+    """The largest n of 0 … most for which ``good`` holds, when it holds up to some n and not above it.
+
+    Tries around the guess first and doubles from there, so that nothing much larger than the answer is ever tried.
+    """
+    low, high = 0, most + 1
+    step = max(1, min(guess, most))
+    while low + step < high:
+        if good(low + step):
+            low += step
+            step *= 2
+        else:
+            high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        if good(middle):
+            low = middle
+        else:
+            high = middle
+    return low
