@@ -182,9 +182,7 @@ def _train(arguments: list[str], stop_at: str, say: Callable[[str], None]) -> No
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     expected = -signal.SIGKILL if stop_at else 0
     if done.returncode != expected:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        wanted = f"be killed at {stop_at}" if stop_at else "end with 0"
-        raise RegardError(
-            f"'regard train {' '.join(arguments)}' was to {wanted} and ended with {done.returncode}: {last}"
-        )
+        last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1].removeprefix("regard: error: ")
+        wanted = f"a process was to be killed at {stop_at} and ended with {done.returncode}: " if stop_at else ""
+        raise RegardError(f"the proof could not be made: {wanted}{last}")
     say(f"  {'killed' if stop_at else 'done'} after {time.monotonic() - begun:.0f} s")
