@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
+from regard.decoding.alignments import diagonal
 from regard.decoding.engine import Hypothesis, Search, decode
 from regard.decoding.loops import find_loop
 from regard.decoding.scoring import forced_scores
@@ -229,13 +230,13 @@ class Translator:
         return re.split("[-_]", self.settings.target.lower())[0]
 
     def _decode(self, sources: list[list[int]], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
-        """The n best of each source; one that is empty is not decoded."""
-        real = [i for i, ids in enumerate(sources) if ids]
-        found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
-        results = decode(self.model, [sources[i] for i in real], self.settings, search, batch_tokens=batch_tokens)
-        for i, result in zip(real, results, strict=True):
-            found[i] = result.hypotheses
-        return found
+        """The n best of each source; one that is empty is not decoded, and equal ones are decoded once."""
+        found: dict[tuple[int, ...], list[Hypothesis]] = {(): [Hypothesis([], 0.0, 0.0)]}
+        keys = [tuple(ids) for ids in sources]
+        real = list(dict.fromkeys(key for key in keys if key))
+        results = decode(self.model, real, self.settings, search, batch_tokens=batch_tokens)
+        found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
+        return [found[key] for key in keys]
 
     def _decode_loops_again(
         self,
@@ -291,7 +292,7 @@ class Translator:
             normalized = search.length_penalty.apply(score, max(1, length))
             tokens = self.target_tokenizer.tokens([i for one in chosen for i in one.ids])
             found.append(Translation("".join(texts), tokens, score, normalized, source_tokens))
-        alignment = None if weights is None else _diagonal(weights)
+        alignment = None if weights is None else diagonal(weights)
         return replace(found[0], alignment=alignment, alternatives=found[1:])
 
 
@@ -303,16 +304,6 @@ def load(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = tor
 def _sound(text: str) -> str:
     """Without lone surrogates, which no tokenizer takes and no file can hold."""
     return text if not SURROGATE.search(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _diagonal(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Blocks [T, S] along the diagonal: the parts of a text look at themselves only."""
-    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)), dtype=np.float32)
-    t = s = 0
-    for block in blocks:
-        whole[t : t + block.shape[0], s : s + block.shape[1]] = block
-        t, s = t + block.shape[0], s + block.shape[1]
-    return whole
 
 
 def _chunks(lines: Iterable[str | bytes], ahead: int, size: int = 1 << 20) -> Iterator[list[str | bytes]]:

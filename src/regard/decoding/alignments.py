@@ -81,3 +81,13 @@ def links(weights: Weights, threshold: float = 0.0) -> list[tuple[int, int]]:
         return []
     best = weights.argmax(axis=1)
     return [(int(s), t) for t, s in enumerate(best) if weights[t, s] > threshold]
+
+
+def diagonal(blocks: list[Weights]) -> Weights:
+    """Blocks [T, S] along the diagonal: the parts of a text look at themselves only."""
+    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)), dtype=np.float32)
+    t = s = 0
+    for block in blocks:
+        whole[t : t + block.shape[0], s : s + block.shape[1]] = block
+        t, s = t + block.shape[0], s + block.shape[1]
+    return whole
