@@ -99,8 +99,8 @@ def summary(found: Mapping[str, list[dict[str, Any]]], first: str = "regard") ->
     return {"rate": {name: round(rate, 1) for name, rate in medians.items()}, "peak_mib": memory, "ratio": ratios}
 
 
-def table(figures: Mapping[str, Any], rate: str) -> dict[str, Any]:
-    """As tables.py prints it: fastest first."""
+def table(figures: Mapping[str, Any], rate: str, *, memory: bool = True) -> dict[str, Any]:
+    """As tables.py prints it: fastest first; ``memory`` False where the peaks cannot be compared."""
     rows = []
     for name in sorted(figures["rate"], key=figures["rate"].get, reverse=True):
         rates = [r["rate"] for r in figures["rounds"][name]]
@@ -109,4 +109,5 @@ def table(figures: Mapping[str, Any], rate: str) -> dict[str, Any]:
         times = "" if name == "regard" or ratio is None else f"{ratio:.2f} ×"
         rows.append([name, round(figures["rate"][name]), spread, times, figures["peak_mib"][name]])
     columns = ["", f"{rate}, median", f"over {len(rates)} rounds", "regard is", "peak memory, MiB"]
-    return {"columns": columns, "rows": rows}
+    count = len(columns) - (not memory)
+    return {"columns": columns[:count], "rows": [row[:count] for row in rows]}

@@ -1,0 +1,112 @@
+"""Translation speed beside CTranslate2 and Hugging Face's generate: the same weights, search, batches, fp32.
+
+    python benchmarks/decode_speed.py            # trains a Marian-shaped model first (10 minutes, once)
+    python benchmarks/decode_speed.py --model RUN --rounds 5
+
+Multi30k's test_2016_flickr (its sources only), cut into subwords beforehand; beam 1 and 5. Rates are target tokens
+(subwords and end marks of the best hypothesis) a second; reading the model and a first batch are not timed. Beside
+them the share of sentences for which an engine gives the very ids that regard gives.
+Run it when nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import evidence
+import multi30k
+from contest import PEERS, WORK, child, rounds, table
+
+ENGINES = {"regard": "regard", "ctranslate2": "CTranslate2", "huggingface": "Hugging Face generate"}
+
+
+def trained(minutes: float) -> Path:
+    """A model of 4+4 layers, 128 wide, in Marian's shape, trained once."""
+    import tomli_w
+
+    run = WORK / "decode-model"
+    if (run / "model.safetensors").exists():
+        return run
+    config = {
+        "data": {
+            "train": ["$REGARD_DATA/multi30k/train"], "valid": "$REGARD_DATA/multi30k/val",
+            "source": multi30k.SOURCE, "target": multi30k.TARGET, "vocabulary": multi30k.VOCABULARY,
+        },
+        "model": {
+            "architecture": "transformer", "preset": "tiny", "dropout": 0.1,
+            "positions": {"kind": "sinusoidal", "interleaved": False},
+        },
+        "training": {"minutes": minutes, "warmup_steps": 800, "validate_every": 200},
+    }  # fmt: skip
+    path = WORK / "decode.toml"
+    path.write_text(tomli_w.dumps(config))
+    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--force"]
+    child(command, threads=0, environment={"REGARD_DATA": str(evidence.data_folder())})
+    return run
+
+
+def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, list[list[int]]]) -> dict[str, Any]:
+    path = WORK / "job.json"
+    path.write_text(json.dumps(job))
+    outcome = child([sys.executable, PEERS / "decode.py", engine, model, path], threads=job["threads"])
+    measured = json.loads(outcome.output.strip().splitlines()[-1])
+    outputs[ENGINES[engine]] = measured.pop("ids")
+    return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a run of Marian's shape; default: one is trained")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of its training")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--batch-tokens", type=int, default=1024, help="source tokens of a batch, padding counted")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
+    parser.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.sentences = 1, 40
+    from regard.text.tokenizer import Tokenizer
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    model = given.model or trained(given.minutes)
+    lines = multi30k.raw("test_2016_flickr")[0][: given.sentences]
+    sources = Tokenizer.read(model / "tokenizer.json", ("nfc",)).encode_batch(lines)
+    for beam in given.beams:
+        job = {
+            "sources": sources, "beam": beam, "batch_tokens": given.batch_tokens, "threads": given.threads,
+            "max_extra": 50,
+        }  # fmt: skip
+        outputs: dict[str, list[list[int]]] = {}
+        contenders = {
+            ENGINES[engine]: (lambda engine=engine, job=job, outputs=outputs: translate(engine, model, job, outputs))
+            for engine in given.only
+        }
+        figures = rounds(contenders, given.rounds, "target tokens/s")
+        ours = outputs.get("regard", [])
+        figures["same_ids"] = {
+            name: round(sum(a == b for a, b in zip(ours, found, strict=True)) / len(found), 4)
+            for name, found in outputs.items()
+            if ours
+        }
+        print(
+            json.dumps({"beam": beam, **{k: figures[k] for k in ("rate", "peak_mib", "ratio", "same_ids")}}, indent=2)
+        )
+        if not given.quick:
+            evidence.write(
+                f"decode-speed-beam-{beam}",
+                command=f"python benchmarks/decode_speed.py --rounds {given.rounds}",
+                figures=figures,
+                table=table(figures, "target tokens/s", memory=False),  # the others convert the model in-process
+                packages=["ctranslate2", "transformers"],
+            )
+
+
+if __name__ == "__main__":
+    main()

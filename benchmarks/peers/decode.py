@@ -1,0 +1,149 @@
+"""One engine translating one file, timed: python decode.py regard|ctranslate2|huggingface MODEL JOB.json
+
+MODEL is a regard model directory of Marian's shape (post-norm, sinusoids); the others get the same weights through
+regard.interop.marian. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra"}. All
+search alike: fp32, score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading
+the model and a first batch are not timed. The last line of the output is a JSON object with the ids that were found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regard import directory
+from regard.training.memory import keep_memory
+
+Ids = list[list[int]]
+
+
+def batches(sources: Ids, budget: int) -> list[list[int]]:
+    """Indices, longest first, sentences × longest side within the budget: for engines that cannot do it themselves."""
+    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+    cut: list[list[int]] = [[]]
+    for i in order:
+        if cut[-1] and (len(cut[-1]) + 1) * (len(sources[cut[-1][0]]) + 1) > budget:
+            cut.append([])
+        cut[-1].append(i)
+    return cut
+
+
+def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
+    from regard.decoding.engine import decode
+    from regard.decoding.search import LengthPenalty, Search
+
+    search = Search(
+        beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
+    )
+
+    def translate(sources: Ids) -> Ids:
+        results = decode(loaded.model, sources, loaded.settings, search, batch_tokens=job["batch_tokens"] * job["beam"])
+        return [result.hypotheses[0].ids for result in results]
+
+    return translate
+
+
+def marian(loaded: directory.Loaded) -> Any:
+    """The same weights as a MarianMTModel; positions are given as a table, in whichever order ours has them."""
+    from transformers import MarianConfig, MarianMTModel
+
+    from regard.interop.marian import export_model
+    from regard.nn.positions import Sinusoidal, sinusoids
+
+    model: Any = loaded.model
+    interleaved = model.options.positions.interleaved
+    model.options = dataclasses.replace(model.options, positions=Sinusoidal(interleaved=False))
+    settings = dataclasses.replace(loaded.settings, max_length=1023)
+    config, weights = export_model(model, settings)
+    config.pop("bad_words_ids")
+    theirs = MarianMTModel(MarianConfig(**config)).eval()
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    untied = [name for name in missing if not any(word in name for word in ("embed", "lm_head"))]
+    assert not unexpected and not untied, (unexpected, untied)
+    theirs.tie_weights()
+    positions = sinusoids(1024, config["d_model"], interleaved=interleaved)
+    for side in (theirs.model.encoder, theirs.model.decoder):
+        side.embed_positions.weight.data.copy_(positions)
+    return theirs
+
+
+def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
+    model, settings = marian(loaded), loaded.settings
+
+    @torch.inference_mode()
+    def translate(sources: Ids) -> Ids:
+        found: Ids = [[] for _ in sources]
+        for rows in batches(sources, job["batch_tokens"]):
+            longest = len(sources[rows[0]]) + 1
+            ids = torch.full((len(rows), longest), settings.pad)
+            for place, i in enumerate(rows):
+                ids[place, : len(sources[i]) + 1] = torch.tensor([*sources[i], settings.eos])
+            outputs = model.generate(
+                input_ids=ids, attention_mask=(ids != settings.pad).long(), num_beams=job["beam"], do_sample=False,
+                length_penalty=1.0, early_stopping=True, max_new_tokens=longest + job["max_extra"],
+                forced_eos_token_id=None,
+            )  # fmt: skip
+            for i, row in zip(rows, outputs.tolist(), strict=True):
+                row = row[1:]
+                found[i] = row[: row.index(settings.eos)] if settings.eos in row else row
+        return found
+
+    return translate
+
+
+def ctranslate2(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
+    import ctranslate2
+    from ctranslate2.converters.transformers import BartLoader
+
+    theirs = marian(loaded)
+    theirs.config.normalize_before = theirs.config.normalize_embedding = False
+    spec = BartLoader().get_model_spec(theirs)
+    pieces = [str(i) for i in range(loaded.tokenizer.size)]  # only ids are compared: a piece is its number
+    spec.register_source_vocabulary(pieces)
+    spec.register_target_vocabulary(pieces)
+    settings = loaded.settings
+    spec.config.bos_token, spec.config.eos_token = str(settings.bos), str(settings.eos)
+    spec.config.unk_token, spec.config.decoder_start_token = str(settings.unk), str(settings.start)
+    spec.validate()
+    spec.optimize(quantization=None)
+    folder = tempfile.mkdtemp()
+    spec.save(folder)
+    translator = ctranslate2.Translator(folder, compute_type="float32", intra_threads=job["threads"] or 0)
+
+    def translate(sources: Ids) -> Ids:
+        longest = max(map(len, sources)) + 1 + job["max_extra"]
+        results = translator.translate_batch(
+            [[str(i) for i in (*ids, settings.eos)] for ids in sources], beam_size=job["beam"], length_penalty=1.0,
+            max_batch_size=job["batch_tokens"], batch_type="tokens", max_decoding_length=longest,
+        )  # fmt: skip
+        return [[int(piece) for piece in result.hypotheses[0]] for result in results]
+
+    return translate
+
+
+def main() -> None:
+    engine, folder, job = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    keep_memory()
+    loaded = directory.load(folder)
+    engines = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
+    translate = engines[engine](loaded, job)
+    translate(job["sources"][:32])
+    start = time.perf_counter()
+    found = translate(job["sources"])
+    seconds = time.perf_counter() - start
+    tokens = sum(len(ids) + 1 for ids in found)
+    print(json.dumps({"seconds": seconds, "target_tokens": tokens, "sentences": len(found), "ids": found}))
+
+
+if __name__ == "__main__":
+    main()
