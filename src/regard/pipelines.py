@@ -221,7 +221,12 @@ class Translator:
     def _split(self, text: str) -> list[Part]:
         longest = self.settings.max_length
         between = "" if self._target_language in UNSPACED else " "
-        pieces = split_long(text, lambda piece: len(self.tokenizer.encode(piece.strip())) <= longest)
+
+        def fits(piece: str) -> bool:  # a subword is at least a byte of the text, or the ▁ before it: words are not cut
+            short = len(self.tokenizer.normalize(piece).encode()) < longest
+            return short or len(self.tokenizer.encode(piece.strip())) <= longest
+
+        pieces = split_long(text, fits)
         pieces = [piece.strip() for piece in pieces if piece.strip()]
         return [Part(ids, between) for ids in self.tokenizer.encode_batch(pieces) if ids]
 
