@@ -7,6 +7,7 @@ that splits at them puts every later line beside a wrong translation. A fault is
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import lzma
 import os
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from regard.config import DataConfig
 from regard.errors import RegardError
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def open_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file (plain, .gz, .xz, .zst; ``-`` is standard input), without ``\\n`` and the ``\\r`` before it."""
+    """The lines of a file (plain, .gz, .xz, .zst; ``-`` is standard input) without ``\\n`` or the ``\\r`` before it."""
     with _opened(str(path)) as file:
         for line in file:  # binary files split at b"\n" only
             yield line.removesuffix(b"\n").removesuffix(b"\r")
@@ -60,21 +61,53 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 
 def _decompressed(path: str) -> IO[bytes]:
     if path.endswith(".gz"):
-        return gzip.open(path, "rb")
+        return cast(IO[bytes], gzip.open(path, "rb"))
     if path.endswith(".xz"):
         return lzma.open(path, "rb")
     if path.endswith(".zst"):
-        return _zstandard(path)
+        return cast(IO[bytes], io.BufferedReader(_Zstandard(path), 1 << 16))
     return open(path, "rb")
 
 
-def _zstandard(path: str) -> IO[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise RegardError(f"{path}: .zst files need the extra package: pip install 'regard[zstd]'") from None
-    file: IO[bytes] = zstandard.open(path, "rb")
-    return file
+class _Zstandard(io.RawIOBase):
+    """The bytes of a .zst file of any number of frames; the package's own reader does not notice a file cut off."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise RegardError(f"{path}: .zst files need one more package: pip install 'regard[zstd]'") from None
+        self._path, self._package = path, zstandard
+        self._file = open(path, "rb")  # noqa: SIM115  (closed in close)
+        self._frame: Any = None  # the frame that has begun and not ended
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = b"" if self._frame is None else self._frame.unused_data
+            if self._frame is not None and self._frame.eof:
+                self._frame = None
+            data = data or self._file.read(1 << 16)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends before its end mark")
+                return 0
+            self._frame = self._frame or self._package.ZstdDecompressor().decompressobj()
+            try:
+                self._ready = self._frame.decompress(data)
+            except self._package.ZstdError as error:
+                raise RegardError(f"{self._path}: damaged compressed file ({error})") from None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
@@ -151,8 +184,7 @@ def _read_two(source: str, target: str) -> Iterator[Pair]:
     if source == target:
         raise RegardError(f"{source}: both sides are the same file")
     sources, targets = read_lines(source), read_lines(target)
-    count = 0
-    for left, right in zip_both(sources, targets):
+    for count, (left, right) in enumerate(zip_both(sources, targets)):
         if left is None or right is None:
             longer, lines = (source, sources) if right is None else (target, targets)
             shorter = target if right is None else source
@@ -161,7 +193,6 @@ def _read_two(source: str, target: str) -> Iterator[Pair]:
                 f"{shorter} has {count} lines and {longer} has {total}: line N of one must be the translation of "
                 f"line N of the other (first without a partner: {longer}:{count + 1})"
             )
-        count += 1
         yield Pair(left[0], right[0], left[1])
 
 

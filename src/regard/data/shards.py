@@ -11,6 +11,7 @@ import contextlib
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -35,14 +36,16 @@ class Writer:
 
     def __enter__(self) -> Writer:
         names = [f"{side}.{what}" for side in SIDES for what in ("text", "ids", "text.ends", "ids.ends")]
+        self._stack.enter_context(writing(self.folder / self.name))
         for name in (*names, "corpus", "line"):
             path = self.folder / f"{self.name}.{name}"
-            self._stack.enter_context(writing(path))
             self._files[name] = self._stack.enter_context(open(path, "wb", buffering=1 << 18))
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def add(self, texts: tuple[str, str], ids: tuple[Sequence[int], Sequence[int]], corpus: int, line: int) -> None:
         """One pair, from line ``line`` of the training corpus number ``corpus``."""

@@ -12,6 +12,7 @@ stands at a place of a text is decided by a hash of (seed, epoch, index). After 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +98,7 @@ def _merges(model: dict[str, Any], probability: float) -> Sampler:
 
     def sample(word: str, uniform: Callable[[], float]) -> Cut:
         ids = [index for character in word for index in single(character)]
-        ranks = [rank_of(pair, never) for pair in zip(ids, ids[1:], strict=False)]  # of each two neighbours
+        ranks = [rank_of(pair, never) for pair in itertools.pairwise(ids)]  # of each two neighbours
         while ranks:
             # Whether a merge is left out matters only if it is the best one left, so it is decided then.
             open_ranks = ranks

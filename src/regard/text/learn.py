@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tokenizers
@@ -79,7 +79,7 @@ def _covered(words: Counter[str], known: frozenset[str]) -> Counter[str]:
 def _bpe(words: Counter[str], alphabet: list[str], room: int) -> dict[str, Any]:
     """The library's trainer over the words as they are; its merges depend on counts and characters only."""
     inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    inner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
     trainer = trainers.BpeTrainer(
         vocab_size=room, min_frequency=2, initial_alphabet=alphabet, show_progress=False, max_token_length=24
     )
@@ -109,11 +109,11 @@ def _unigram(words: Counter[str], alphabet: list[str], room: int) -> dict[str, A
     return {"type": "Unigram", "unk_id": SPECIALS.index(UNK), "vocab": entries, "byte_fallback": True}
 
 
-def _repeated(words: Counter[str]) -> Iterable[list[str]]:
-    """Batches of words, each as often as it was counted (the library's trainer takes texts, not counts)."""
+def _repeated(words: Counter[str]) -> Iterator[str]:
+    """Texts of words, each as often as it was counted (the library's trainer takes texts, not counts)."""
     for word, times in sorted(words.items()):
         for first in range(0, times, 1000):
-            yield [word] * min(1000, times - first)
+            yield "\n".join([word] * min(1000, times - first))
 
 
 def assemble(model: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -123,7 +123,7 @@ def assemble(model: dict[str, Any]) -> tokenizers.Tokenizer:
     first = {"type": "Replace", "pattern": {"Regex": start}, "content": SPACE}
     back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    description = {
+    description: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

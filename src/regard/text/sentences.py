@@ -18,10 +18,9 @@ _SENTENCE = re.compile(f"[.!?。！？…｡．؟।]+[{_CLOSING}]*\\s*|\\n\\s*"
 _CLAUSE = re.compile(f"[,;:，、；：،؛—]+[{_CLOSING}]*\\s*")
 _SPACE = re.compile(r"\s+")
 # A full stop after these (or after a single letter) does not end a sentence.
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e no vol pp fig approx inc ltd co corp gen col sen rep rev hon mt ft "
-    "bzw usw ca nr str hr fr z.b d.h u.a bspw ggf inkl evtl m mme mlle".split()
-)
+_ENGLISH = ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "etc", "e.g", "i.e", "vol", "pp", "fig", "approx")
+_OTHERS = ("bzw", "usw", "ca", "nr", "hr", "fr", "z.b", "d.h", "u.a", "bspw", "ggf", "inkl", "evtl", "mme", "mlle")
+_ABBREVIATIONS = frozenset((*_ENGLISH, *_OTHERS))
 _JOINERS = "\u200c\u200d"
 _BACK = 32  # how far a hard cut is moved back to the beginning of a character with its marks
 
@@ -137,7 +136,9 @@ def _inside(text: str, at: int) -> bool:
     if unicodedata.category(after)[0] == "M" or after in _JOINERS or before == "\u200d":
         return True
     # Skin tones, and the second half of a flag.
-    return "\U0001f3fb" <= after <= "\U0001f3ff" or all("\U0001f1e6" <= sign <= "\U0001f1ff" for sign in (before, after))
+    return "\U0001f3fb" <= after <= "\U0001f3ff" or all(
+        "\U0001f1e6" <= sign <= "\U0001f1ff" for sign in (before, after)
+    )
 
 
 def _furthest(most: int, good: Callable[[int], bool], guess: int) -> int:

@@ -53,7 +53,9 @@ class TextSettings:
         for key in values:
             if key not in known:
                 raise RegardError(f"{path}: unknown key '{key}'{nearest(key, known)}")
-        lists = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        lists: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         try:
             return cls(**lists)
         except RegardError as error:

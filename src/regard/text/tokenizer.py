@@ -120,9 +120,10 @@ class Tokenizer:
         """The ids of each text."""
         cut = self.cut
         if cut is None:
-            rows = self.inner.encode_batch_fast([self.normalize(text) for text in texts], add_special_tokens=False)
-            return [row.ids for row in rows]
-        rows, known = [], self._known
+            encoded = self.inner.encode_batch_fast([self.normalize(text) for text in texts], add_special_tokens=False)
+            return [row.ids for row in encoded]
+        rows: list[list[int]] = []
+        known = self._known
         for text in texts:
             row: list[int] = []
             for word in cut(self.normalize(text)):
@@ -133,7 +134,8 @@ class Tokenizer:
     def encode_word(self, word: str) -> list[int]:
         """The ids of one of the words that ``cut`` gives."""
         if word == BAR:
-            ids = [self.inner.token_to_id(BYTES[byte]) for byte in SPACE.encode()]
+            found = (self.inner.token_to_id(BYTES[byte]) for byte in SPACE.encode())
+            ids = [index for index in found if index is not None]
         else:
             ids = [token.id for token in self._model.tokenize(word)]
         if len(word) <= _LONG:

@@ -119,9 +119,7 @@ class _Corpus:
             active = int(np.searchsorted(-self.lengths, -end, side="right"))  # words with at least `end` characters
             first, node, last = self.starts[:active], nodes[:active], self.lengths[:active]
             size = min(end, LONGEST)
-            ways = [
-                forward[node + end - n] + scored[self.table[n - 1][first + end - n]] for n in range(1, size + 1)
-            ]
+            ways = [forward[node + end - n] + scored[self.table[n - 1][first + end - n]] for n in range(1, size + 1)]
             forward[node + end] = _log_sum(np.stack(ways))
             at = last - end  # the same from the other side: node `at` of a word, `end` characters before its end
             ways = [backward[node + at + n] + scored[self.table[n - 1][first + at]] for n in range(1, size + 1)]

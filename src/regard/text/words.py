@@ -1,9 +1,9 @@
 """Cutting a text into the words that subwords are looked for in, without loss.
 
-A space becomes ``▁`` and belongs to the word after it, so that a word is the same wherever it stands; a text that begins
-with a letter of a spaced script gets one ``▁`` more, which decoding takes off. Punctuation, symbols and digits stand
-alone; runs of Chinese characters and kana are words of their own, whose pieces the training finds: no segmenter is
-needed.
+A space becomes ``▁`` and belongs to the word after it, so that a word is the same wherever it stands; a text that
+begins with a letter of a spaced script gets one ``▁`` more, which decoding takes off. Punctuation, symbols and digits
+stand alone; runs of Chinese characters and kana are words of their own, whose pieces the training finds: no segmenter
+is needed.
 
 The two regular expressions stand in ``tokenizer.json``, where ``tokenizers`` reads them. In Python they do the same,
 and quicker: most words come again, and a dictionary knows their ids.
@@ -22,7 +22,7 @@ BAR = ""  # stands in a list of words for the sign ▁ itself, which must not co
 # Chinese characters and kana, which are written without spaces.
 _UNSPACED = "\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
 _UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003134f"
-# Symbols, numbers and emoji beyond the first 65,536 characters, block by block: a class with each of them apart is slow.
+# Symbols, numbers and emoji beyond the first 65,536 characters by block: a class with each of them apart is slow.
 _BEYOND = "\U00010100-\U000101fc\U0001d000-\U0001d37f\U0001d7ce-\U0001d7ff\U0001f000-\U0001fbff"
 
 
