@@ -200,9 +200,9 @@ def test_no_alarm_for_numbers_and_sources_that_repeat(translator):
     digits = translator.tokenizer.encode("1000000000")
     assert translator._loop([5], Hypothesis(digits, -1.0, -1.0)) == ""
     words = translator.tokenizer.encode("dogs dogs dogs dogs dogs")
-    assert "repeated 'dogs'" in translator._loop([5], Hypothesis(words, -1.0, -1.0))
+    assert "repeats 'dogs'" in translator._loop([5], Hypothesis(words, -1.0, -1.0))
     assert translator._loop(words, Hypothesis(words, -1.0, -1.0)) == ""
-    assert "did not end" in translator._loop([5], Hypothesis([7], -1.0, -1.0, at_limit=True))
+    assert "does not end" in translator._loop([5], Hypothesis([7], -1.0, -1.0, at_limit=True))
 
 
 def test_wrong_options_are_errors(translator):

@@ -260,7 +260,7 @@ class Translator:
             still = self._loop(sources[i], better[0])
             hypotheses[i] = better
             if warn:
-                after = f"; and so it does without repeats: {still}" if still else ""
+                after = f", and {still} then too" if still else ""
                 warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
 
     def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
@@ -272,8 +272,8 @@ class Translator:
         phrase = find_loop(hypothesis.ids)
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
         if any(letter.isalpha() for letter in text) and not find_loop(source, repeats=3):
-            return f"the output repeated {text[:40]!r}"
-        return "the output did not end" if hypothesis.at_limit else ""
+            return f"gave an output that repeats {text[:40]!r}"
+        return "gave an output that does not end" if hypothesis.at_limit else ""
 
     def _joined(
         self,
