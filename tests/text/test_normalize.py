@@ -34,5 +34,5 @@ def test_twice_is_once(text: str, name: str) -> None:
 
 
 def test_an_unknown_step_is_an_error() -> None:
-    with pytest.raises(RegardError, match="unknown step 'simplify'.*did you mean 'simplified'"):
+    with pytest.raises(RegardError, match=r"unknown step 'simplify'.*did you mean 'simplified'"):
         normalizer(["simplify"])

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regard.data.batch import IGNORED, collate, pad_sources
+from regard.text.settings import TextSettings
+
+ROWS = st.lists(
+    st.tuples(st.lists(st.integers(4, 99), max_size=6), st.lists(st.integers(4, 99), max_size=6)), min_size=1
+)
+
+
+@given(rows=ROWS, prefix=st.lists(st.integers(4, 99), max_size=2))
+def test_every_token_is_at_its_place(rows: list[tuple[list[int], list[int]]], prefix: list[int]) -> None:
+    settings = TextSettings(pad=1, unk=0, bos=2, eos=3, start=1, forced_prefix=tuple(prefix))
+    sources, targets = [row[0] for row in rows], [np.array(row[1], dtype=np.uint16) for row in rows]
+    batch = collate(sources, targets, settings)
+    assert batch.source is not None
+    B, S, T = len(rows), max(map(len, sources)) + 1, max(map(len, targets)) + 1 + len(prefix)
+    assert batch.source.ids.shape == (B, S) and batch.target.ids.shape == batch.labels.shape == (B, T)
+    assert batch.source.ids.dtype == batch.labels.dtype == torch.int64
+    for index, (source, target) in enumerate(rows):
+        assert batch.source.ids[index].tolist() == [*source, 3] + [1] * (S - len(source) - 1)
+        read = [1, *prefix, *target]
+        assert batch.target.ids[index].tolist() == read + [1] * (T - len(read))
+        assert batch.labels[index].tolist() == [IGNORED] * len(prefix) + [*target, 3] + [IGNORED] * (T - len(read))
+        assert batch.source.lengths[index] == len(source) + 1
+        assert batch.target.lengths[index] == len(read)
+    assert batch.target_tokens == int((batch.labels != IGNORED).sum())
+
+
+def test_a_model_without_a_source_has_none() -> None:
+    batch = collate(None, [[7]], TextSettings())
+    assert batch.source is None
+    assert batch.to("cpu").source is None
+    assert batch.to("cpu").labels.tolist() == [[7, 3]]
+
+
+def test_sources_alone() -> None:
+    assert pad_sources([[5], []], TextSettings()).ids.tolist() == [[5, 3], [3, 0]]
