@@ -14,7 +14,8 @@ import torch
 from regard import directory
 from regard.config import Config
 from regard.errors import RegardError
-from regard.training import checkpoint, session
+from regard.training import checkpoint, session, snapshots
+from regard.training.average_run import average_run, steps_of
 from regard.training.loop import train
 from regard.training.metrics import METRICS, TIMING, read_rows
 from regard.training.session import Session
@@ -229,3 +230,28 @@ def test_wrong_requests_fail_before_anything_is_read(tiny: Make, tmp_path: Path)
     with pytest.raises(RegardError, match="found a file"):
         train(tiny(), tmp_path / "file")
     assert not (tmp_path / "run").exists()
+
+
+def test_averages_of_a_run_that_is_finished_or_not(tiny: Make, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(**{"training.metric": "loss"}), run)
+    assert steps_of(run, last=2) == [10, 12] and len(steps_of(run, best=2)) == 2
+    average_run(run, tmp_path / "two", [10, 12])
+    mean = directory.load(tmp_path / "two")
+    one, other = (snapshots.read_snapshot(run, step) for step in (10, 12))
+    for name, tensor in directory.stored(mean.model).items():
+        torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
+    assert "10, 12" in mean.card and "not this model's" in mean.card
+
+    for name in ("config.json", "model.safetensors", "text.json", "tokenizer.json", "README.md", "manifest.json"):
+        (run / name).unlink()
+    average_run(run, tmp_path / "unfinished", [10, 12])
+    assert (tmp_path / "unfinished" / directory.WEIGHTS).read_bytes() == (
+        tmp_path / "two" / directory.WEIGHTS
+    ).read_bytes()
+    with pytest.raises(RegardError, match=r"has the weights of 3 of the last 5 validations"):
+        steps_of(run, last=5)
+    with pytest.raises(RegardError, match="is there already"):
+        average_run(run, tmp_path / "two", [10, 12])
+    with pytest.raises(RegardError, match=r"is no run: it has no run.toml"):
+        steps_of(tmp_path, last=1)

@@ -77,14 +77,14 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
     for name, steps in candidates(session.record.scores, session.config.training.average).items():
         session.progress.doing(f"measuring {name}")
         weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
-        put(session.model, weights[name])
+        snapshots.put(session.model, weights[name])
         measured[name] = values = session.validator.measure(session.model, search=search)
         session.write("choice", {"name": name, "steps": steps, **{k: v for k, v in values.items() if k != "samples"}})
         session.progress.say(
             f"{name}: loss {values['loss']:.3f} · BLEU {values['bleu']:.2f} (beam {search.beam}, validation)"
         )
     chosen = max(measured, key=lambda name: session.validator.score(measured[name]))
-    put(session.model, weights[chosen])
+    snapshots.put(session.model, weights[chosen])
     card = model_card(session, chosen, measured, stopped)
     directory.save(
         session.run,
@@ -99,9 +99,3 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
         session.metrics.sync()
     session.progress.say(f"kept: {chosen}; try it: regard translate {session.run}")
     return chosen, measured[chosen]
-
-
-def put(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Load weights as a model directory names them: a tied table stands there once."""
-    ties: Mapping[str, str] = getattr(model, "ties", {})
-    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})

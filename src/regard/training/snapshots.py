@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,12 @@ def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     place = folder(run, step)
     files.verify(place)
     return directory.read_tensors(place / _WEIGHTS)
+
+
+def put(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Load weights as a model directory names them: a tied table stands there once."""
+    ties: Mapping[str, str] = getattr(model, "ties", {})
+    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
 
 
 def last(scores: Sequence[tuple[int, float]], count: int) -> list[int]:

@@ -1,0 +1,45 @@
+"""Two processes, as torchrun starts them, find the weights that one finds."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from regard.config import Config, to_toml
+from regard.training import checkpoint
+from regard.training.loop import train
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from regard.config import read_config
+from regard.training.loop import train
+train(read_config(Path(sys.argv[1])), sys.argv[2], device="cpu")
+"""
+
+
+def test_two_processes_give_the_weights_of_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    # A large epsilon: Adam then heeds the size of a gradient, and does not blow rounding errors up to full steps.
+    shared = {"model.dropout": 0.0, "data.subword_dropout": 0.3, "training.steps": 10, "training.eps": 0.01}
+    train(tiny(**shared, **{"training.accumulate": 4}), tmp_path / "one")
+
+    (tmp_path / "run.toml").write_text(to_toml(tiny(**shared, **{"training.accumulate": 2})))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, tmp_path / "program.py", tmp_path / "run.toml", tmp_path / "two"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("step 9/10") == 1  # one process talks
+
+    one, two = (checkpoint.load(checkpoint.folder(tmp_path / name, 10)) for name in ("one", "two"))
+    for name, tensor in one.weights.items():
+        torch.testing.assert_close(two.weights[name], tensor, rtol=0, atol=1e-6)
+    assert one.record["target_tokens"] == two.record["target_tokens"]
+    assert (one.record["epoch"], one.record["update"]) == (two.record["epoch"], two.record["update"])
+    start = train(tiny(**{**shared, "training.steps": 1}), tmp_path / "start")
+    first = checkpoint.load(checkpoint.folder(start.run, 1)).weights
+    assert max((first[name] - tensor).abs().max() for name, tensor in one.weights.items()) > 1e-3
+    assert (tmp_path / "two" / "model.safetensors").exists()
