@@ -44,6 +44,8 @@ def choose(
     if dropout and query.device.type == "cpu":
         slow_calls["attention dropout on CPU"] += 1
         return attend
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
+        slow_calls["gradient of a bias on CPU"] += 1  # PyTorch's function falls back by itself
     return fused
 
 

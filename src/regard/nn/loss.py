@@ -45,70 +45,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        wide = torch.promote_types(hidden.dtype, torch.float32)  # softmax and sums, in every precision
-        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
-        vocabulary = len(weight)
-
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            everything = labels >= 0
-            rows = None if device == "cpu" and bool(everything.all()) else everything.nonzero().squeeze(1)
-            inputs = (hidden if rows is None else hidden.index_select(0, rows)).to(narrow)
-            labels = labels if rows is None else labels.index_select(0, rows)
-            table = weight.to(narrow)
-            # ε / V · Σ_v logit_v needs the logits of one vector only: that of the table's column sums.
-            mean_row = weight.to(wide).mean(0) if smoothing else None
-            mean_bias = bias.to(wide).mean() if smoothing and bias is not None else None
-
-            loss = torch.zeros((), dtype=wide, device=hidden.device)
-            nll = torch.zeros_like(loss)
-            d_inputs = torch.empty_like(inputs, dtype=wide) if for_hidden else None
-            d_weight = torch.zeros_like(weight, dtype=wide) if for_weight else None
-            d_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and for_bias else None
-            buffer = torch.empty(min(chunk, max(1, len(inputs))), vocabulary, dtype=narrow, device=hidden.device)
-
-            for start in range(0, len(inputs), chunk):
-                x = inputs[start : start + chunk]  # [R, D]
-                label = labels[start : start + chunk, None]
-                logits = torch.mm(x, table.T, out=buffer[: len(x)])  # [R, V]
-                if bias is not None:
-                    logits += bias
-                logits = logits.to(wide)
-                right = logits.gather(1, label)
-                top = logits.amax(1, keepdim=True)
-                p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
-                # log Σ exp = top - log p(top), and p(top) ≥ 1/V never underflows.
-                lse = top - p.amax(1, keepdim=True).log_()
-                chunk_nll = (lse - right).sum()
-                nll += chunk_nll
-                loss += chunk_nll
-                if mean_row is not None:
-                    mean_logit = x.to(wide) @ mean_row
-                    mean_logit = mean_logit if mean_bias is None else mean_logit + mean_bias
-                    loss += smoothing * (right.squeeze(1) - mean_logit).sum()
-                if not (for_hidden or for_weight or for_bias):
-                    continue
-                # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
-                p.scatter_add_(1, label, p.new_full((), smoothing - 1).expand_as(label))
-                if d_bias is not None:
-                    d_bias += p.sum(0)
-                p = p.to(narrow)
-                if d_inputs is not None:
-                    _product(p, table, out=d_inputs[start : start + chunk], add=False)
-                if d_weight is not None:
-                    _product(p.T, x, out=d_weight, add=True)
-
-            if mean_row is not None:
-                if d_inputs is not None:
-                    d_inputs -= smoothing * mean_row
-                if d_weight is not None:
-                    d_weight -= smoothing / vocabulary * inputs.to(wide).sum(0)
-                if d_bias is not None:
-                    d_bias -= smoothing / vocabulary * len(inputs)
-
-            d_hidden = d_inputs
-            if d_inputs is not None and rows is not None:
-                d_hidden = torch.zeros_like(hidden, dtype=wide).index_copy_(0, rows, d_inputs)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+            real = labels >= 0
+            if device != "cpu" or not bool(real.all()):  # elsewhere, asking would be a second synchronisation
+                rows = real.nonzero().squeeze(1)
+                inputs, labels = hidden.index_select(0, rows).to(narrow), labels.index_select(0, rows)
+            else:
+                rows, inputs = None, hidden.to(narrow)
+            gradients = _Gradients(inputs, weight, bias, ctx.needs_input_grad[:3])
+            loss, nll = _sums(inputs, weight, bias, labels, smoothing, chunk, gradients)
+            if gradients.hidden is not None and rows is not None:
+                everywhere = torch.zeros_like(hidden, dtype=gradients.hidden.dtype)
+                gradients.hidden = everywhere.index_copy_(0, rows, gradients.hidden)
+        ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -120,6 +69,76 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
         ]
         return (*parts, None, None, None)
+
+
+def _sums(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float,
+    chunk: int,
+    gradients: _Gradients,
+) -> tuple[Tensor, Tensor]:
+    """Loss and nll of real tokens, inputs [M, D]; ``gradients`` are added up on the way."""
+    table, wide = weight.to(inputs.dtype), gradients.wide
+    # ε / V · Σ_v logit_v needs the logits of one vector only: that of the table's column means.
+    mean_row, mean_bias = weight.to(wide).mean(0), 0.0 if bias is None else bias.to(wide).mean()
+    loss, nll = (torch.zeros((), dtype=wide, device=inputs.device) for _ in range(2))
+    buffer = inputs.new_empty(min(chunk, max(1, len(inputs))), len(weight))
+    at = torch.arange(len(buffer), device=inputs.device)
+
+    for start in range(0, len(inputs), chunk):
+        x, label = inputs[start : start + chunk], labels[start : start + chunk]  # [R, D], [R]
+        logits = torch.mm(x, table.T, out=buffer[: len(x)])  # [R, V]
+        if bias is not None:
+            logits += bias
+        logits = logits.to(wide)
+        right, top = logits[at[: len(x)], label], logits.amax(1)
+        p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
+        # log Σ exp = top - log p(top), and p(top) ≥ 1/V never underflows.
+        surprise = (top - p.amax(1).log_() - right).sum()
+        nll += surprise
+        loss += surprise
+        if smoothing:
+            loss += smoothing * (right - x.to(wide) @ mean_row - mean_bias).sum()
+        if gradients.wanted:
+            # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
+            p[at[: len(x)], label] += smoothing - 1
+            gradients.add(p, x, table, start)
+    if smoothing:
+        gradients.smooth(smoothing, inputs, mean_row)
+    return loss, nll
+
+
+class _Gradients:
+    """The gradients of hidden [M, D], weight [V, D] and bias [V] as far as they are wanted, in at least fp32."""
+
+    def __init__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, bool, bool]) -> None:
+        self.wide = torch.promote_types(weight.dtype, torch.float32)
+        self.wanted = any(wanted)
+        self.hidden = torch.empty_like(inputs, dtype=self.wide) if wanted[0] else None
+        self.weight = torch.zeros_like(weight, dtype=self.wide) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=self.wide) if bias is not None and wanted[2] else None
+
+    def add(self, p: Tensor, x: Tensor, table: Tensor, start: int) -> None:
+        """One chunk: p [R, V] is the gradient of its logits, x [R, D] were its inputs, from row ``start`` on."""
+        if self.bias is not None:
+            self.bias += p.sum(0)
+        p = p.to(x.dtype)
+        if self.hidden is not None:
+            _product(p, table, out=self.hidden[start : start + len(x)], add=False)
+        if self.weight is not None:
+            _product(p.T, x, out=self.weight, add=True)
+
+    def smooth(self, smoothing: float, inputs: Tensor, mean_row: Tensor) -> None:
+        """What - ε / V in every logit's gradient comes to: a product of rank one."""
+        if self.hidden is not None:
+            self.hidden -= smoothing * mean_row
+        if self.weight is not None:
+            self.weight -= smoothing / len(self.weight) * inputs.to(self.wide).sum(0)
+        if self.bias is not None:
+            self.bias -= smoothing / len(self.bias) * len(inputs)
 
 
 def _product(a: Tensor, b: Tensor, *, out: Tensor, add: bool) -> None:

@@ -76,7 +76,7 @@ class KeyValueState:
         self.top = 0  # slots in use by the fullest sentence
         self.longest = 0  # tokens of the longest hypothesis
         self.even: int | None = 0  # the fill of all sentences, where it is the same
-        self._next_look = 16 * beams  # when to look for dead slots
+        self._next_look = 16 * beams  # how many slots in use make it look for dead ones
         # Of the step under way:
         self.fresh = False
         self.extent = 0
@@ -184,10 +184,10 @@ class KeyValueState:
 
     def _make_room(self, queries: int) -> None:
         needed = self.top + queries
-        if needed > self._next_look:
+        if self.beams > 1 and needed > self._next_look:
             self._compact()
             needed = self.top + queries
-            self._next_look = 2 * self.top + 16 * self.beams
+            self._next_look = self.top + 8 * self.beams
         if needed > self.slots:
             most = needed + (self.capacity - self.longest) * self.beams
             self._allocate(min(2 * needed + 8 * self.beams, most))
