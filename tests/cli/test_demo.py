@@ -17,13 +17,13 @@ pytestmark = pytest.mark.slow
 
 
 def test_from_translation_to_a_model_of_ones_own(regard: Regard, model: Path, tmp_path: Path) -> None:
-    flags = ["--minutes", 0.02, "--model", model, "--device", "cpu"]
+    flags = ["--minutes", 0.02, "--dev", 10, "--model", model, "--device", "cpu"]
     done = regard("demo", *flags, cwd=tmp_path, timeout=600)
     said = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
     # Each sentence twice, by the first model and by the one that was trained, and once in the advice.
     assert said.count("我爱机器学习") == 3 and all(said.count(sentence) == 2 for sentence in SENTENCES)
-    assert "BLEU on the 1,000 sentences of dev:" in said and "nrefs:1|case:mixed" in said
+    assert "BLEU on 10 sentences of dev:" in said and "nrefs:1|case:mixed" in said
     assert any(shade in said for shade in "░▒▓█")
     assert "regard train --resume runs/demo" in said and "regard translate" in said
     assert (tmp_path / "runs" / "demo-attention.png").read_bytes().startswith(b"\x89PNG")

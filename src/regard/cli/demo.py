@@ -35,7 +35,7 @@ LOOKED_AT = 0  # the sentence whose attention is drawn
 MODEL = {"architecture": "transformer", "width": 192, "encoder_layers": 3, "decoder_layers": 3, "heads": 4}
 MODEL |= {"feedforward": 384, "order": "pre", "dropout": 0.1}
 TRAINING = {"batch_tokens": 1024, "learning_rate": 0.003, "warmup_steps": 150, "validate_every": 100, "save_every": 500}
-TRAINING |= {"validate_sentences": 200, "log_every": 25, "samples": 2, "average": 3, "keep": 3}
+TRAINING |= {"log_every": 25, "samples": 2, "average": 3, "keep": 3}
 DATA = {"source": "zh", "target": "en", "vocabulary": 6000, "normalize": ["nfc", "simplified"], "remove_overlap": True}
 
 
@@ -46,6 +46,7 @@ def demo(
         str, typer.Option(help="What translates in the first part: a packaged name or directory.")
     ] = "zh-en",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another model.")] = 1,
+    dev: Annotated[int, typer.Option(min=1, max=1000, help="Sentences of dev that the new model is scored on.")] = 1000,
     device: Device = "auto",
 ) -> int:
     """Translate with the packaged model, draw what it attended to, train a model on this machine, compare.
@@ -62,13 +63,13 @@ def demo(
     if minutes <= 0:
         _next(console, model, None)
         return 0
-    result = _train(console, folder, minutes, seed, device)
+    result = _train(console, folder, configuration(minutes, seed, dev), device)
     if result.stopped == "interrupted":
         return 130
     own = open_translator(str(folder), device, "auto")
     _say(console, f"\nWhat it says after {minutes:g} minutes:")
     _translate(console, own, SENTENCES)
-    _score(console, own)
+    _score(console, own, dev)
     _next(console, model, folder)
     return 0
 
@@ -90,19 +91,16 @@ def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
     _say(console, f"The same as a picture: {picture}")
 
 
-def _train(console: Console, folder: Path, minutes: float, seed: int, device: str) -> RunResult:
+def _train(console: Console, folder: Path, config: Config, device: str) -> RunResult:
     """Train from the packaged corpus with the product's own trainer and its progress."""
     from regard.training import rundir
     from regard.training.loop import train
 
-    config = configuration(minutes, seed)
     known = set(_lines("train.zh.xz"))
-    _say(
-        console,
-        f"\n2. Now a model of your own, {minutes:g} minutes on {len(known):,} sentences of Tatoeba",
-        style="bold",
-    )
-    _say(console, f"   ({sum(sentence in known for sentence in SENTENCES)} of the {len(SENTENCES)} above among them):")
+    training, shared = config.training, sum(sentence in known for sentence in SENTENCES)
+    title = f"2. Now a model of your own, {training.minutes:g} minutes on {len(known):,} sentences of Tatoeba"
+    _say(console, f"\n{title}", style="bold")
+    _say(console, f"   ({shared} of the {len(SENTENCES)} above among them):")
     # An earlier demo's run is written over; any other run in its place is refused by the trainer.
     earlier = folder / rundir.CONFIG
     force = earlier.is_file() and read_config(earlier).data == config.data
@@ -114,7 +112,8 @@ def _train(console: Console, folder: Path, minutes: float, seed: int, device: st
 
     result = train(config, folder, force=force, device=device, on_event=hear)
     if scores:
-        _say(console, f"BLEU on 200 sentences of dev, as it went: {' '.join(f'{score:.1f}' for score in scores)}")
+        went = " ".join(f"{score:.1f}" for score in scores)
+        _say(console, f"BLEU on {training.validate_sentences} sentences of dev, as it went: {went}")
     return result
 
 
@@ -123,10 +122,11 @@ def corpus() -> Path:
     return Path(str(importlib.resources.files("regard"))) / "packaged" / "tatoeba-zh-en"
 
 
-def configuration(minutes: float, seed: int) -> Config:
+def configuration(minutes: float, seed: int, dev: int = 1000) -> Config:
     """What the demo trains, as it is written to run.toml."""
     data = {**DATA, "train": [str(corpus() / "train")], "valid": str(corpus() / "dev")}
-    training = {**TRAINING, "minutes": minutes}
+    # While it trains it is scored on few sentences: the minutes are for learning.
+    training = {**TRAINING, "minutes": minutes, "validate_sentences": min(200, dev)}
     return read_config(None, seed=seed, data=data, model=MODEL, training=training)
 
 
@@ -135,13 +135,13 @@ def _translate(console: Console, translator: Translator, sentences: Sequence[str
         _say(console, f"   {sentence}\n     → {found.text}")
 
 
-def _score(console: Console, translator: Translator) -> None:
-    """BLEU on the whole development set, by the search that users get."""
+def _score(console: Console, translator: Translator, dev: int) -> None:
+    """BLEU on the development set, by the search that users get."""
     from regard.evaluation import corpus_scores
 
-    sources, references = (list(_lines(f"dev.{side}.xz")) for side in ("zh", "en"))
+    sources, references = (list(_lines(f"dev.{side}.xz"))[:dev] for side in ("zh", "en"))
     found = corpus_scores([one.text for one in translator.translate(sources)], references, "en")
-    _say(console, f"\nBLEU on the 1,000 sentences of dev: {found.bleu:.2f} ({found.bleu_signature})")
+    _say(console, f"\nBLEU on {dev:,} sentences of dev: {found.bleu:.2f} ({found.bleu_signature})")
 
 
 def _lines(name: str) -> Iterator[str]:
