@@ -7,6 +7,7 @@ model translates Tatoeba's dev, and the hypotheses go to results/demo/. Run it w
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,9 +34,8 @@ def main() -> None:
         done = child([*regard, "demo", "--seed", str(seed), "--minutes", str(given.minutes), "--run", run], threads=0)
         seconds.append(round(time.perf_counter() - start, 1))
         print("\n".join(line for line in done.output.splitlines() if "BLEU" in line), file=sys.stderr)
-        # The filter's output, as anyone gets it; what it says on standard error stays out of the file.
-        script = f'import sys; from regard.cli import main; sys.stdout = open({str(output)!r}, "w", encoding="utf-8"); '
-        child([sys.executable, "-c", script + f"main(['translate', {str(run)!r}, {str(source)!r}])"], threads=0)
+        with open(output, "wb") as file:
+            subprocess.run([*regard, "translate", run, source], stdout=file, check=True)
         runs.append(run)
         hypotheses.append((output, REFERENCE))
     words = " ".join(map(str, given.seeds))
