@@ -103,7 +103,7 @@ def survey(entry: str, data: DataConfig) -> Survey:
 
 
 def _choose(groups: list[int], wanted: int) -> set[int]:
-    """Whole groups in a random order, as long as they fit into what is wanted."""
+    """Whole groups in a random order, as long as they fit; where none does, the smallest of at most a tenth."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):
         if group >= 0:
@@ -114,6 +114,9 @@ def _choose(groups: list[int], wanted: int) -> set[int]:
     for group in order:
         if len(chosen) + len(members[group]) <= wanted:
             chosen.update(members[group])
+    if not chosen and order:
+        smallest = min(order, key=lambda group: len(members[group]))
+        chosen.update(members[smallest] if len(members[smallest]) <= len(groups) // 10 else ())
     return chosen
 
 
