@@ -161,9 +161,11 @@ def test_separate_vocabularies(files: Path) -> None:
 
 
 def test_given_tokenizers_are_used(files: Path) -> None:
-    given = prepare(config(files), files / "data").tokenizer
+    given = prepare(config(files, normalize=("nfkc", "lower")), files / "data").tokenizer
     prepared = prepare(config(files, vocabulary=8000), files / "other", tokenizers=(given, given))
     assert prepared.tokenizer.fingerprint == given.fingerprint
+    assert prepared.settings.normalize == prepared.tokenizer.normalization == ("nfkc", "lower")
+    assert prepared.train.target_ids(0).tolist() == given.encode("i love you")
 
 
 def test_a_cache_is_shared_by_configurations(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

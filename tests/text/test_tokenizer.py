@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import subprocess
 import sys
 import time
@@ -9,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regard.errors import RegardError
 from regard.text.normalize import normalizer
 from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer
-from regard.text.words import BAR
+from regard.text.words import BAR, ours, word_patterns
 
 LINES = [
     "the cat sat on the mat .",
@@ -101,6 +104,20 @@ def test_words_joined_are_the_text(text: str) -> None:
     words = cut(text)
     joined = "".join("\ue000" if word == BAR else word.replace("▁", " ") for word in words)
     assert joined.replace("\ue000", "▁") in (text, " " + text) or "\ue000" in text
+
+
+def test_patterns_of_a_file_are_trusted_only_in_our_shape() -> None:
+    """A model may come from anywhere: a pattern that could run forever must not reach Python's ``re``."""
+    word, start = word_patterns()
+    assert ours(word, start)
+    assert ours("▁?[^▁\\x20-\\x2f。]+|[一-龥]+|[▁\\x20-\\x2f。]", "\\A(?=[^一-龥。])")
+    for other in ("(a+)+$", word + "|(a|a)*b", word.replace("+|", "+)*|", 1), "", word[:-1] + "])*"):
+        assert not ours(other, start)
+    assert not ours(word, "\\A(?=(a*)*[^一])")
+    hostile = copy.deepcopy(tokenizer("bpe").description)
+    hostile["pre_tokenizer"]["pattern"]["Regex"] = "(x+x+)+y"
+    foreign = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(hostile)))
+    assert foreign.cut is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,8 +235,6 @@ def test_a_real_corpus_comes_back_and_takes_about_a_second(kind: str, corpus: Ca
 
 def test_unigram_vocabularies_are_no_worse_than_those_of_the_library(corpus: Callable[[str], Path]) -> None:
     """Our own trainer against theirs on the same words: as few pieces, within one in a hundred."""
-    import tokenizers
-
     from regard.text.learn import count_words
 
     lines = (corpus("tatoeba-zh-en") / "train.en").read_text().split("\n")[:6000]

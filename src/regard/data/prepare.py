@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,9 +60,11 @@ def prepare(
 
     They go to ``folder``, or where ``data.cache`` is set to a folder of their own below that, named by fingerprint, so
     that many configurations share one cache. ``tokenizers`` (source, target) are used in place of learning new ones:
-    for a run that starts from a trained model.
+    for a run that starts from a trained model, whose normalisation then holds too.
     """
     data = config.data
+    if tokenizers is not None:
+        data = replace(data, normalize=tokenizers[0].normalization)
     fingerprint = _fingerprint(data, tokenizers)
     if data.cache:
         folder = Path(data.cache) / fingerprint[:16]

@@ -20,7 +20,7 @@ from typing import Any
 from regard.errors import RegardError
 from regard.files import read_bytes, write
 from regard.text.normalize import normalizer
-from regard.text.words import BAR, SPACE, cutter
+from regard.text.words import BAR, SPACE, cutter, ours
 
 # The library warns, and stops using threads, when a process that has tokenized forks; it is told in time.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -42,6 +42,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.encode_special_tokens = True  # "</s>" in a text is text, also where a file declares it special
         self.inner = inner
+        self.normalization = tuple(normalize)
         self.normalize = normalizer(normalize)
         self._json = inner.to_str(pretty=True)
         self._model = inner.model
@@ -103,14 +104,14 @@ class Tokenizer:
         """A normalised text to its words; None for a foreign tokenizer, which has rules of its own."""
         try:
             bar, first = self.description["normalizer"]["normalizers"]
-            split, alone = self.description["pre_tokenizer"], {"String": " "}
-            if (bar["pattern"], bar["content"], first["content"], split["behavior"]) != (
-                alone, SPACE, SPACE, "Isolated"
-            ):  # fmt: skip
-                return None
-            return cutter(split["pattern"]["Regex"], first["pattern"]["Regex"])
+            split = self.description["pre_tokenizer"]
+            word, start = split["pattern"]["Regex"], first["pattern"]["Regex"]
+            contents = (bar["pattern"]["String"], bar["content"], first["content"], split["behavior"])
         except (KeyError, TypeError, ValueError):
             return None
+        if contents != (" ", SPACE, SPACE, "Isolated") or split["invert"] or not ours(word, start):
+            return None
+        return cutter(word, start)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""

@@ -56,6 +56,17 @@ def _sign(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x80 else chr(code)
 
 
+def ours(word: str, start: str) -> bool:
+    """Whether two patterns of a file have the shape of ``word_patterns``, whatever their characters are.
+
+    A model may come from anywhere, and some regular expressions take forever; those of this shape never do. The
+    characters differ with the edition of Unicode that the vocabulary was learnt with.
+    """
+    signs = r"(?:[^\x00-\x7f]|-|\\x[0-9a-f]{2})+"
+    shape = rf"{SPACE}\?\[\^{SPACE}{signs}\]\+\|\[{signs}\]\+\|\[{SPACE}{signs}\]"
+    return bool(re.fullmatch(shape, word) and re.fullmatch(rf"\\A\(\?=\[\^{signs}\]\)", start))
+
+
 def cutter(word: str, start: str) -> Callable[[str], list[str]]:
     """The function from a text to its words, each with its ▁; ``BAR`` where the text holds the sign ▁ itself."""
     find, begins = re.compile(word).findall, re.compile(start).match
