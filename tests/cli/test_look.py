@@ -46,7 +46,7 @@ def test_long_text_is_mapped_in_parts_but_only_whole(model: Path) -> None:
     translator = package.load(str(model))
     text = "一二三。" * 40
     found, attention = look_at(translator, text)
-    assert attention.weights.shape == (len(found.tokens), len(found.source_tokens))
+    assert attention.weights.shape == (len(attention.target), len(attention.source))
     assert len(found.source_tokens) > translator.settings.max_length
     with pytest.raises(RegardError, match="translated in parts"):
         look_at(translator, text, layer=0)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from regard.look.glyphs import fit, label
-from regard.look.maps import AttentionMap
+from regard.look.maps import AttentionMap, characters
 from regard.look.terminal import TerminalMap, colour, shade
 
 SOURCE = ("▁我", "爱", "机器", "学习", "</s>")
@@ -70,3 +70,14 @@ def test_shapes_are_checked_and_empty_maps_draw_nothing() -> None:
     with pytest.raises(ValueError, match="weights are"):
         AttentionMap(np.zeros((2, 2), dtype=np.float32), ("a",), ("b", "c"))
     assert drawn(AttentionMap(np.zeros((0, 0), dtype=np.float32), (), ())) == ""
+
+
+def test_bytes_of_a_character_are_drawn_as_one() -> None:
+    source = ("▁I", "<0xE7>", "<0x88>", "<0xB1>", "<0xE7>", "<0x88>", "x", "<0xFF>")
+    weights = np.arange(24, dtype=np.float32).reshape(3, 8)
+    found = characters(AttentionMap(weights, source, ("<0xC3>", "<0xA9>", "b"), "t"))
+    assert found.source == ("▁I", "爱", "<0xE7>", "<0x88>", "x", "<0xFF>") and found.target == ("é", "b")
+    assert found.weights[:, 1].tolist() == [(1 + 2 + 3 + 9 + 10 + 11) / 2, 17 + 18 + 19]
+    assert found.weights[1].tolist() == [16, 54, 20, 21, 22, 23] and found.title == "t"
+    empty = AttentionMap(np.zeros((0, 0), dtype=np.float32), (), ())
+    assert characters(empty).weights.shape == (0, 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from regard.decoding.alignments import alignment_attention, alignments
 from regard.errors import RegardError
-from regard.look.maps import AttentionMap
+from regard.look.maps import AttentionMap, characters
 from regard.nn.recorder import attentions
 from regard.pipelines import Translation, Translator
 
@@ -24,7 +24,9 @@ def look_at(
     layer: int | None = None,
     head: int | None = None,
 ) -> tuple[Translation, AttentionMap]:
-    """Translate, and map each produced token to the source: layers and heads are counted from 0.
+    """Translate, and map each produced token to the source; layers and heads are counted from 0.
+
+    A character that is cut into its bytes stands as one.
 
     Without ``layer`` it is the layer that aligns best, without ``head`` the mean over the heads. The source's end mark
     has its share of the weights and no column: rows sum to at most 1.
@@ -42,7 +44,7 @@ def look_at(
         weights = _recorded(translator, found, name, head)
     whose = "mean of the heads" if head is None else f"head {head}"
     title = f"{name}, {whose}"
-    return found, AttentionMap(weights, tuple(found.source_tokens), tuple(found.tokens), title)
+    return found, characters(AttentionMap(weights, tuple(found.source_tokens), tuple(found.tokens), title))
 
 
 def _recorded(translator: Translator, found: Translation, name: str, head: int | None) -> np.ndarray:
