@@ -116,8 +116,11 @@ def describe(
     options: Options, vocabulary: int, target_vocabulary: int | None = None
 ) -> list[tuple[str, tuple[int, ...], int]]:
     """The model's parameters as (name, shape, count), a tied table once. Nothing is allocated."""
-    with torch.device("meta"):
-        model = options.build(vocabulary, target_vocabulary)
+    try:
+        with torch.device("meta"):
+            model = options.build(vocabulary, target_vocabulary)
+    except ValueError as error:  # parts that do not fit together, such as rotary positions and an odd head width
+        raise RegardError(f"model: {error}") from error
     return [(name, tuple(p.shape), p.numel()) for name, p in model.named_parameters(remove_duplicate=True)]
 
 

@@ -186,8 +186,9 @@ class RecurrentState:
 
     def keep(self, index: Tensor) -> None:
         """Only the sentences of ``index`` [B'] stay, in its order."""
-        for name in ("hidden", "key", "value", "lengths"):
-            setattr(self, name, getattr(self, name).index_select(0, index))
+        self.hidden, self.lengths = self.hidden.index_select(0, index), self.lengths.index_select(0, index)
+        size = int(self.lengths.max()) if len(index) else 0  # the longest may have left
+        self.key, self.value = (memory[:, :, :size].index_select(0, index) for memory in (self.key, self.value))
 
     def admit(self, other: RecurrentState) -> None:
         """The sentences of another state of as many beams are appended."""
