@@ -46,3 +46,15 @@ def test_a_metrics_file_that_lost_rows_is_an_error(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_bytes(b"{}\n")
     with pytest.raises(RegardError, match="3 bytes, but the checkpoint was made when it had 100"):
         Metrics(tmp_path, keep=100)
+
+
+def test_half_a_row_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.time("train", 1, {"seconds": 1.0})
+    metrics.close()
+    with open(tmp_path / TIMING, "ab") as file:
+        file.write(b'{"kind": "train", "st')
+    metrics = Metrics(tmp_path)
+    metrics.time("train", 2, {"seconds": 2.0})
+    metrics.close()
+    assert [row["step"] for row in read_rows(tmp_path / TIMING)] == [1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -33,7 +34,9 @@ class Metrics:
             self._metrics = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - open as long as the run
             self._metrics.truncate(keep)
             self._metrics.seek(keep)
-            self._timing = open(run / TIMING, "a", encoding="utf-8")  # noqa: SIM115
+            self._timing = open(run / TIMING, "ab")  # noqa: SIM115
+            if self._timing.tell():
+                self._timing.truncate(_whole(run / TIMING))  # a killed process may have left half a row
         self._first = step + 1
         self._board: SummaryWriter | None = None
 
@@ -47,7 +50,7 @@ class Metrics:
     def time(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One row of what a clock said."""
         with writing(self.folder / TIMING):
-            self._timing.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._timing.write(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
             self._timing.flush()
         self._plot(kind, step, values)
 
@@ -59,12 +62,18 @@ class Metrics:
         return self._metrics.tell()
 
     def close(self) -> None:
-        self._metrics.close()
-        self._timing.close()
-        if self._board is not None:
-            self._board.close()
+        """Close all files; rows that find no place on a full disk are an error with the file's name."""
+        with contextlib.ExitStack() as stack:
+            for name, file in ((METRICS, self._metrics), (TIMING, self._timing), (TENSORBOARD, self._board)):
+                if file is not None:
+                    stack.enter_context(writing(self.folder / name))
+                    stack.callback(file.close)
 
     def _plot(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        with writing(self.folder / TENSORBOARD):
+            self._draw(kind, step, values)
+
+    def _draw(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # a second to import
 
@@ -76,6 +85,11 @@ class Metrics:
         for number, sample in enumerate(values.get("samples", ())):
             lines = [f"    {side}: {sample[side]}" for side in ("source", "reference", "hypothesis")]
             self._board.add_text(f"{kind}/sample {number + 1}", "\n".join(lines), step)
+
+
+def _whole(path: Path) -> int:
+    """The bytes of a file up to the end of its last whole line."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def read_rows(path: Path, kind: str = "") -> list[dict[str, Any]]:
