@@ -8,22 +8,31 @@ from torch.nn import functional as F
 
 from regard.config import Config
 from regard.data.batch import collate
-from regard.data.prepare import prepare
-from regard.decoding.search import Search
+from regard.data.prepare import Prepared, prepare
+from regard.directory import Loaded
+from regard.errors import RegardError
 from regard.models import registry
+from regard.training.loop import train
 from regard.training.validation import Abandoned, Validator, swapped
+
+
+def around(config: Config, prepared: Prepared, model: torch.nn.Module) -> Loaded:
+    """The model with what stands around it, as a session has it."""
+    options = registry.options_from(config.model)
+    return Loaded(model, options, prepared.settings, prepared.tokenizer, prepared.target_tokenizer, "", Path("nowhere"))
 
 
 def test_loss_perplexity_and_samples(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny(**{"training.samples": 2})
     prepared = prepare(config, tmp_path / "data")
     model = registry.options_from(config.model).build(prepared.tokenizer.size)
-    validator = Validator(config, prepared.valid, prepared.target_tokenizer, prepared.settings)
-    values = validator.measure(model)
+    validator = Validator(config, prepared.valid, around(config, prepared, model))
+    values = validator.measure()
 
     model.eval()
     total, tokens = 0.0, 0
-    for source, target in zip(validator.sources, validator.targets, strict=True):
+    for index in range(12):
+        source, target = prepared.valid.source_ids(index), prepared.valid.target_ids(index)
         batch = collate([source], [target], prepared.settings)
         logits = model.logits(model(batch.target, model.encode(batch.source)).hidden)[0]
         total += F.cross_entropy(logits, batch.labels[0], reduction="sum").item()
@@ -39,15 +48,15 @@ def test_training_goes_on_as_it_was(tiny: Callable[..., Config], tmp_path: Path)
     config = tiny(**{"training.metric": "loss", "training.validate_sentences": 5})
     prepared = prepare(config, tmp_path / "data")
     model = registry.options_from(config.model).build(prepared.tokenizer.size).train()
-    validator = Validator(config, prepared.valid, prepared.target_tokenizer, prepared.settings)
+    validator = Validator(config, prepared.valid, around(config, prepared, model))
     state = torch.get_rng_state()
-    values = validator.measure(model)
+    values = validator.measure()
     assert model.training and torch.equal(torch.get_rng_state(), state)
     assert "bleu" not in values and validator.score(values) == -values["loss"]
     assert len(validator.references) == 5
     assert validator.score({"loss": math.nan}) == -math.inf
-    assert validator.measure(model) == values
-    validator.measure(model, search=Search(beam=2))["bleu"]
+    assert validator.measure() == values
+    assert validator.measure(config.decoding)["bleu"] >= 0
 
 
 def test_a_validation_that_is_told_to_stop_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path) -> None:
@@ -55,9 +64,9 @@ def test_a_validation_that_is_told_to_stop_leaves_no_trace(tiny: Callable[..., C
     prepared = prepare(config, tmp_path / "data")
     model = registry.options_from(config.model).build(prepared.tokenizer.size).train()
     asked = iter([False, True])
-    validator = Validator(config, prepared.valid, prepared.target_tokenizer, prepared.settings, lambda: next(asked))
+    validator = Validator(config, prepared.valid, around(config, prepared, model), lambda: next(asked))
     with pytest.raises(Abandoned):
-        validator.measure(model)
+        validator.measure()
     assert model.training
 
 
@@ -67,3 +76,11 @@ def test_swapped_weights_come_back() -> None:
     with swapped(layer, {"weight": torch.ones(2, 2)}):
         assert layer.weight.sum() == 4
     assert layer.weight.data.data_ptr() == own.data_ptr()
+
+
+def test_pairs_that_do_not_fit_the_model_are_named_before_the_first_step(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny(**{"model.positions": {"kind": "learned", "length": 9}})
+    with pytest.raises(RegardError, match=r"longest pairs do not fit the model: .* 9 were learned; lower data.max"):
+        train(config, tmp_path / "run")

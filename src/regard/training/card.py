@@ -41,7 +41,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "| --- | --- | --- | --- |",
         *(_row(name + " (kept)" * (name == chosen), values) for name, values in measured.items()),
         "",
-        f"BLEU: sacreBLEU `{best['bleu_signature']}`, beam {config.decoding.beam}, length penalty "
+        f"BLEU: sacreBLEU `{best.get('bleu_signature', 'not measured')}`, beam {config.decoding.beam}, length penalty "
         f"{config.decoding.length_penalty}. Loss: nats a subword, without label smoothing.",
         "",
         "## Data",
@@ -72,7 +72,8 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
 
 
 def _row(name: str, values: Mapping[str, Any]) -> str:
-    return f"| {name} | {values['loss']:.4f} | {values['perplexity']:.2f} | {values['bleu']:.2f} |"
+    bleu = f"{values['bleu']:.2f}" if "bleu" in values else "–"
+    return f"| {name} | {values['loss']:.4f} | {values['perplexity']:.2f} | {bleu} |"
 
 
 def _plain(value: Any) -> str:

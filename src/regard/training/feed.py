@@ -52,6 +52,7 @@ class Feed:
     ) -> None:
         self.config, self.corpus, self.settings = config, corpus, settings
         self.group = group or Group()
+        self.longest = max(int(lengths.max(initial=0)) for lengths in corpus.lengths)
         self.dropouts: list[SubwordDropout] = []
         if config.data.subword_dropout:
             # Source and target get streams of their own: else a name that stands on both sides is cut alike.
@@ -102,8 +103,8 @@ class Feed:
             return ids
         text = self.corpus.target_text(index) if side else self.corpus.source_text(index)
         cut = self.dropouts[side].encode(text, epoch, index)
-        # Some models have no more positions than this: a pair that grew beyond it stays as it was.
-        return cut if len(cut) <= self.config.data.max_length else ids
+        # A text that grew beyond all others stays as it was: the pre-flight has shown that those fit.
+        return cut if len(cut) <= self.longest else ids
 
     def _item(self, update: Update, epoch: int, number: int) -> Item:
         indices = update.micro[self.group.rank]

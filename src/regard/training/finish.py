@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regard import directory
-from regard.decoding.search import Search
 from regard.training import snapshots
 from regard.training.average import average
 from regard.training.card import model_card
@@ -71,18 +70,17 @@ def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[in
 
 def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
     """Measure every candidate with the configuration's search, keep the best, and write it."""
-    search = Search.from_config(session.config.decoding)
+    decoding = session.config.decoding
     measured: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, Tensor]] = {}
     for name, steps in candidates(session.record.scores, session.config.training.average).items():
         session.progress.doing(f"measuring {name}")
         weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
         snapshots.put(session.model, weights[name])
-        measured[name] = values = session.validator.measure(session.model, search=search)
+        measured[name] = values = session.validator.measure(decoding)
         session.write("choice", {"name": name, "steps": steps, **{k: v for k, v in values.items() if k != "samples"}})
-        session.progress.say(
-            f"{name}: loss {values['loss']:.3f} · BLEU {values['bleu']:.2f} (beam {search.beam}, validation)"
-        )
+        bleu = f" · BLEU {values['bleu']:.2f}, beam {decoding.beam}" if "bleu" in values else ""
+        session.progress.say(f"{name}: validation loss {values['loss']:.3f}{bleu}")
     chosen = max(measured, key=lambda name: session.validator.score(measured[name]))
     snapshots.put(session.model, weights[chosen])
     card = model_card(session, chosen, measured, stopped)

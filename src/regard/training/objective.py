@@ -23,7 +23,13 @@ class Sums(NamedTuple):
 
 
 class Objective(Protocol):
-    """A batch's sums; the trainer divides by the target tokens of the whole update, over all its micro-batches."""
+    """A batch's sums; the trainer divides by the target tokens of the whole update, over all its micro-batches.
+
+    ``passes`` is how often a batch goes through the model, for the count of its work.
+    """
+
+    @property
+    def passes(self) -> int: ...
 
     def __call__(self, model: Any, batch: Batch) -> Sums: ...
 
@@ -40,6 +46,7 @@ class CrossEntropy:
     """Cross entropy with label smoothing, section 5.4 of the paper; logits are never made for padding."""
 
     smoothing: float = 0.0
+    passes = 1
 
     def __call__(self, model: Any, batch: Batch) -> Sums:
         return self.of(forward(model, batch), model, batch)
@@ -65,6 +72,7 @@ class RDrop:
 
     smoothing: float
     alpha: float
+    passes = 2
 
     def __call__(self, model: Any, batch: Batch) -> Sums:
         source = None if batch.source is None else _twice(batch.source)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.data.plan import Update, largest
+from regard.data.plan import Indices, Update, largest
 from regard.errors import RegardError
 from regard.training.feed import Feed, Item
 from regard.training.memory import peak_memory
@@ -49,13 +50,17 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     On a run that goes on, the optimizer's memory is there already, and its state is left alone.
     """
     updates = feed.plan(epoch)
-    indices = largest(updates, *feed.corpus.lengths)
+    lengths = feed.corpus.lengths
+    indices = largest(updates, *lengths)
     batch = feed.batch(indices, epoch)
+    longest = int(np.maximum(*lengths).argmax())
     try:
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
-            longest = int(np.maximum(*feed.corpus.lengths).argmax())
-            _run(trainer, feed.batch(np.array([longest]), epoch), False)  # some models have a last position
-            _run(trainer, batch, fresh)
+            # The longest pair first: some models have a last position. Adam's moments are there from then on.
+            _run(trainer, feed.batch(np.array([longest]), epoch), fresh)
+            _run(trainer, batch)
+            for extreme in _extremes(updates, *lengths):
+                _run(trainer, feed.batch(extreme, epoch))
             peak = _peak(trainer.device)
             seconds = _seconds_per_update(trainer, feed, updates, epoch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -65,11 +70,20 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
             f"the largest batch ({len(indices)} pairs) does not fit into memory: lower training.batch_tokens "
             f"(now {feed.config.training.batch_tokens}) and raise training.accumulate, or lower data.max_length"
         ) from error
+    finally:
+        if fresh:
+            trainer.forget()
     source = 0 if batch.source is None else batch.source.ids.shape[1]
     return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1])
 
 
-def _run(trainer: Trainer, batch: Batch, with_update: bool) -> None:
+def _extremes(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
+    """The micro-batches of the longest sentences and of the most: blocks of other sizes, which share the heap badly."""
+    micros = [micro for update in updates for rank in update.micro for micro in rank]
+    return [max(micros, key=lambda micro: int(np.maximum(source[micro], target[micro]).max())), max(micros, key=len)]
+
+
+def _run(trainer: Trainer, batch: Batch, with_update: bool = False) -> None:
     trainer.rehearse(Item(0, 0, [], [batch], batch.target_tokens, batch.target_tokens), with_update=with_update)
 
 
@@ -78,7 +92,7 @@ def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epo
     mine = [update for update in updates if update.micro[feed.group.rank]]
     middle = sorted(mine, key=lambda update: update.target_tokens)[len(mine) // 2].micro[feed.group.rank]
     start = time.perf_counter()
-    _run(trainer, feed.batch(middle[0], epoch), False)
+    _run(trainer, feed.batch(middle[0], epoch))
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()  # a clock is read
     return (time.perf_counter() - start) * len(middle)

@@ -14,6 +14,7 @@ import torch
 from regard import directory, files
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
+from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
 from regard.training import checkpoint, snapshots
@@ -65,10 +66,11 @@ class Session:
             self.settings = replace(start.settings, max_length=self.prepared.settings.max_length)
         self.model: Any = self._build() if start is None else start.model
         self.model.to(device)
-        self.trainer = Trainer(config, self.model, device, group)
         pair = (self.prepared.tokenizer, self.prepared.target_tokenizer)
+        loaded = Loaded(self.model, self.options, self.settings, *pair, card="", path=run)
+        self.trainer = Trainer(config, self.model, device, group)
         self.feed = Feed(config, self.prepared.train, pair, self.settings, group)
-        self.validator = Validator(config, self.prepared.valid, pair[1], self.settings, interrupted)
+        self.validator = Validator(config, self.prepared.valid, loaded, interrupted)
         self.record = Record(corpus=self.prepared.fingerprint)
         self.pace = Pace()
         self.environment = checkpoint.environment(device) | {"processes": str(group.ranks)}
@@ -112,7 +114,11 @@ class Session:
         """Say what was found wrong with the data; run the largest batch; measure the machine."""
         for line in self.prepared.report.lines():
             self.progress.say(line)
-        estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
+        try:
+            estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
+            self.validator.rehearse()
+        except ValueError as error:
+            raise RegardError(f"the longest pairs do not fit the model: {error}; lower data.max_length") from None
         training = self.config.training
         for line in estimate.lines(training):
             self.progress.say(line)
@@ -139,7 +145,7 @@ class Session:
             self.progress.doing(f"step {step:,} · validating")
             with swapped(self.model, self.trainer.ema):
                 try:
-                    values = self.validator.measure(self.model)
+                    values = self.validator.measure()
                 except Abandoned:
                     return
                 files.point("validate:measured")
@@ -189,7 +195,8 @@ class Session:
     def account(self, item: Item, statistics: Statistics, seconds: float) -> None:
         """Take an update into the record and onto the screen."""
         self.record.add(statistics, item.epoch, item.number)
-        self.pace.add(seconds, statistics.target_tokens, self.work.of(*item.lengths()) * self.group.ranks)
+        work = self.work.of(*item.lengths()) * self.trainer.objective.passes * self.group.ranks
+        self.pace.add(seconds, statistics.target_tokens, work)
         loss = statistics.loss / max(statistics.target_tokens, 1)
         self.progress.updated(self.record.step, loss, self.pace, item.epoch)
         if statistics.skipped:

@@ -79,15 +79,21 @@ class Trainer:
             nll += sums.nll.detach()
         return torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
 
-    def rehearse(self, item: Item, *, with_update: bool) -> None:
-        """All that an update does, in this process alone, and leave no trace; ``with_update`` only before the first."""
+    def rehearse(self, item: Item, *, with_update: bool = False) -> None:
+        """Forward and backward in this process alone, and ``with_update`` Adam too, which moves no weight then.
+
+        Before the first update ``forget`` wipes the moments that this leaves; later on they must not be touched.
+        """
         self.model.train()
         self._accumulate(item, 0, item.target_tokens)
         if with_update:
             # A rate of 0 moves no weight, and gradients that are not finite are not applied.
             update(self.optimizer, 0.0, gradient_norm(self.parameters), self.config.training.clip_norm)
-            self.optimizer.state.clear()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def forget(self) -> None:
+        """No moments, as before the first update."""
+        self.optimizer.state.clear()
 
     def launch(self, item: Item, step: int) -> Tensor:
         """Start update ``step`` (the first is 1); its statistics [5] are on the device, for ``read``."""

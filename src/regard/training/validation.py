@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from regard import files
-from regard.config import Config
+from regard.config import Config, DecodingConfig
 from regard.data.batch import collate
 from regard.data.plan import plan
 from regard.data.shards import Corpus
-from regard.decoding.engine import decode
-from regard.decoding.search import Search
-from regard.text.settings import TextSettings
-from regard.text.tokenizer import Tokenizer
+from regard.directory import Loaded
+from regard.errors import RegardError
+from regard.pipelines import Translator
 from regard.training.objective import CrossEntropy
+
+CHUNK = 250  # sentences translated between two looks at whether to stop
 
 
 class Abandoned(Exception):
@@ -31,20 +33,18 @@ class Validator:
     """A validation corpus, ready to be measured again and again."""
 
     def __init__(
-        self,
-        config: Config,
-        corpus: Corpus,
-        target_tokenizer: Tokenizer,
-        settings: TextSettings,
-        stop: Callable[[], bool] = lambda: False,
+        self, config: Config, corpus: Corpus, loaded: Loaded, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        self.config, self.corpus, self.settings, self.stop = config, corpus, settings, stop
-        self.target_tokenizer = target_tokenizer
+        """``loaded`` is the model in training with all that stands around it; ``stop`` is asked between batches."""
+        self.config, self.corpus, self.loaded, self.stop = config, corpus, loaded, stop
+        self.model: Any = loaded.model
+        if config.training.metric == "bleu" and not self.model.has_source:
+            raise RegardError("training.metric = 'bleu': this model has no source to translate; expected 'loss'")
         count = min(config.training.validate_sentences or len(corpus), len(corpus))
-        self.sources = [corpus.source_ids(index).tolist() for index in range(count)]
-        self.targets = [corpus.target_ids(index).tolist() for index in range(count)]
+        self.sources = [corpus.source_text(index) for index in range(count)]
         self.references = [corpus.target_text(index) for index in range(count)]
         source, target = (lengths[:count] for lengths in corpus.lengths)
+        self.by_length = np.argsort(source, kind="stable")
         # Pairs that training would leave out have no part in the loss; they are translated all the same.
         longest = min(config.data.max_length, config.training.batch_tokens - 1)
         self.counted = np.flatnonzero(np.maximum(source, target) <= longest)
@@ -56,19 +56,18 @@ class Validator:
             epoch=0,
         )
 
-    def measure(self, model: Any, *, search: Search | None = None) -> dict[str, Any]:
-        """Loss a token (without smoothing), perplexity, and by greedy search (or ``search``) BLEU and samples."""
-        training = self.config.training
-        with evaluating(model):
-            files.point("validate:begin")
-            loss = self._loss(model)
-            files.point("validate:loss")
+    def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
+        """Loss a token (without smoothing), perplexity, and by greedy search (or ``decoding``) BLEU and samples."""
+        with evaluating(self.model):
+            loss = self._loss()
             values: dict[str, Any] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-            if training.metric == "bleu" or search is not None:
+            wanted = self.config.training.metric == "bleu" or decoding is not None
+            if wanted and self.model.has_source:
                 from regard.evaluation import corpus_scores  # imports sacreBLEU
 
-                texts = self.translate(model, search or Search(beam=1, max_extra=self.config.decoding.max_extra))
-                files.point("validate:translated")
+                # As it goes the quickest search will do: it ranks the steps of one run among themselves.
+                greedy = replace(self.config.decoding, beam=1, n_best=1, no_repeat=False)
+                texts = self.translate(decoding or greedy)
                 scores = corpus_scores(texts, self.references, self.config.data.target)
                 values |= {"bleu": scores.bleu, "bleu_signature": scores.bleu_signature}
                 values["samples"] = self._samples(texts)
@@ -79,37 +78,51 @@ class Validator:
         score = values["bleu"] if self.config.training.metric == "bleu" else -values["loss"]
         return -math.inf if math.isnan(score) else float(score)
 
-    def translate(self, model: Any, search: Search) -> list[str]:
-        """The best translation of every source, in order; an empty source stays empty."""
-        device = next(model.parameters()).device
-        batch_tokens = self.config.decoding.batch_tokens
-        texts = []
-        for result in decode(model, self.sources, self.settings, search, batch_tokens=batch_tokens, device=device):
+    def translate(self, decoding: DecodingConfig) -> list[str]:
+        """The translation of every source, as users get it: long text in parts, loops decoded again."""
+        translator = Translator(self.loaded, decoding)
+        texts = [""] * len(self.sources)
+        # Of similar length, and few enough that Ctrl-C is heard.
+        for first in range(0, len(texts), CHUNK):
             self._check_stop()
-            ids = result.hypotheses[0].ids if self.sources[result.index] else []
-            texts.append(self.target_tokenizer.decode(ids))
+            chunk = self.by_length[first : first + CHUNK]
+            for index, found in zip(chunk, translator.translate([self.sources[i] for i in chunk]), strict=True):
+                texts[index] = found.text
         return texts
 
-    def _loss(self, model: Any) -> float:
+    def rehearse(self) -> None:
+        """Run the batch of the longest pair: a model that has no such position says so before the first step."""
+        if self.batches:
+            source, target = self.corpus.lengths
+            with evaluating(self.model):
+                longest = int(np.maximum(source, target)[self.counted].argmax())
+                self._nll(self.counted[[longest]])
+
+    def _loss(self) -> float:
         """Mean negative log-probability of a target token."""
-        device = next(model.parameters()).device
-        objective, nll, tokens = CrossEntropy(), 0.0, 0
+        nll, tokens = 0.0, 0
         for update in self.batches:
             self._check_stop()
-            chosen = self.counted[update.micro[0][0]]
-            batch = collate([self.sources[i] for i in chosen], [self.targets[i] for i in chosen], self.settings)
-            nll += objective(model, batch.to(device)).nll.item()  # waits for the device, once a batch
-            tokens += batch.target_tokens
+            nll += self._nll(self.counted[update.micro[0][0]])
+            tokens += update.target_tokens
         return nll / tokens if tokens else math.nan
+
+    def _nll(self, chosen: NDArray[np.int64]) -> float:
+        """Of these pairs together, as one batch; waits for the device."""
+        source, target = (
+            [ids(int(index)) for index in chosen] for ids in (self.corpus.source_ids, self.corpus.target_ids)
+        )
+        batch = collate(source, target, self.loaded.settings)
+        device = next(self.model.parameters()).device
+        return float(CrossEntropy()(self.model, batch.to(device)).nll.item())
 
     def _samples(self, texts: Sequence[str]) -> list[dict[str, str]]:
         """Sentences spread evenly over the corpus, the same at every validation."""
         count = min(self.config.training.samples, len(texts))
         chosen = [(2 * number + 1) * len(texts) // (2 * count) for number in range(count)]
-        sources = [self.corpus.source_text(index) for index in chosen]
         return [
-            {"source": source, "hypothesis": texts[index], "reference": self.references[index]}
-            for source, index in zip(sources, chosen, strict=True)
+            {"source": self.sources[index], "hypothesis": texts[index], "reference": self.references[index]}
+            for index in chosen
         ]
 
     def _check_stop(self) -> None:
@@ -123,7 +136,7 @@ def evaluating(model: Any) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         model.train(training)
