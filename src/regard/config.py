@@ -1,251 +1,31 @@
-"""The configuration of a run: frozen dataclasses, read from TOML, checked when made.
+"""The configuration of a run: read from TOML and from the command line, checked, and written.
 
-Every key is declared once, here, with its help; the command line's flags, ``--print-config`` and the errors
-about unknown keys are made from these declarations. pydantic reads types, this file knows ranges.
+What the keys are is declared in sections.py; pydantic reads types, the sections know their ranges.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import difflib
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
+from regard.sections import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """A field with its help and its range; ``...`` as default means that the key must be given."""
-    metadata = {"help": help, "above": above, "least": least, "most": most, "below": below, "choices": choices}
-    if default is ...:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def _outside(number: float, rule: Mapping[str, Any]) -> str:
-    """What a number breaks of its field's range, in words; "" when nothing."""
-    if rule["above"] is not None and not number > rule["above"]:
-        return f"more than {rule['above']}"
-    if rule["least"] is not None and not number >= rule["least"]:
-        return f"at least {rule['least']}"
-    if rule["most"] is not None and not number <= rule["most"]:
-        return f"at most {rule['most']}"
-    if rule["below"] is not None and not number < rule["below"]:
-        return f"less than {rule['below']}"
-    return ""
-
-
-def _check(section: str, value: Any) -> None:
-    """Raise for the first field of a section that is out of its range."""
-    for item in dataclasses.fields(value):
-        given, rule = getattr(value, item.name), item.metadata
-        if not rule:
-            continue
-        key = f"{section}.{item.name}" if section else item.name
-        if isinstance(given, float) and not math.isfinite(given):
-            raise RegardError(f"{key} = {given}: expected a finite number")
-        for number in given if isinstance(given, tuple) else (given,):
-            fault = _outside(number, rule) if isinstance(number, int | float) else ""
-            if fault:
-                raise RegardError(f"{key} = {number}: expected {fault}")
-        if rule.get("choices"):
-            for name in given if isinstance(given, tuple) else (given,):
-                if name not in rule["choices"]:
-                    hint = nearest(name, rule["choices"])
-                    raise RegardError(f"{key} = {name!r}: expected one of {', '.join(rule['choices'])}{hint}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which text is read, and how it becomes subwords."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    train: tuple[str, ...] = option(
-        ...,
-        "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .zst), one TSV or JSONL "
-        "file, or two files as 'a.zh,b.en'; relative to the current folder; $REGARD_DATA is replaced",
-    )
-    shares: tuple[float, ...] = option(
-        (), "examples drawn from each corpus in an epoch, as a share of its size; empty = all of each", above=0
-    )
-    valid: str = option(..., "validation corpus, written like one of train")
-    test: str = option("", "test corpus, watched for overlap with train and never used to choose anything")
-    source: str = option(..., "language code of the source, such as zh")
-    target: str = option(..., "language code of the target, such as en")
-    source_key: str = option("", "JSONL key or TSV column of the source; empty = the language code, else column 0")
-    target_key: str = option("", "JSONL key or TSV column of the target; empty = the language code, else column 1")
-    tokenizer: Literal["bpe", "unigram"] = option("bpe", "kind of subwords")
-    vocabulary: int = option(8000, "subwords in a vocabulary, the 256 bytes and 4 special ones included", least=261)
-    joint: bool = option(True, "one vocabulary for both languages; false = one each")
-    character_coverage: float = option(
-        0.9995,
-        "share of the corpus's characters that get subwords of their own; the rest become bytes",
-        above=0,
-        most=1,
-    )
-    normalize: tuple[str, ...] = option(
-        ("nfc",),
-        "steps applied to text before subwords, in this order: nfc, nfkc, simplified, lower",
-        choices=("nfc", "nfkc", "simplified", "lower"),
-    )
-    subword_dropout: float = option(
-        0.0, "chance of leaving out a merge, so that words are cut anew each epoch", least=0, below=1
-    )
-    max_length: int = option(
-        256, "longest side in subwords; longer pairs are left out of training and counted", least=1
-    )
-    max_ratio: float = option(9.0, "one side longer than the other by more than this counts as misaligned", least=1)
-    remove_overlap: bool = option(False, "leave pairs out of training whose source or target stands in valid or test")
-    cache: str = option("", "folder of the prepared shards; empty = RUN/data")
-
-    def __post_init__(self) -> None:
-        _check("data", self)
-        if not self.train:
-            raise RegardError("data.train is empty: name at least one corpus")
-        if self.shares and len(self.shares) != len(self.train):
-            raise RegardError(
-                f"data.shares has {len(self.shares)} numbers for {len(self.train)} corpora in data.train: "
-                "give one for each, or none"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How the weights are found. Tokens are subwords of the target and its end mark; padding never counts."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    steps: int = option(100_000, "updates of the weights; one update may accumulate several batches", least=1)
-    minutes: float = option(0.0, "stop after this much training time; 0 = no limit", least=0)
-    batch_tokens: int = option(
-        4096, "size of a batch: sentences × the longest side in it, in subwords, stays at or below this", least=1
-    )
-    accumulate: int = option(1, "batches whose gradients are summed for one update", least=1)
-    learning_rate: float = option(0.0, "peak learning rate; 0 = the paper's, (width × warmup_steps)^-0.5", least=0)
-    warmup_steps: int = option(4000, "updates over which the rate rises from 0 to its peak", least=0)
-    schedule: Literal["inverse_sqrt", "cosine", "constant"] = option(
-        "inverse_sqrt", "how the rate falls after the warm-up; inverse_sqrt is the paper's"
-    )
-    beta1: float = option(0.9, "Adam: decay of the mean of gradients", least=0, below=1)
-    beta2: float = option(0.98, "Adam: decay of the mean of squared gradients", least=0, below=1)
-    eps: float = option(1e-9, "Adam: added to the denominator", above=0)
-    weight_decay: float = option(0.0, "decoupled weight decay, on matrices only", least=0)
-    label_smoothing: float = option(0.1, "share of probability spread evenly over the vocabulary", least=0, below=1)
-    clip_norm: float = option(0.0, "largest norm of an update's gradient; 0 = not clipped", least=0)
-    rdrop: float = option(
-        0.0, "weight of R-Drop: two dropouts of a batch must agree; 0 = off, else twice the work", least=0
-    )
-    validate_every: int = option(500, "updates between validations", least=1)
-    patience: int = option(0, "stop after this many validations without improvement; 0 = never", least=0)
-    keep: int = option(5, "best checkpoints kept, by the validation metric", least=1)
-    average: int = option(
-        5, "checkpoints averaged for the final choice, the last and the best so many; 1 = none", least=1
-    )
-    ema: float = option(
-        0.0, "decay of a moving average of the weights, validated in their place; 0 = off", least=0, below=1
-    )
-    save_every: int = option(500, "updates between checkpoints to resume from", least=1)
-    keep_checkpoints: int = option(2, "newest checkpoints kept to resume from", least=1)
-    metric: Literal["bleu", "loss"] = option("bleu", "what is best on the validation corpus")
-    validate_sentences: int = option(0, "validate on the first so many sentences; 0 = all", least=0)
-    samples: int = option(3, "sample translations shown at each validation", least=0)
-    log_every: int = option(50, "updates between lines of the log", least=1)
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "arithmetic of the products: auto = bf16 where the device is made for it; the weights stay fp32"
-    )
-    deterministic: bool = option(True, "the same bits on every run on a GPU too, at some cost in speed")
-    threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0)
-    init: str = option("", "model directory or packaged name to start from; empty = fresh weights")
-
-    def __post_init__(self) -> None:
-        _check("training", self)
-        if self.schedule == "inverse_sqrt" and self.warmup_steps == 0:
-            raise RegardError("training.warmup_steps = 0: the inverse square root needs at least 1 step of warm-up")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig:
-    """How translations are searched, in validation and as the default of ``regard translate``."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "coerce_numbers_to_str": True}
-
-    beam: int = option(5, "hypotheses kept for a sentence; 1 = greedy", least=1, most=1000)
-    length_penalty: str = option(
-        "gnmt:0.6",
-        "a score is divided by gnmt:A = ((5 + length)/6)^A, the paper's, or power:A = length^A; a bare A is gnmt",
-    )
-    max_extra: int = option(50, "longest output: the input's subwords and this many more", least=0)
-    n_best: int = option(1, "hypotheses given for a sentence, at most beam", least=1)
-    stopping: Literal["exact", "first", "huggingface"] = option(
-        "exact", "when a sentence is done: exact = no better hypothesis can come; first = as soon as beam many ended"
-    )
-    batch_tokens: int = option(4096, "size of a decoding batch in subwords; changes speed, not results", least=1)
-    no_repeat: bool = option(True, "decode a sentence again without repeats where the output runs in a loop")
-
-    def __post_init__(self) -> None:
-        _check("decoding", self)
-        kind, _, alpha = self.length_penalty.rpartition(":")
-        try:
-            good = kind in ("", "gnmt", "power") and math.isfinite(float(alpha))
-        except ValueError:
-            good = False
-        if not good:
-            raise RegardError(f"decoding.length_penalty = '{self.length_penalty}': expected gnmt:0.6, power:1.0 or 0.6")
-        if self.n_best > self.beam:
-            raise RegardError(f"decoding.n_best = {self.n_best}: expected at most decoding.beam = {self.beam}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """A whole run. ``model`` is flat: architecture, preset and that architecture's options (``regard params``)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    seed: int = option(1, "every random stream of the run is derived from it", least=0)
-    data: DataConfig
-    model: dict[str, Any] = field(default_factory=dict)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-
-    def __post_init__(self) -> None:
-        _check("", self)
-
-
-SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
-
-
-class Option(NamedTuple):
-    """One key as ``--help`` and the documentation show it; ``default`` is MISSING where it must be given."""
-
-    key: str
-    type: Any
-    default: Any
-    help: str
-
-
-def options_table() -> list[Option]:
-    """Every key of the configuration except the model's own options, in the order of this file."""
-    seed = next(item for item in dataclasses.fields(Config) if item.name == "seed")
-    rows = [Option("seed", int, seed.default, seed.metadata["help"])]
-    for section, kind in SECTIONS.items():
-        types = typing.get_type_hints(kind)
-        for item in dataclasses.fields(kind):
-            rows.append(Option(f"{section}.{item.name}", types[item.name], item.default, item.metadata["help"]))
-    return rows
+__all__ = [
+    "Config",
+    "DataConfig",
+    "DecodingConfig",
+    "Option",
+    "TrainingConfig",
+    "options_table",
+    "read_config",
+    "to_toml",
+]
 
 
 def read_config(path: Path | None, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
@@ -306,23 +86,22 @@ def _reject_unknown(values: dict[str, Any], where: str) -> None:
         if name in ("seed", "model"):
             continue
         if name not in SECTIONS:
-            hint = nearest(name, ["seed", "model", *SECTIONS]) or _elsewhere(name, known)
-            raise RegardError(f"{where}: unknown key '{name}'{hint}")
+            raise RegardError(f"{where}: unknown key '{name}'{_suggest('', name, known)}")
         for key in _table(values, name, where):
             if f"{name}.{key}" not in known:
-                own = [row.removeprefix(f"{name}.") for row in known if row.startswith(f"{name}.")]
-                hint = nearest(key, own).replace("'", f"'{name}.", 1) or _elsewhere(key, known)
-                raise RegardError(f"{where}: unknown key '{name}.{key}'{hint}")
+                raise RegardError(f"{where}: unknown key '{name}.{key}'{_suggest(name, key, known)}")
     _table(values, "model", where)
 
 
-def _elsewhere(key: str, known: Sequence[str]) -> str:
-    """A hint for a key that stands in another section than the one where it was written."""
-    names = {row.rpartition(".")[2]: row for row in known}
-    if key in names:
-        return f" — did you mean '{names[key]}'?"
-    hint = nearest(key, names)
-    return hint and f" — did you mean '{names[hint.split(chr(39))[1]]}'?"
+def _suggest(section: str, key: str, known: Sequence[str]) -> str:
+    """A hint for a wrong key: the same name in another section, else the nearest of its own, else of any."""
+    anywhere = {row.rpartition(".")[2]: row for row in reversed(known)}
+    own = {name: row for name, row in anywhere.items() if row.startswith(f"{section}.")}
+    sections = {name: name for name in SECTIONS}
+    for table, cutoff in ((anywhere, 1.0), (own if section else sections, 0.6), (anywhere, 0.6)):
+        if close := difflib.get_close_matches(key, table, n=1, cutoff=cutoff):
+            return f" — did you mean '{table[close[0]]}'?"
+    return ""
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -334,7 +113,9 @@ def _override(values: dict[str, Any], text: str) -> None:
     known = [row.key for row in options_table()]
     parts = key.split(".")
     if key not in known and not (parts[0] == "model" and len(parts) > 1 and all(parts)):
-        raise RegardError(f"--set {text}: unknown key '{key}'{nearest(key, known) or _elsewhere(parts[-1], known)}")
+        raise RegardError(
+            f"--set {text}: unknown key '{key}'{_suggest(parts[0] if parts[1:] else '', parts[-1], known)}"
+        )
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
