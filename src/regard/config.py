@@ -96,7 +96,7 @@ def _reject_unknown(values: dict[str, Any], where: str) -> None:
 def _suggest(section: str, key: str, known: Sequence[str]) -> str:
     """A hint for a wrong key: the same name in another section, else the nearest of its own, else of any."""
     anywhere = {row.rpartition(".")[2]: row for row in reversed(known)}
-    own = {name: row for name, row in anywhere.items() if row.startswith(f"{section}.")}
+    own = {row.rpartition(".")[2]: row for row in known if row.startswith(f"{section}.")}
     sections = {name: name for name in SECTIONS}
     for table, cutoff in ((anywhere, 1.0), (own if section else sections, 0.6), (anywhere, 0.6)):
         if close := difflib.get_close_matches(key, table, n=1, cutoff=cutoff):
