@@ -7,6 +7,7 @@ import torch
 from regard.errors import RegardError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KNOWN = "expected auto, cpu, cuda, cuda:N or mps"
 
 
 def device(name: str = "auto") -> torch.device:
@@ -16,19 +17,30 @@ def device(name: str = "auto") -> torch.device:
     try:
         found = torch.device(name)
     except RuntimeError:
-        raise RegardError(f"unknown device '{name}': expected auto, cpu, cuda, cuda:N or mps") from None
+        raise RegardError(f"device '{name}' cannot be used: {KNOWN}") from None
+    if fault := _fault(found):
+        raise RegardError(f"device '{name}' cannot be used: {fault}")
+    return found
+
+
+def _fault(found: torch.device) -> str:
+    """Why a device cannot be used; "" when it can."""
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            build = "" if torch.version.cuda else ", whose build has no CUDA"
-            raise RegardError(f"device '{name}': PyTorch {torch.__version__}{build}, sees no CUDA device; use cpu")
+        if not count:
+            build = "" if torch.version.cuda else ", which was built without CUDA,"
+            return f"PyTorch {torch.__version__}{build} sees no CUDA device; use cpu"
         if (found.index or 0) >= count:
-            raise RegardError(f"device '{name}': only {count} CUDA devices are there, cuda:0 to cuda:{count - 1}")
-    elif found.type == "mps" and not torch.backends.mps.is_available():
-        raise RegardError(f"device '{name}': not available on this machine; use cpu")
-    elif found.type not in ("cpu", "cuda", "mps"):
-        raise RegardError(f"unknown device '{name}': expected auto, cpu, cuda, cuda:N or mps")
-    return found
+            return f"there is cuda:0 to cuda:{count - 1} only" if count > 1 else "there is cuda:0 only"
+    elif found.type == "mps":
+        return "" if torch.backends.mps.is_available() else "this machine has no such GPU; use cpu"
+    elif found.type != "cpu":
+        return KNOWN
+    try:
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:  # a driver that does not answer, a GPU that is taken
+        return str(error).splitlines()[0]
+    return ""
 
 
 def dtype(name: str = "auto") -> torch.dtype:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from regard import directory, files
+from regard import devices, directory, files
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
 from regard.directory import Loaded
@@ -252,17 +252,9 @@ class Session:
 
 
 def choose_device(name: str, group: Group) -> torch.device:
-    """ "auto" is the GPU where there is one; a device that is not there is an error before anything is read."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", group.local_rank)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RegardError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
-    return device
+    """The device of this process: of several with one GPU each, its own."""
+    device = devices.device(name)
+    return torch.device("cuda", group.local_rank) if device.type == "cuda" and device.index is None else device
 
 
 def prepare_torch(config: Config, device: torch.device) -> None:
