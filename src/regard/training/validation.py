@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from regard import files
 from regard.config import Config, DecodingConfig
 from regard.data.batch import collate
 from regard.data.plan import plan
@@ -59,7 +60,9 @@ class Validator:
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """Loss a token (without smoothing), perplexity, and by greedy search (or ``decoding``) BLEU and samples."""
         with evaluating(self.model):
+            files.point("validate:begin")
             loss = self._loss()
+            files.point("validate:loss")
             values: dict[str, Any] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
             wanted = self.config.training.metric == "bleu" or decoding is not None
             if wanted and self.model.has_source:
@@ -68,6 +71,7 @@ class Validator:
                 # As it goes the quickest search will do: it ranks the steps of one run among themselves.
                 greedy = replace(self.config.decoding, beam=1, n_best=1, no_repeat=False)
                 texts = self.translate(decoding or greedy)
+                files.point("validate:translated")
                 scores = corpus_scores(texts, self.references, self.config.data.target)
                 values |= {"bleu": scores.bleu, "bleu_signature": scores.bleu_signature}
                 values["samples"] = self._samples(texts)
