@@ -181,7 +181,7 @@ def _build(
 ) -> nn.Module:
     """The model with its weights; nothing large is made before names and shapes are known to agree."""
     path = folder / WEIGHTS
-    with _naming(folder / CONFIG), torch.device("meta"):
+    with _naming(folder / CONFIG), torch.device("meta"), registry.Uninitialized():
         sketch = options.build(*sizes)
     shapes, ties = sketch.state_dict(), getattr(sketch, "ties", {})
     expected = {name: list(tensor.shape) for name, tensor in shapes.items() if name not in ties}
@@ -200,6 +200,7 @@ def _build(
     with (
         _naming(folder / CONFIG),
         torch.random.fork_rng(devices=[]),
+        registry.Uninitialized(),
     ):  # fresh weights must not move the caller's streams
         model = options.build(*sizes)
     model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})

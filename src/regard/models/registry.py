@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import pydantic
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from regard.errors import RegardError, nearest
 
@@ -112,12 +113,24 @@ def options_table(architecture: str) -> list[tuple[str, str, Any, str]]:
     return rows
 
 
+class Uninitialized(TorchFunctionMode):
+    """Inside, ``torch.nn.init`` does nothing: for models whose weights will be loaded, or are not wanted at all.
+
+    On the meta device it saves more than that: there the functions import half of PyTorch's compiler.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def describe(
     options: Options, vocabulary: int, target_vocabulary: int | None = None
 ) -> list[tuple[str, tuple[int, ...], int]]:
     """The model's parameters as (name, shape, count), a tied table once. Nothing is allocated."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Uninitialized():
             model = options.build(vocabulary, target_vocabulary)
     except ValueError as error:  # parts that do not fit together, such as rotary positions and an odd head width
         raise RegardError(f"model: {error}") from error
