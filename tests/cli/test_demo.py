@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_no_answer_is_in_the_code() -> None:
     import regard.cli.demo
 
     text = Path(regard.cli.demo.__file__).read_text("utf-8").lower()
-    assert not any(answer in text for answer in ("i love", "machine learning", "what's your name", "weather", "rains"))
+    assert not re.search(r"i (love|like)|machine learning|your name|\b(weather|rains?|library|cheaper)\b", text)
 
 
 @pytest.mark.skipif("zh-en" not in packaged_names(), reason="the packaged model is not there yet")
