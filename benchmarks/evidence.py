@@ -31,7 +31,7 @@ PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "sacrebleu")
 
 def data_folder() -> Path:
     """Where corpora that are not packaged stand."""
-    return Path(os.environ.get("REGARD_DATA") or ROOT.parent / "shared" / "data")
+    return Path(os.environ.get("REGARD_DATA") or ROOT.parent / "shared" / "data").resolve()
 
 
 def machine() -> dict[str, Any]:
@@ -127,7 +127,10 @@ def write(
         for kept in ("metrics.jsonl", "run.toml"):
             suffix = f"-{number}" if len(runs) > 1 else ""
             stem, ending = kept.split(".")
-            shutil.copyfile(run / kept, folder / f"{stem}{suffix}.{ending}")
+            text = (run / kept).read_text("utf-8")
+            # What is committed names no one's folders.
+            text = text.replace(str(data_folder()), "$REGARD_DATA").replace(f"{ROOT}/", "")
+            (folder / f"{stem}{suffix}.{ending}").write_text(text, "utf-8")
     rows = []
     for file, reference in hypotheses:
         kept = f"{len(rows) + 1}-{Path(reference).name}"
