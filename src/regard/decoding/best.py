@@ -78,6 +78,15 @@ def best_tokens(
     return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
 
 
+def spread(best: Best, chosen: Tensor, batch: int, rows: int) -> Best:
+    """The best of the ``chosen`` [M] rows among all B × R; the others have no continuation: -inf."""
+    k = best.values.shape[-1]
+    values = best.values.new_full((batch * rows, k), -torch.inf).index_copy_(0, chosen, best.values[0])
+    tokens = best.tokens.new_zeros((batch * rows, k)).index_copy_(0, chosen, best.tokens[0])
+    ends = best.eos.new_full((batch * rows,), -torch.inf).index_copy_(0, chosen, best.eos[0])
+    return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+
+
 def _best_of(
     scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.decoding.best import Best, best_tokens, rows_at_once
+from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.search import Candidates, Search
@@ -23,7 +23,7 @@ from regard.decoding.search import Candidates, Search
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
 LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
-LEAVE = 0.25  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
+LEAVE = 0.2  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
 
 
 @dataclass(frozen=True)
@@ -212,17 +212,25 @@ class _Engine:
         return Record(sentences, parents, flight.last, flight.scores, found, flight.done, results)
 
     def _best(self, flight: Flight, hidden: Tensor) -> Best:
-        search = self.search
-        banned = repeats(flight.ids, flight.ages, search.no_repeat_ngram) if search.no_repeat_ngram else None
-        return best_tokens(
+        """The best continuations of hidden [B, R, D]; on a CPU, of the hypotheses that are worth it only."""
+        size = self.search.no_repeat_ngram
+        banned = repeats(flight.ids, flight.ages, size) if size else None
+        batch, rows, width = hidden.shape
+        chosen: Tensor | None = None
+        if self.device.type == "cpu" and not flight.hopeful.all():
+            chosen = flight.hopeful.flatten().nonzero()[:, 0]
+            hidden = hidden.reshape(batch * rows, width)[None, chosen]
+            banned = None if banned is None else banned.flatten(0, 1)[None, chosen]
+        best = best_tokens(
             self.model,
             hidden,
-            search.beam + 1 if search.beam > 1 else 1,
+            self.search.beam + 1 if self.search.beam > 1 else 1,
             self.settings.eos,
             chunk=self.rows,
             suppressed=self.suppressed,
             banned=banned,
         )
+        return best if chosen is None else spread(best, chosen, batch, rows)
 
 
 def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:

@@ -47,13 +47,13 @@ class Flight:
       and N after it; C is the longest output; ``length`` [B] tokens so far, ``limit`` [B] the most there may be;
     - finished: ``pool_normalized``, ``pool_scores`` and ``pool_lengths`` [B, K], ``pool_ids`` [B, K, C], best first,
       -inf where there is none yet;
-    - ``done`` [B]: nothing more can enter the pool.
+    - ``done`` [B]: nothing more can enter the pool; ``hopeful`` [B, R]: this live hypothesis still may lead into it.
 
     ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking.
     """
 
     per_sentence = (
-        "scores", "ids", "last", "length", "limit", "bound", "done",
+        "scores", "ids", "last", "length", "limit", "bound", "done", "hopeful",
         "pool_normalized", "pool_scores", "pool_lengths", "pool_ids",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class Flight:
         # depends on its age and is looked up at every step.
         self.bound = self.table[self.limit]
         self.done = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.hopeful = torch.ones(batch, 1, dtype=torch.bool, device=device)
         self.pool_normalized = torch.full((batch, kept), -torch.inf, device=device)
         self.pool_scores = torch.full((batch, kept), -torch.inf, device=device)
         self.pool_lengths = torch.zeros(batch, kept, dtype=torch.int64, device=device)
@@ -128,6 +129,7 @@ class Flight:
         self.pool_lengths = torch.where(now, self.length[:, None] - (token == self.eos).long(), self.pool_lengths)
         self.pool_ids = self.ids  # the one hypothesis, cut by its length
         self.done = self.done | ends[:, 0]
+        self.hopeful = ~self.done[:, None]
         self.last, self.ages = token, self.ages + 1
 
     def beam(self, best: Best) -> tuple[Candidates, Survivors]:
@@ -151,7 +153,7 @@ class Flight:
         self.ids.scatter_(2, place, live.tokens[:, :, None])
         self.scores, self.last = live.scores, live.tokens
         self.length, self.ages = self.length + 1, self.ages + 1
-        self.done = self.done | self._stop()
+        self._stop()
         return found, live
 
     def _only_ends(self, found: Candidates, last: Tensor, ends: Tensor) -> Candidates:
@@ -183,17 +185,24 @@ class Flight:
         self.pool_lengths = torch.cat((self.pool_lengths, lengths), 1).gather(1, order)
         self.pool_ids = torch.cat((self.pool_ids, ids), 1).gather(1, order[:, :, None].expand(batch, kept, longest))
 
-    def _stop(self) -> Tensor:
-        """[B]: which sentences are done, after a step."""
-        search, worst = self.search, self.pool_normalized[:, -1]
-        ended = self.length >= self.limit
+    def _stop(self) -> None:
+        """Which sentences are done after a step, and which hypotheses of the others are worth another one."""
+        search, worst = self.search, self.pool_normalized[:, -1:]  # [B, 1]
+        live = self.scores > -torch.inf
         if search.stopping == "first":
-            return ended | (worst > -torch.inf) | (self.scores[:, 0] == -torch.inf)
-        alpha, bound = search.length_penalty.alpha, self.bound
-        if alpha < 0 or (alpha == 0 and search.stopping == "huggingface"):
-            ahead = 0 if search.stopping == "huggingface" else 1  # the shortest that a live one can become
-            bound = self.table[(self.length + ahead).clamp(max=self.table.shape[0] - 1)]
-        return ended | (self.scores[:, 0] / bound <= worst)
+            over = ~live[:, 0] | (worst[:, 0] > -torch.inf)
+        else:
+            alpha, bound = search.length_penalty.alpha, self.bound
+            if alpha < 0 or (alpha == 0 and search.stopping == "huggingface"):
+                ahead = 0 if search.stopping == "huggingface" else 1  # the shortest that a live one can become
+                bound = self.table[(self.length + ahead).clamp(max=self.table.shape[0] - 1)]
+            better = self.scores / bound[:, None] > worst
+            over = ~better[:, 0]
+            # One whose bound is not above the worst can be left out. What takes its place in the beam scores lower
+            # still, so that its bound is no better: the n best stay those of the full search.
+            live = better if search.stopping == "exact" else live
+        self.done = self.done | over | (self.length >= self.limit)
+        self.hopeful = live & ~self.done[:, None]
 
     def land(self) -> list[Result]:
         """The results of the sentences that are done and have not landed yet. This waits for the device."""
