@@ -83,7 +83,7 @@ def test_average_writes_a_model(workshop: Path, model: Path, regard: Regard, tmp
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout)["steps"] == [120, 240]
     assert regard("translate", out, input="一二\n".encode()).returncode == 0
-    assert "there already" in refused(regard("average", model, out, cwd=workshop))
+    assert "there already" in refused(regard("average", model, out, "--last", "2", cwd=workshop))
     assert "of the last 9" in refused(regard("average", model, tmp_path / "more", "--last", "9", cwd=workshop))
     assert "is no run" in refused(regard("average", out, tmp_path / "more", cwd=workshop))
 
