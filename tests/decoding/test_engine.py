@@ -128,6 +128,9 @@ def test_the_limit_is_said_and_an_output_of_one_token_is_possible():
     result = next(decode(model, [[5, 6]], SETTINGS, Search(beam=2, max_extra=-1)))
     assert result.hypotheses[0].ids == [] and result.hypotheses[0].at_limit
     assert list(decode(model, [], SETTINGS, Search())) == []
+    for beam in (1, 3):  # all of them done with the prompt, flight after flight
+        results = list(decode(model, sentences(9), SETTINGS, Search(beam=beam, max_extra=-99), batch_tokens=20))
+        assert [r.index for r in results] == list(range(9)) and all(r.hypotheses[0].ids == [] for r in results)
 
 
 def test_the_model_returns_to_its_mode():

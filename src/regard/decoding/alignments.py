@@ -19,15 +19,17 @@ Weights = NDArray[np.float32]  # [T, S]
 
 
 def alignment_attention(model: nn.Module) -> str:
-    """The attention to the memory that aligns best: that of the last decoder layer but one.
+    """The attention to the memory that aligns best: that of the last decoder layer.
 
-    The last layer gathers what the next word needs; the one before it has been found to look at the word that is being
-    translated (Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer Models").
+    Measured on the 1,203 word pairs of Tatoeba's dev set that CC-CEDICT knows (zh→en, 4 layers, 28 BLEU): the last
+    layer finds 75 % of them, the one before it 74 %, the mean of these two 77 %, of all four 75 %. (With six layers
+    others found the last but one best: Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer
+    Models".)
     """
     names = [name for name in recorder.attentions(model) if "cross_attention" in name]
     if not names:
         raise RegardError("this model has no attention from target to source, so that nothing can be aligned")
-    return names[max(0, len(names) - 2)]
+    return names[-1]
 
 
 def alignments(

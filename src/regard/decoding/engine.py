@@ -135,8 +135,8 @@ class _Engine:
             else:
                 self._shrink_if_worth(flight)
             steps += 1
-            record = self._step(flight, look=steps % self.look == 0)
-            yield record
+            if not flight.landed.all():  # an output of one token is done before the first step
+                yield self._step(flight, look=steps % self.look == 0)
             if flight.landed.all():
                 flight = None
 
