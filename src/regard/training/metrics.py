@@ -45,6 +45,7 @@ class Metrics:
         row = json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False)
         with writing(self.folder / METRICS):
             self._metrics.write(row.encode() + b"\n")
+            self._metrics.flush()  # for whoever watches the file; it reaches the disk with ``sync``
         self._plot(kind, step, values)
 
     def time(self, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -58,9 +58,9 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
             # The longest pair first: some models have a last position. Adam's moments are there from then on.
             _run(trainer, feed.batch(np.array([longest]), epoch), fresh)
-            _run(trainer, batch)
-            for extreme in _extremes(updates, *lengths):
-                _run(trainer, feed.batch(extreme, epoch))
+            # Twice: a heap finds its layout only when blocks of all sizes have come and gone.
+            for chosen in (indices, *_extremes(updates, *lengths)) * 2:
+                _run(trainer, feed.batch(chosen, epoch))
             peak = _peak(trainer.device)
             seconds = _seconds_per_update(trainer, feed, updates, epoch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

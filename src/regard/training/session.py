@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -140,8 +141,8 @@ class Session:
 
     def validate(self) -> None:
         """Measure the weights (or their running average) and keep them; nothing happens when it is interrupted."""
-        step = self.record.step
-        if self.group.first:
+        step, start = self.record.step, time.perf_counter()
+        if self.metrics is not None:
             self.progress.doing(f"step {step:,} · validating")
             with swapped(self.model, self.trainer.ema):
                 try:
@@ -154,6 +155,7 @@ class Session:
             self.write("validation", values)
             self.progress.validated(values, step, best=score > self.record.best()[1])
             self.record.scores.append((step, score))
+            self.metrics.time("validation", step, {"seconds": time.perf_counter() - start})
             files.point("validate:recorded")
         self.record.validated = step
 
@@ -162,7 +164,7 @@ class Session:
         self.saved = step = self.record.step
         if self.metrics is None:
             return
-        training = self.config.training
+        training, start = self.config.training, time.perf_counter()
         self.record.metrics_bytes = self.metrics.sync()
         state = TrainingState(
             step=step,
@@ -176,6 +178,7 @@ class Session:
         kept = checkpoint.rotate(self.run, training.keep_checkpoints)
         scores, keep = self.record.scores, training.keep
         snapshots.prune(self.run, snapshots.needed(scores, average=training.average, keep=keep, checkpoints=kept))
+        self.metrics.time("save", step, {"seconds": time.perf_counter() - start})
 
     def reason_to_stop(self) -> str:
         """Why the run ends here, the same in every process; "" when it goes on."""
