@@ -18,6 +18,8 @@ from regard.training.memory import peak_memory
 from regard.training.progress import duration
 from regard.training.step import Trainer
 
+WARM = 5000  # pairs that are cut before memory is measured, where words are cut anew
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -54,6 +56,9 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     indices = largest(updates, *lengths)
     batch = feed.batch(indices, epoch)
     longest = int(np.maximum(*lengths).argmax())
+    if feed.dropouts:
+        # Fills the samples of the common words: they last, and lie better below the tensors than between them.
+        feed.batch(np.linspace(0, len(feed.corpus) - 1, min(len(feed.corpus), WARM), dtype=np.int64), epoch)
     try:
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
             # The longest pair first: some models have a last position. Adam's moments are there from then on.
