@@ -37,9 +37,7 @@ def final(run: Path) -> dict[str, str]:
     return {**checkpoint.digests(checkpoint.folder(run, last)), METRICS: (run / METRICS).read_text()}
 
 
-def test_a_run_leaves_a_model_that_translates(
-    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_leaves_a_model_that_translates(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "WORTH_MEASURING", 0.0)
     size = {"data.vocabulary": 420, "model.width": 32, "model.order": "pre", "training.batch_tokens": 400}
     config = tiny(**size, **{"training.steps": 150, "training.validate_every": 50, "training.save_every": 50})
@@ -84,9 +82,7 @@ def test_a_run_that_is_stopped_and_goes_on_is_the_same_run(tiny: Make, tmp_path:
     assert weights == (tmp_path / "whole" / directory.WEIGHTS).read_bytes()
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny(**EVERYTHING)
     train(config, tmp_path / "whole")
 
