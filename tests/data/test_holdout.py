@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,14 @@ def test_no_group_is_divided(groups: list[int], wanted: int) -> None:
 def test_languages_of_file_names() -> None:
     names = ("a/train.zh", "b.c/train.en.gz", "x.de.zst", "plain")
     assert list(languages_of(names)) == ["zh", "en", "de", ""]
+
+
+def test_a_line_feed_inside_a_text_moves_no_other_line(tmp_path: Path) -> None:
+    rows = [{"zh": f"s{i}\nand more" if i == 3 else f"s{i}", "en": f"t{i}"} for i in range(50)]
+    corpus = tmp_path / "all.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    data = DataConfig(train=(str(corpus),), valid=str(corpus), source="zh", target="en")
+    split = survey(str(corpus), data).hold_out(share=0.1)
+    split.write(tmp_path / "corpus")
+    zh, en = ((tmp_path / "corpus" / f"train.{side}").read_text("utf-8").split("\n")[:-1] for side in ("zh", "en"))
+    assert [line.split()[0][1:] for line in zh] == [line[1:] for line in en]

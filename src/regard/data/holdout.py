@@ -45,7 +45,8 @@ class Split:
             }
             for index, pair in enumerate(read_pairs(self.entry, self.data)):
                 for language, text in zip(languages, (pair.source, pair.target), strict=True):
-                    files[index in self.held_out, language].write(text + "\n")
+                    # A text of a JSONL file may hold line feeds; written here, each would move all lines after it.
+                    files[index in self.held_out, language].write(text.replace("\n", " ") + "\n")
 
 
 @dataclass(frozen=True)
