@@ -96,6 +96,7 @@ def test_ids_lengths_and_texts_agree(files: Path) -> None:
     with pytest.raises(IndexError):
         train.source_ids(len(train))
     assert prepared.settings.source == "zh" and prepared.settings.max_length >= 16
+    assert prepared.settings.suppressed == (0, 1, 2), "padding, unknown and start are no outputs"
 
 
 def test_a_second_run_builds_nothing(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

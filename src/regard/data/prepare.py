@@ -156,6 +156,8 @@ def _open(folder: Path, data: DataConfig) -> Prepared:
         normalize=data.normalize,
         max_length=_learnt_length(corpora["train"]),
     )
+    # What no corpus has in it is never an output, however unsure a young model is.
+    settings = replace(settings, suppressed=(settings.pad, settings.unk, settings.bos))
     return Prepared(
         corpora["train"],
         corpora["valid"],
