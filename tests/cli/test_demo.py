@@ -10,7 +10,6 @@ import pytest
 import regard as package
 from regard.cli.demo import SENTENCES, configuration, corpus
 from regard.config import read_config
-from regard.directory import packaged_names
 
 from .conftest import Regard, refused
 
@@ -69,7 +68,6 @@ def test_no_answer_is_in_the_code() -> None:
     assert not re.search(r"i (love|like)|machine learning|your name|\b(weather|rains?|library|cheaper)\b", text)
 
 
-@pytest.mark.skipif("zh-en" not in packaged_names(), reason="the packaged model is not there yet")
 def test_the_packaged_model_translates_at_once(regard: Regard, tmp_path: Path) -> None:
     done = regard("demo", "--minutes", 0, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()

@@ -47,7 +47,12 @@ def attention_weights(
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if bias is not None:
         scores = scores + bias
-    allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
+    return _softmax(scores, layout)
+
+
+def _softmax(scores: Tensor, layout: Layout) -> Tensor:
+    """Weights of scores [B, H, Q, S] over the keys that the layout lets each query see."""
+    allowed = layout.allowed(scores.shape[-2], scores.shape[-1], scores.device)
     if allowed is None:
         return scores.softmax(-1)
     weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
@@ -127,12 +132,7 @@ class AdditiveCore(nn.Module):
         mixed = torch.tanh(query[..., :, None, :] + key[..., None, :, :])  # [B, H, Q, S, K]
         scores = (mixed @ vector).to(torch.promote_types(query.dtype, torch.float32))
         scores = scores if scale is None else scores * scale
-        scores = scores if bias is None else scores + bias
-        allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
-        if allowed is None:
-            return scores.softmax(-1)
-        weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
-        return weights.masked_fill(~allowed, 0.0)
+        return _softmax(scores if bias is None else scores + bias, layout)
 
 
 class KeyValueCache(Protocol):

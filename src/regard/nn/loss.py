@@ -64,11 +64,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        parts = [
-            None if part is None else (part * gradient).to(dtype)
-            for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
-        ]
-        return (*parts, None, None, None)
+        return (*made_in_forward(ctx, gradient), None, None, None)
+
+
+def made_in_forward(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """The gradients that a loss made beside its value, times that of the loss, each in its input's type."""
+    return [
+        None if part is None else (part * gradient).to(dtype)
+        for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
+    ]
 
 
 def _sums(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.nn.loss import default_chunk
+from regard.nn.loss import default_chunk, made_in_forward
 
 
 def linear_rdrop(
@@ -90,11 +90,7 @@ class _LinearRDrop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        parts = [
-            None if part is None else (part * gradient).to(dtype)
-            for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
-        ]
-        return (*parts, None, None, None, None)
+        return (*made_in_forward(ctx, gradient), None, None, None, None)
 
 
 def _log_softmax(x: Tensor, table: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
