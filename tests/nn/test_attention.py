@@ -17,10 +17,10 @@ B, H, Q, S, K = 3, 4, 5, 7, 8
 
 LAYOUTS: dict[str, Callable[[int, int], Layout]] = {
     "everything": lambda q, s: Layout(),
-    "padded": lambda q, s: Layout.cross(None, q, torch.tensor([s, 2, 1]), s),
+    "padded": lambda q, s: Layout.cross(torch.tensor([s, 2, 1]), s),
     "causal": lambda q, s: Layout(causal=True),
     "cached": lambda q, s: Layout.cached(torch.rand(B, q, s) > 0.4, torch.zeros(B, q, dtype=torch.int64)),
-    "nothing seen": lambda q, s: Layout.cross(None, q, torch.tensor([s, 0, 0]), s),
+    "nothing seen": lambda q, s: Layout.cross(torch.tensor([s, 0, 0]), s),
 }
 
 
@@ -82,9 +82,9 @@ def test_fused_equals_the_equation(
 @pytest.mark.parametrize("kernel", [attend, fused])
 def test_rows_that_see_nothing_give_zeros(kernel: kernels.Kernel) -> None:
     query, key = torch.randn(2, H, Q, K), torch.randn(2, H, S, K)
-    out = kernel(query, key, key, Layout.cross(None, Q, torch.tensor([0, S]), S))
+    out = kernel(query, key, key, Layout.cross(torch.tensor([0, S]), S))
     assert (out[0] == 0).all() and (out[1] != 0).all()
-    assert (attention_weights(query, key, Layout.cross(None, Q, torch.tensor([0, S]), S))[0] == 0).all()
+    assert (attention_weights(query, key, Layout.cross(torch.tensor([0, S]), S))[0] == 0).all()
     nothing = key[:, :, :0]
     core = Core()(query, nothing, nothing, Layout())
     assert core.shape == query.shape and (core == 0).all()
@@ -110,7 +110,7 @@ def test_dropout_on_weights_keeps_their_mean() -> None:
 def test_additive_scores() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(B, 1, Q, K), torch.randn(B, 1, S, K), torch.randn(B, 1, S, 3)
-    vector, layout = torch.randn(K), Layout.cross(None, Q, torch.tensor([S, 2, 0]), S)
+    vector, layout = torch.randn(K), Layout.cross(torch.tensor([S, 2, 0]), S)
     core = AdditiveCore()
     weights = core.weights(query, key, layout, vector=vector)
     scores = torch.tanh(query[1, 0, 0] + key[1, 0, :2]) @ vector

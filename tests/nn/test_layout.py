@@ -40,7 +40,7 @@ def test_causal_rows_see_themselves_and_what_stands_before(lengths: list[int], m
 @given(lengths_of_batch, st.integers(1, 6))
 def test_every_query_sees_the_whole_memory_and_no_padding(lengths: list[int], queries: int) -> None:
     size = max(1, max(lengths))
-    allowed = written_out(Layout.cross(None, queries, torch.tensor(lengths), size), queries, size)
+    allowed = written_out(Layout.cross(torch.tensor(lengths), size), queries, size)
     seen = allowed.expand(len(lengths), 1, queries, size)
     assert torch.equal(seen, real(torch.tensor(lengths), size)[:, None, None, :].expand_as(seen))
 

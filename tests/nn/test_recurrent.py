@@ -30,7 +30,7 @@ def test_additive_attention_is_the_formula() -> None:
     attention = drawn(AdditiveAttention(6, 4))
     states, memory = torch.randn(2, 3, 6).double(), torch.randn(2, 5, 4).double()
     lengths = torch.tensor([5, 2])
-    got = attention(states, *attention.project_memory(memory), Layout.cross(None, 3, lengths, 5))
+    got = attention(states, *attention.project_memory(memory), Layout.cross(lengths, 5))
     assert got.shape == (2, 3, 4)
     for b, s in enumerate(lengths.tolist()):
         for q in range(3):
@@ -54,7 +54,7 @@ def test_decoder_steps_equal_its_whole_pass() -> None:
     decoder = drawn(AttentiveRecurrent(layers=3).build(8, 8))
     memory = Memory(torch.randn(2, 5, 8).double(), torch.tensor([5, 3]))
     key, value = decoder.unit.cross_attention.project_memory(memory.hidden)
-    layout = Layout.cross(None, 1, memory.lengths, 5)
+    layout = Layout.cross(memory.lengths, 5)
     x, state = torch.randn(2, 4, 8).double(), decoder.first_state(memory)
     hidden, states = decoder(x, state, key, value, layout)
     assert hidden.shape == (2, 4, 8) and states.shape == (2, 4, 3, 8)

@@ -96,7 +96,7 @@ def test_same_weights_same_outputs_and_gradients(
         y,
         Layout.padded(target_lengths, T, causal=True),
         memory=memory,
-        memory_layout=Layout.cross(target_lengths, T, source_lengths, S),
+        memory_layout=Layout.cross(source_lengths, S),
     )
     (out * weight).sum().backward()
 

@@ -128,7 +128,8 @@ class DecoderOnlyModel(TiedModel):
     def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
         """Token ids [B, T] → hidden [B, T, D]: position t predicts t+1."""
         x = self.target_embedding(target.ids)
-        return Output(self.decoder(x, Layout.padded(target.lengths, x.shape[1], causal=True)))
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packed=self.training)
+        return Output(self.decoder(x, layout))
 
     def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts."""

@@ -86,7 +86,7 @@ class RNNModel(TiedModel):
         assert memory is not None, "this model translates: it needs a memory"
         state = self.decoder.first_state(memory)
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
-        layout = Layout.cross(target.lengths, 1, memory.lengths, memory.hidden.shape[1])
+        layout = Layout.cross(memory.lengths, memory.hidden.shape[1])
         return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
 
     def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> RecurrentState:

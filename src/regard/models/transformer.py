@@ -126,20 +126,16 @@ class TransformerModel(TiedModel):
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their memory, hidden [B, S, D]."""
         x = self.source_embedding(source.ids)
-        return Memory(self.encoder(x, Layout.padded(source.lengths, x.shape[1])), source.lengths)
+        layout = Layout.padded(source.lengths, x.shape[1], packed=self.training)
+        return Memory(self.encoder(x, layout), source.lengths)
 
     def forward(self, target: Tokens, memory: Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]: position t predicts t+1."""
         assert memory is not None, "this model translates: it needs a memory"
         x = self.target_embedding(target.ids)
-        size = x.shape[1]
-        hidden = self.decoder(
-            x,
-            Layout.padded(target.lengths, size, causal=True),
-            memory=memory.hidden,
-            memory_layout=Layout.cross(target.lengths, size, memory.lengths, memory.hidden.shape[1]),
-        )
-        return Output(hidden)
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packed=self.training)
+        cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, packed=self.training)
+        return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
 
     def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regard.nn.layout import Layout
+from regard.nn.layout import Layout, Packing
 
 
 def attend(
@@ -207,34 +207,39 @@ class MultiHeadAttention(nn.Module):
         rotation: Rotation | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """x [B, Q, D] → [B, Q, D]; ``memory`` [B, S, D], or its keys and values from ``project_memory``."""
+        """x [B, Q, D] → [B, Q, D]; ``memory`` [B, S, D], or its keys and values from ``project_memory``.
+
+        Where the layout is packed, x is [R, D] and comes back so, and ``memory`` is [R', D].
+        """
+        packing = layout.packing
         if memory is not None:
-            (query,) = self._heads(self.query(x), self.heads)
-            key, value = self.project_memory(memory) if isinstance(memory, Tensor) else memory
+            (query,) = self._heads(self.query(x), packing, self.heads)
+            key, value = self.project_memory(memory, layout.key_packing) if isinstance(memory, Tensor) else memory
         else:
-            query, key, value = self._project(x, rotation)
+            query, key, value = self._project(x, packing, rotation)
             if cache is not None:
                 key, value = cache.append(key, value)
-        mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
-        joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        mixed = self.core(query, key, value, layout, bias=bias).transpose(1, 2).flatten(2)  # [B, Q, H · K]
+        joined: Tensor = self.output(mixed if packing is None else packing.pack(mixed))
         return joined
 
-    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def project_memory(self, memory: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
-        key, value = self._heads(self.key_value(memory), self.groups, self.groups)
+        key, value = self._heads(self.key_value(memory), packing, self.groups, self.groups)
         return key, value
 
-    def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self._heads(self.query_key_value(x), self.heads, self.groups, self.groups)
+    def _project(self, x: Tensor, packing: Packing | None, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self._heads(self.query_key_value(x), packing, self.heads, self.groups, self.groups)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
         return query, key, value
 
-    def _heads(self, x: Tensor, *counts: int) -> tuple[Tensor, ...]:
-        """[B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count.
+    def _heads(self, x: Tensor, packing: Packing | None, *counts: int) -> tuple[Tensor, ...]:
+        """[B, Q, (Σ counts) · K], or [R, …] where it is packed → a view [B, count, Q, K] for each count.
 
         Split first, transposed then: so the gradients are joined once, and lie as the product before wants them.
         """
+        x = x if packing is None else packing.unpack(x)
         parts = torch.split(x.view(*x.shape[:-1], -1, self.head_width), list(counts), dim=2)
         return tuple(part.transpose(1, 2) for part in parts)
 

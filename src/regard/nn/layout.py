@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,40 +57,108 @@ def real(lengths: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """Where the real tokens of a padded batch stand, so that all but attention computes on those alone.
+
+    ``rows`` [R] are the places of the R real tokens among batch × size, in order.
+    """
+
+    rows: Tensor
+    batch: int
+    size: int
+
+    @staticmethod
+    def of(lengths: Tensor, size: int) -> Packing | None:
+        """The packing of right-padded sentences, ``lengths`` [B]; None where there is nothing to gain.
+
+        On an accelerator the number of real tokens would have to be waited for, so nothing is packed there.
+        """
+        if lengths.device.type != "cpu" or everything_is_real(lengths, size):
+            return None
+        return Packing(real(lengths, size).flatten().nonzero().squeeze(1), len(lengths), size)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, T, D] → [R, D]: the real tokens."""
+        packed: Tensor = _Pack.apply(x, self.rows)  # type: ignore[no-untyped-call]
+        return packed
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """[R, D] → [B, T, D], 0 where there is padding."""
+        padded: Tensor = _Unpack.apply(x, self.rows, self.batch, self.size)  # type: ignore[no-untyped-call]
+        return padded
+
+
+class _Pack(torch.autograd.Function):
+    """Rows of a table, each at most once, so that the way back is a copy too and adds nothing up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = x.shape
+        return x.flatten(0, 1).index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return _spread(gradient, rows, *ctx.shape[:2]), None
+
+
+class _Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        return _spread(x, rows, batch, size)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (rows,) = ctx.saved_tensors
+        return gradient.flatten(0, 1).index_select(0, rows), None, None, None
+
+
+def _spread(x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
+    return x.new_zeros(batch * size, x.shape[1]).index_copy_(0, rows, x).view(batch, size, -1)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Who sees whom in one attention; made once per forward, above the layers, and read by the core only.
 
     ``mask`` is boolean and broadcastable to [B, 1, Q, S] (True = may attend), or None where nothing is hidden.
     ``causal`` says, with ``mask`` None, that query i sees keys 0 … i: kernels know this case without a mask.
     ``positions`` [B, Q] and ``key_positions`` [B, S] are the tokens' places in their sentences; None is 0, 1, 2 ….
+    With a ``packing``, what comes and goes is [R, D], the real tokens, and likewise for ``key_packing`` and a memory.
     """
 
     mask: Tensor | None = None
     causal: bool = False
     positions: Tensor | None = None
     key_positions: Tensor | None = None
+    packing: Packing | None = None
+    key_packing: Packing | None = None
     _biases: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
-    def padded(lengths: Tensor, size: int, causal: bool = False) -> Layout:
-        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions.
+    def padded(lengths: Tensor, size: int, causal: bool = False, *, packed: bool = False) -> Layout:
+        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions; ``packed`` if it pays.
 
         With ``causal`` no mask is needed for the padding: it stands on the right, where no real query looks.
         (Rows of padding see what they like; nobody reads them.)
         """
+        packing = Packing.of(lengths, size) if packed else None
         if causal or everything_is_real(lengths, size):
-            return Layout(causal=causal)
-        return Layout(mask=real(lengths, size)[:, None, None, :])
+            return Layout(causal=causal, packing=packing)
+        return Layout(mask=real(lengths, size)[:, None, None, :], packing=packing)
 
     @staticmethod
-    def cross(query_lengths: Tensor | None, queries: int, key_lengths: Tensor, size: int) -> Layout:
-        """Attention from ``queries`` positions of one sequence to the ``size`` positions of another.
+    def cross(key_lengths: Tensor, size: int, *, queries: Packing | None = None, packed: bool = False) -> Layout:
+        """Attention from one sequence, with its packing if it has one, to the ``size`` positions of another.
 
-        ``query_lengths`` changes nothing: the rows of padded queries are never read. It stands here for packed layouts.
+        Rows of padded queries see what the others see; nobody reads them.
         """
+        packing = Packing.of(key_lengths, size) if packed else None
         if everything_is_real(key_lengths, size):
-            return Layout()
-        return Layout(mask=real(key_lengths, size)[:, None, None, :])
+            return Layout(packing=queries, key_packing=packing)
+        return Layout(mask=real(key_lengths, size)[:, None, None, :], packing=queries, key_packing=packing)
 
     @staticmethod
     def cached(visible: Tensor, positions: Tensor, key_positions: Tensor | None = None) -> Layout:

@@ -178,7 +178,7 @@ class RecurrentState:
 
     def layout(self) -> Layout:
         """Who sees what of the memory."""
-        return Layout.cross(None, self.beams, self.lengths, self.key.shape[2])
+        return Layout.cross(self.lengths, self.key.shape[2])
 
     def follow(self, parents: Tensor) -> None:
         """Hypothesis n of sentence b continues parents[b, n]; parents [B, N]."""

@@ -47,7 +47,7 @@ class TransformerStack(nn.Module):
         memory_layout: Layout | None = None,
         caches: Sequence[KeyValueCache] | None = None,
     ) -> Tensor:
-        """x [B, Q, D] → [B, Q, D].
+        """x [B, Q, D] → [B, Q, D]; with a packed layout padding is left out on the way, and 0 at the end.
 
         ``memory`` is [B, S, D], or each layer's keys and values. With ``caches``, one for each layer, the keys of
         self-attention are those of the layout's ``key_positions`` [B, slots].
@@ -56,6 +56,10 @@ class TransformerStack(nn.Module):
         keys = size if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if self.bias is None else self.bias(size, keys, layout)
         rotation = None if self.rotation is None else self.rotation(size, layout.positions, x.device)
+        if layout.packing is not None:
+            x = layout.packing.pack(x)  # [R, D]
+        if isinstance(memory, Tensor) and memory_layout is not None and memory_layout.key_packing is not None:
+            memory = memory_layout.key_packing.pack(memory)
         for number, layer in enumerate(self.layers):
             x = layer(
                 x,
@@ -66,7 +70,8 @@ class TransformerStack(nn.Module):
                 rotation=rotation,
                 cache=None if caches is None else caches[number],
             )
-        return x if self.norm is None else self.norm(x)
+        x = x if self.norm is None else self.norm(x)
+        return x if layout.packing is None else layout.packing.unpack(x)
 
     def project_memory(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's keys and values of a memory [B, S, D], [B, G, S, K]: laid out for reading them at every step."""

@@ -233,7 +233,7 @@ class KeyValueState:
     def _layout_of_memory(self) -> Layout | None:
         if self.memory is None or self.memory_lengths is None:
             return None
-        return Layout.cross(None, self.beams, self.memory_lengths, self.memory[0][0].shape[2])
+        return Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
 
 
 def _above(one: Tensor, other: Tensor) -> Tensor:
