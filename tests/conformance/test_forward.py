@@ -8,7 +8,8 @@ from thin import MODELS, V, alone, build, close, memory_of, one, sentences
 from torch import nn
 
 from regard.models import registry
-from regard.nn.layout import Memory, Tokens
+from regard.nn.dropout import Dropout
+from regard.nn.layout import Memory, Tokens, real
 
 LENGTHS = [3, 7, 1, 5]
 SOURCES = [6, 2, 4, 1]
@@ -41,6 +42,31 @@ def test_a_padded_batch_equals_the_sentences_one_by_one(name: str, dtype: torch.
         if memory is not None:
             close(memory.hidden[b : b + 1, : SOURCES[b]], by_itself.hidden, tolerance)
         close(together[b : b + 1, :length], model(one(target, b), by_itself).hidden, tolerance)
+
+
+def test_training_computes_what_evaluation_does(name: str) -> None:
+    """Training leaves padding out where it can: outputs at real tokens and all gradients stay what they were."""
+    model = build(name)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+    target = sentences(LENGTHS)
+    where = real(target.lengths, target.ids.shape[1])[..., None]
+    outputs, gradients = [], []
+    for training in (False, True):
+        model.train(training)
+        model.zero_grad()
+        hidden = model(target, memory_of(model, SOURCES)).hidden * where
+        weight = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=hidden.dtype)
+        (hidden * weight).sum().backward()
+        outputs.append(hidden.detach())
+        gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
+    close(outputs[1], outputs[0])
+    assert len(gradients[0]) == len(gradients[1])
+    for packed, padded in zip(gradients[1], gradients[0], strict=True):
+        close(packed, padded)
 
 
 def memory_of_one(model: nn.Module, b: int) -> Memory | None:

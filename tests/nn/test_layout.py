@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.nn.layout import Layout, Memory, Tokens, real
+from regard.nn.layout import Layout, Memory, Packing, Tokens, real
 
 lengths_of_batch = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 
@@ -45,11 +45,28 @@ def test_every_query_sees_the_whole_memory_and_no_padding(lengths: list[int], qu
     assert torch.equal(seen, real(torch.tensor(lengths), size)[:, None, None, :].expand_as(seen))
 
 
+@given(lengths_of_batch, st.integers(1, 3))
+def test_packing_keeps_what_is_real_and_loses_no_gradient(lengths: list[int], more: int) -> None:
+    size = max(lengths) + more
+    packing = Packing.of(torch.tensor(lengths), size)
+    assert packing is not None
+    x = torch.randn(len(lengths), size, 2, requires_grad=True)
+    packed = packing.pack(x)
+    assert packed.shape == (sum(lengths), 2)
+    kept = packing.unpack(packed)
+    where = real(torch.tensor(lengths), size)[..., None]
+    assert torch.equal(kept, x * where)
+    weight = torch.randn_like(x)
+    (kept * weight).sum().backward()
+    assert torch.equal(x.grad, weight * where)
+
+
 @given(st.integers(1, 5), st.integers(1, 9))
 def test_nothing_hidden_is_no_mask(batch: int, size: int) -> None:
     lengths = torch.full((batch,), size)
     assert Layout.padded(lengths, size).mask is None
-    assert Layout.cross(lengths, size, lengths, size).mask is None
+    assert Layout.cross(lengths, size).mask is None
+    assert Layout.padded(lengths, size, packed=True).packing is None, "where there is no padding, none is left out"
 
 
 def test_what_is_asked_for_once_is_made_once() -> None:
