@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.alignments import diagonal
-from regard.decoding.engine import Hypothesis, Search, decode
+from regard.decoding.engine import Hypothesis, Search
+from regard.decoding.engines import build_engine
 from regard.decoding.loops import find_loop
 from regard.decoding.scoring import forced_scores
 from regard.directory import Loaded
@@ -69,10 +70,11 @@ class Part(NamedTuple):
 
 
 class Translator:
-    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``."""
+    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``engine`` what decodes."""
 
-    def __init__(self, loaded: Loaded, decoding: DecodingConfig | None = None) -> None:
+    def __init__(self, loaded: Loaded, decoding: DecodingConfig | None = None, engine: str = "regard") -> None:
         self.model: Any = loaded.model
+        self.engine = build_engine(engine, loaded)
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
@@ -239,7 +241,7 @@ class Translator:
         found: dict[tuple[int, ...], list[Hypothesis]] = {(): [Hypothesis([], 0.0, 0.0)]}
         keys = [tuple(ids) for ids in sources]
         real = list(dict.fromkeys(key for key in keys if key))
-        results = decode(self.model, real, self.settings, search, batch_tokens=batch_tokens)
+        results = self.engine([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
         return [found[key] for key in keys]
 
@@ -301,9 +303,11 @@ class Translator:
         return replace(found[0], alignment=alignment, alternatives=found[1:])
 
 
-def load(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use."""
-    return Translator(load_directory(name, device, dtype))
+def load(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, engine: str = "regard"
+) -> Translator:
+    """A model directory, or a packaged model by its name, ready to use; ``engine`` as in ``build_engine``."""
+    return Translator(load_directory(name, device, dtype), engine=engine)
 
 
 def _sound(text: str) -> str:

@@ -20,6 +20,12 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a CUDA GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16 or fp16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What searches: regard, or ctranslate2 (ctranslate2:int8, …), which wants power:A and is an extra."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")]
 
 
@@ -33,7 +39,7 @@ def print_json(value: Any) -> None:
     print(_json.dumps(value, ensure_ascii=False))
 
 
-def open_translator(model: str, device: str, dtype: str, threads: int = 0) -> Translator:
+def open_translator(model: str, device: str, dtype: str, threads: int = 0, engine: str = "regard") -> Translator:
     """The model ready to translate."""
     import torch
 
@@ -45,7 +51,7 @@ def open_translator(model: str, device: str, dtype: str, threads: int = 0) -> Tr
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return Translator(directory.load(model, place, kind))
+    return Translator(directory.load(model, place, kind), engine=engine)
 
 
 def read_text(path: str) -> list[str]:

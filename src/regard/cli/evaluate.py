@@ -11,6 +11,7 @@ import typer
 from regard.cli.common import (
     Device,
     Dtype,
+    Engine,
     Json,
     Model,
     Threads,
@@ -42,6 +43,7 @@ def evaluate(
     beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
     length_penalty: Annotated[str, typer.Option(help="As in regard translate.")] = "gnmt:0.6",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")] = 4096,
+    engine: Engine = "regard",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -56,7 +58,7 @@ def evaluate(
     from regard import evaluation
 
     sources, references = read_parallel(source, reference)
-    translator = open_translator(model, device, dtype, threads)
+    translator = open_translator(model, device, dtype, threads, engine)
     language = translator.settings.target
     search = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     hypotheses = _translate(translator, sources, search)

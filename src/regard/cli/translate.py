@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, warn_of_line
+from regard.cli.common import Device, Dtype, Engine, Json, Model, Threads, open_translator, print_json, warn_of_line
 
 if TYPE_CHECKING:
     from regard.pipelines import Translation
@@ -31,6 +31,7 @@ def translate(
     replace: Annotated[
         bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; else an error.")
     ] = False,
+    engine: Engine = "regard",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -45,7 +46,7 @@ def translate(
     from regard.data.corpus import open_lines, read_lines
 
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
-    translator = open_translator(model, device, dtype, threads)
+    translator = open_translator(model, device, dtype, threads, engine)
     translator.search(beam, n_best, length_penalty)  # wrong options are errors before the first line is read
     # Someone who types lines gets each translation at once.
     typed = file == "-" and sys.stdin.isatty()

@@ -1,0 +1,207 @@
+"""CTranslate2 as another engine for our Transformer: the same weights, written in its format and run by it.
+
+It gets ids, not text: a piece of its vocabulary is the number of ours. It ranks by score / length^α and is done with a
+sentence when as many hypotheses have ended as the beam is wide, which is our ``power`` penalty and ``first`` stopping.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.decoding.flight import Hypothesis, Result
+from regard.decoding.search import Search
+from regard.errors import RegardError
+from regard.models.transformer import TransformerModel
+from regard.nn.attention import MultiHeadAttention
+from regard.nn.layers import TransformerLayer
+from regard.nn.norm import LayerNorm
+from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
+from regard.nn.stacks import TransformerStack
+from regard.text.settings import TextSettings
+
+PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16", "auto")
+POSITIONS = 4096  # sinusoids that are written; learned positions are as many as were learned
+
+
+def library() -> Any:
+    """The ctranslate2 package."""
+    try:
+        return importlib.import_module("ctranslate2")
+    except ImportError:
+        raise RegardError("CTranslate2 is not installed: pip install 'regard[ctranslate2]'") from None
+
+
+class CTranslate2:
+    """An engine for a ``Translator``: converted once into a temporary folder, then run."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TextSettings,
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        threads: int = 0,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise RegardError(f"ctranslate2:{precision}: expected one of {', '.join(PRECISIONS)}")
+        package = library()
+        self.settings = settings
+        with tempfile.TemporaryDirectory() as folder:
+            write(model, settings, Path(folder) / "model")
+            try:
+                self.translator: Any = package.Translator(
+                    str(Path(folder) / "model"), device=device, compute_type=precision, intra_threads=threads
+                )
+            except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
+                raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
+
+    def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
+        """The results of all sources (ids without end mark), in their order."""
+        settings, penalty = self.settings, search.length_penalty
+        if penalty.kind != "power" and search.beam > 1:
+            raise RegardError(
+                f"CTranslate2 ranks by score / length^α only: give power:{penalty.alpha:g} as length penalty"
+            )
+        if not sources:
+            return
+        forced = [str(token) for token in settings.forced_prefix]
+        found = self.translator.translate_batch(
+            [[str(token) for token in (*ids, settings.eos)] for ids in sources],
+            [forced] * len(sources) if forced else None,
+            beam_size=search.beam,
+            num_hypotheses=search.n_best,
+            length_penalty=penalty.alpha,
+            no_repeat_ngram_size=search.no_repeat_ngram,
+            suppress_sequences=[[str(token)] for token in settings.suppressed] or None,
+            max_batch_size=max(1, batch_tokens // search.beam),
+            batch_type="tokens",
+            max_input_length=0,
+            min_decoding_length=0,  # an output may be empty, as ours may
+            # One limit for all: that of the longest source.
+            max_decoding_length=max(len(ids) for ids in sources) + search.max_extra,
+            return_scores=True,
+            return_end_token=True,
+        )
+        for index, result in enumerate(found):
+            pairs = zip(result.hypotheses, result.scores, strict=True)
+            yield Result(index, [self._hypothesis(pieces, score, len(forced), search) for pieces, score in pairs])
+
+    def _hypothesis(self, pieces: list[str], normalized: float, forced: int, search: Search) -> Hypothesis:
+        ids = [int(piece) for piece in pieces][forced:]
+        ended = bool(ids) and ids[-1] == self.settings.eos
+        score = normalized * len(ids) ** search.length_penalty.alpha
+        return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
+
+
+def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
+    """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
+    library()
+    options = _checked(model)
+    assert isinstance(model, TransformerModel)
+    specs = importlib.import_module("ctranslate2.specs")
+    common = importlib.import_module("ctranslate2.specs.common_spec")
+    activation = {
+        "relu": common.Activation.RELU,
+        "gelu": common.Activation.GELU,
+        "gelu_tanh": common.Activation.GELUTanh,
+        "silu": common.Activation.SWISH,
+    }
+    spec = specs.TransformerSpec.from_config(
+        (options.encoder_layers, options.decoder_layers),
+        options.heads,
+        pre_norm=options.order == "pre",
+        no_final_norm=options.order == "pre" and not options.normed_at_the_end,
+        activation=activation[options.activation],
+        ffn_glu=options.gated,
+    )
+    spec.encoder.embeddings[0].weight = _array(model.source_embedding.table.weight)
+    spec.decoder.embeddings.weight = _array(model.target_embedding.table.weight)
+    embedding: Any
+    for stack, embedding, into in (
+        (model.encoder, model.source_embedding, spec.encoder),
+        (model.decoder, model.target_embedding, spec.decoder),
+    ):
+        into.scale_embeddings = options.scale_embedding
+        added = embedding.positions
+        if isinstance(added, LearnedPositions):
+            into.position_encodings.encodings = _array(added.weight)
+        else:
+            interleaved = options.positions.interleaved
+            into.position_encodings.encodings = _array(sinusoids(POSITIONS, options.width, interleaved))
+        _stack(stack, into)
+    weight, bias = model.output_table()
+    spec.decoder.projection.weight = _array(weight)
+    if bias is not None:
+        spec.decoder.projection.bias = _array(bias)
+    spec.register_source_vocabulary([str(token) for token in range(len(model.source_embedding.table.weight))])
+    spec.register_target_vocabulary([str(token) for token in range(len(weight))])
+    spec.config.bos_token, spec.config.eos_token = str(settings.bos), str(settings.eos)
+    spec.config.unk_token, spec.config.decoder_start_token = str(settings.unk), str(settings.start)
+    spec.validate()
+    spec.optimize(quantization=None)
+    folder.mkdir(parents=True)
+    spec.save(str(folder))
+
+
+def _checked(model: nn.Module) -> Any:
+    """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
+    if not isinstance(model, TransformerModel):
+        raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
+    options = model.options
+    if not isinstance(options.positions, Sinusoidal | Learned):
+        raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
+    if options.norm != LayerNorm(eps=1e-5):
+        raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
+    if options.order == "post" and options.normed_at_the_end:
+        raise RegardError("CTranslate2 cannot hold this model: a post-norm stack may have no final norm")
+    return options
+
+
+def _stack(stack: TransformerStack, into: Any) -> None:
+    for layer, theirs in zip(stack.layers, into.layer, strict=True):
+        assert isinstance(layer, TransformerLayer)
+        attention = layer.self_attention
+        _linear(attention.query_key_value, theirs.self_attention.linear[0])
+        _attention_end(attention, layer.self_attention_residual.norm, theirs.self_attention)
+        if layer.cross_attention is not None and layer.cross_attention_residual is not None:
+            _linear(layer.cross_attention.query, theirs.attention.linear[0])
+            _linear(layer.cross_attention.key_value, theirs.attention.linear[1])
+            _attention_end(layer.cross_attention, layer.cross_attention_residual.norm, theirs.attention)
+        inner = layer.feedforward
+        _norm(layer.feedforward_residual.norm, theirs.ffn.layer_norm)
+        # Where there is a gate, theirs is activation(linear_0) · linear_0_noact.
+        _linear(inner.input if inner.gate is None else inner.gate, theirs.ffn.linear_0)
+        if inner.gate is not None:
+            _linear(inner.input, theirs.ffn.linear_0_noact)
+        _linear(inner.output, theirs.ffn.linear_1)
+    if stack.norm is not None:
+        _norm(stack.norm, into.layer_norm)
+
+
+def _attention_end(attention: MultiHeadAttention, norm: nn.Module, into: Any) -> None:
+    _linear(attention.output, into.linear[-1])
+    _norm(norm, into.layer_norm)
+
+
+def _linear(linear: nn.Linear, into: Any) -> None:
+    into.weight = _array(linear.weight)
+    if linear.bias is not None:
+        into.bias = _array(linear.bias)
+
+
+def _norm(norm: nn.Module, into: Any) -> None:
+    assert isinstance(norm, nn.LayerNorm)
+    into.gamma = _array(norm.weight)
+    into.beta = _array(norm.bias if norm.bias is not None else torch.zeros_like(norm.weight))
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()

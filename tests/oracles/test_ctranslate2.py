@@ -1,0 +1,109 @@
+"""CTranslate2 with our weights finds what our own engine finds, ranked alike: score / length, done after N ends."""
+
+from __future__ import annotations
+
+import lzma
+import re
+from importlib import resources
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import regard
+from regard.decoding.engines import build_engine
+from regard.decoding.scoring import forced_scores
+from regard.errors import RegardError
+from regard.models.rnn import RNN
+from regard.models.transformer import Transformer
+from regard.nn.norm import RMSNorm
+from regard.nn.positions import Learned, RelativeBias
+from regard.text.settings import TextSettings
+
+pytest.importorskip("ctranslate2")
+
+V, SENTENCES = 60, 300
+SHAPE: dict[str, Any] = {
+    "width": 16,
+    "heads": 2,
+    "feedforward": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "output_bias": True,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "post": {},
+    "pre": {"order": "pre"},
+    "pre without a final norm": {"order": "pre", "final_norm": False},
+    "learned positions": {"positions": Learned(80)},
+    "gated": {"gated": True, "activation": "silu"},
+    "gelu, tables apart": {"activation": "gelu", "share": "none"},
+    "no biases": {"bias": False, "scale_embedding": False},
+}
+
+
+def loaded(**changes: Any) -> Any:
+    """A thin model whose weights are drawn wide, norms and biases too."""
+    torch.manual_seed(5)
+    model = Transformer(**{**SHAPE, **changes}).build(V).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return SimpleNamespace(model=model, settings=TextSettings())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_random_models_give_the_same_probabilities(name: str) -> None:
+    one = loaded(**MODELS[name])
+    generator = torch.Generator().manual_seed(1)
+
+    def sentences() -> list[list[int]]:
+        lengths = torch.randint(1, 12, (20,), generator=generator).tolist()
+        return [torch.randint(4, V, (n,), generator=generator).tolist() for n in lengths]
+
+    sources, targets = sentences(), sentences()
+    engine: Any = build_engine("ctranslate2", one)
+    pieces = [[str(token) for token in ids] for ids in targets]
+    theirs = engine.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
+    ours = forced_scores(one.model, sources, targets, one.settings)
+    for mine, other in zip(ours, theirs, strict=True):
+        # Both in fp32; without a norm at the end the logits reach hundreds.
+        assert mine.token_scores == pytest.approx(other.log_probs, abs=1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_the_packaged_model(beam: int) -> None:
+    corpus = resources.files("regard") / "packaged" / "tatoeba-zh-en" / "dev.zh.xz"
+    lines = lzma.decompress(corpus.read_bytes()).decode().split("\n")[:SENTENCES]
+    options: dict[str, Any] = {"beam": beam, "length_penalty": "power:1.0", "stopping": "first"}
+    ours, theirs = (regard.load("zh-en", engine=name).translate(lines, **options) for name in ("regard", "ctranslate2"))
+    for mine, other in zip(ours, theirs, strict=True):
+        # The same hypothesis, or one that is as good: a tie.
+        assert mine.text == other.text or mine.normalized == pytest.approx(other.normalized, abs=1e-4)
+        assert mine.normalized == pytest.approx(other.normalized, abs=1e-4)
+
+
+def test_int8_is_another_precision_of_the_same_model() -> None:
+    lines = ["我爱机器学习。", "今天天气很好。", "你叫什么名字？"]
+    found = regard.load("zh-en", engine="ctranslate2:int8").translate(lines, beam=1)
+    assert all(one.text for one in found)
+
+
+def test_what_it_cannot_do_is_said() -> None:
+    def refused(message: str) -> Any:
+        return pytest.raises(RegardError, match=re.escape(message))
+
+    with refused("give power:0.6 as length penalty"):
+        regard.load("zh-en", engine="ctranslate2").translate("你好", beam=5)
+    with refused("ctranslate2:int7: expected one of float32, int8"):
+        regard.load("zh-en", engine="ctranslate2:int7")
+    with refused("engine 'fast': expected regard, ctranslate2"):
+        regard.load("zh-en", engine="fast")
+    with refused("positions would have to be sinusoidal or learned"):
+        build_engine("ctranslate2", loaded(positions=RelativeBias()))
+    with refused("norm would have to be a layer norm with eps 1e-5"):
+        build_engine("ctranslate2", loaded(norm=RMSNorm()))
+    with refused("a post-norm stack may have no final norm"):
+        build_engine("ctranslate2", loaded(final_norm=True))
+    with refused("architecture transformer only"):
+        build_engine("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))
