@@ -105,12 +105,10 @@ def _best_of(
         hidden_away.append(torch.where(mask, scores, -torch.inf).logsumexp(1, keepdim=True))
         scores.masked_fill_(mask, -torch.inf)
     values, tokens = topk_by_columns(scores, min(k, scores.shape[1]))
-    top = values[:, :1]
+    # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
+    p = torch.softmax(scores, 1, out=scores)
+    norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()  # [M, 1]
     for part in hidden_away:
-        top = torch.maximum(top, part.amax(1, keepdim=True))
-    total = scores.sub_(top).exp_().sum(1, keepdim=True)  # the scores are no longer needed: in place
-    for part in hidden_away:
-        total += (part - top).exp_().sum(1, keepdim=True)
-    norm = total.log_().add_(top)  # [M, 1] log-sum-exp
+        norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
     # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
     return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)

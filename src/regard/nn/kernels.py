@@ -46,7 +46,48 @@ def choose(
         return attend
     if bias is not None and bias.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
         slow_calls["gradient of a bias on CPU"] += 1  # PyTorch's function falls back by itself
+    if _short(query, key) and not _blind(query, key, layout):
+        return short
     return fused
+
+
+SHORT = 8  # queries up to which two plain products are faster on a CPU than its blocked kernel
+
+
+def _short(query: Tensor, key: Tensor) -> bool:
+    plain = (
+        query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64) and query.shape[1] == key.shape[1]
+    )
+    return plain and query.shape[-2] <= SHORT and not torch.is_grad_enabled()
+
+
+def _blind(query: Tensor, key: Tensor, layout: Layout) -> bool:
+    """Whether some query sees nothing, which ``short`` has no answer for; asked on a CPU, once per forward."""
+
+    def look() -> Tensor:
+        allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
+        return torch.tensor(False) if allowed is None else ~allowed.any(-1).all()
+
+    return bool(layout.once(("blind", query.shape[-2], key.shape[-2]), look))
+
+
+def short(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """For few queries, as in decoding: the equation with an added mask; shapes as in ``attend``."""
+    assert not dropout, "decoding drops nothing"
+    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
+    mask = additive_mask(query, key, layout, bias)
+    if mask is not None:
+        scores += mask
+    return scores.softmax(-1) @ value
 
 
 def fused(

@@ -1,8 +1,9 @@
 """The key/value cache of decoding: slots that are written once and never moved when beams reorder.
 
-Each sentence has one row of slots. A prompt fills one slot a token, for all its hypotheses together; a step fills one
-slot a hypothesis. Which slots hypothesis n has among its ancestors is said by ``visible`` [B, N, slots], and that is
-all that reordering touches. Slots that nobody sees any more are compacted away when they are most.
+Each sentence has one row of slots, and all rows are filled to the same place: ``top``, which the host knows. A prompt
+fills one slot a token, for all its hypotheses together; a step fills one slot a hypothesis. Which slots hypothesis n
+has among its ancestors is said by ``visible`` [B, N, slots], and that is all that reordering touches; slots of padding,
+and those before a sentence that came later, are seen by nobody. Dead slots are compacted away when they are most.
 """
 
 from __future__ import annotations
@@ -33,13 +34,11 @@ class LayerCache:
         return self.key[:, :, : state.extent], self.value[:, :, : state.extent]
 
     def _write(self, cache: Tensor | None, new: Tensor) -> Tensor:
+        top = self.state.top
         if cache is None:
             # Zeros, for a slot that is not visible still meets a weight of 0, and 0 · NaN is NaN.
             cache = new.new_zeros(*new.shape[:2], self.state.slots, new.shape[3])
-        if self.state.even is not None:
-            cache[:, :, self.state.even : self.state.even + new.shape[2]] = new
-        else:
-            cache.scatter_(2, self.state.target[:, None, :, None].expand_as(new), new)
+        cache[:, :, top : top + new.shape[2]] = new
         return cache
 
 
@@ -67,20 +66,18 @@ class KeyValueState:
         self.memory = None if memory is None else list(memory)
         self.memory_lengths = memory_lengths
         self.memory_layout = self._layout_of_memory()
-        self.fill = torch.zeros(batch, dtype=torch.int64, device=device)  # [B] next free slot
-        self.position = torch.zeros_like(self.fill)  # [B] tokens that each hypothesis has
+        self.position = torch.zeros(batch, dtype=torch.int64, device=device)  # [B] tokens that each hypothesis has
         self.visible = torch.zeros(batch, beams, 0, dtype=torch.bool, device=device)  # [B, N, slots]
         self.key_positions = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, slots]
         # Known on the host, so that a step needs no synchronisation:
         self.slots = 0  # slots allocated
-        self.top = 0  # slots in use by the fullest sentence
+        self.top = 0  # slots in use: the next one is written there
         self.longest = 0  # tokens of the longest hypothesis
-        self.even: int | None = 0  # the fill of all sentences, where it is the same
+        self.open = True  # every slot in use is seen by every hypothesis: no mask is needed
         self._next_look = 16 * beams  # how many slots in use make it look for dead ones
         # Of the step under way:
         self.fresh = False
         self.extent = 0
-        self.target = self.key_positions  # [B, Q] slots to be written
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -97,17 +94,17 @@ class KeyValueState:
             raise ValueError(f"hypotheses of {longest} tokens are more than the state's capacity of {self.capacity}")
         self._make_room(queries)
         self.fresh = self.top == 0 and lengths is not None
-        self.extent = self.top + queries if extent is None else extent
-        step = torch.arange(queries, device=self.device)
-        self.target = self.fill[:, None] + step  # [B, Q]
+        new = slice(self.top, self.top + queries)
+        self.extent = new.stop if extent is None else extent
         if lengths is None:
             positions = self.position[:, None].expand(-1, queries)
-            self.visible.scatter_(2, self.target[:, :, None], True)
+            self.visible[:, :, new] = torch.eye(queries, dtype=torch.bool, device=self.device)
+            self.open = self.open and queries == 1
         else:
-            positions = self.position[:, None] + step
-            shown = real(lengths, queries)[:, None, :].expand(-1, self.beams, -1)
-            self.visible.scatter_(2, self.target[:, None, :].expand_as(shown), shown)
-        self.key_positions.scatter_(1, self.target, positions)
+            positions = self.position[:, None] + torch.arange(queries, device=self.device)
+            self.visible[:, :, new] = real(lengths, queries)[:, None, :]
+            self.open = self.open and everything_is_real(lengths, queries)
+        self.key_positions[:, new] = positions
         return self._layout(positions, prompt=lengths is not None)
 
     def _layout(self, positions: Tensor, prompt: bool) -> Layout:
@@ -116,24 +113,16 @@ class KeyValueState:
         visible, places = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
         if prompt:  # its tokens see what all hypotheses see, and one another in order
             visible = visible[:, :1] & (places[:, None, :] <= positions[:, :, None])
+        elif self.open and self.extent == self.top + 1:
+            return Layout(positions=positions, key_positions=places)
         return Layout.cached(visible, positions, places)
 
     def advanced(self, queries: int, lengths: Tensor | None) -> None:
         """Counts the tokens of ``advance``, once all layers have written theirs."""
         self.fresh = False
         self.top += queries
-        if lengths is None:
-            self.fill += queries
-            self.position += 1
-            self.longest += 1
-        else:
-            self.fill += lengths
-            self.position += lengths
-            self.longest += queries
-            if not everything_is_real(lengths, queries):
-                self.even = None
-                return
-        self.even = None if self.even is None else self.top
+        self.position += 1 if lengths is None else lengths
+        self.longest += 1 if lengths is None else queries
 
     # -- reordering, leaving, entering ---------------------------------------------------------------------------------
 
@@ -143,10 +132,14 @@ class KeyValueState:
         self.visible = self.visible.gather(1, index)
 
     def keep(self, index: Tensor) -> None:
-        """Keeps the chosen sentences, index [B']."""
+        """Keeps the chosen sentences, index [B'], and drops the slots before the first that one of them sees."""
         self.batch = len(index)
-        self._change_books(lambda book: book.index_select(0, index))
-        self._change_caches(lambda cache: cache.index_select(0, index))
+        self.position = self.position.index_select(0, index)
+        seen = self.visible.index_select(0, index)[:, :, : self.top]
+        first = int(seen.any(1).any(0).to(torch.uint8).argmax()) if seen.numel() else self.top
+        self._change_slots(lambda x, slots: x.narrow(slots, first, self.slots - first).index_select(0, index))
+        self.top, self.slots = self.top - first, self.slots - first
+        self.open = bool(seen[:, :, first:].all())
         if self.memory is not None and self.memory_lengths is not None:
             self.memory_lengths = self.memory_lengths.index_select(0, index)
             size = int(self.memory_lengths.max()) if self.batch else 0
@@ -158,18 +151,33 @@ class KeyValueState:
         self._count()
 
     def admit(self, other: KeyValueState) -> None:
-        """Appends the sentences of another state with as many beams and layers; ``other`` is not to be used again."""
+        """Appends the sentences of another state with as many beams and layers; ``other`` is not to be used again.
+
+        Their slots end where these do, so that the next token of all has the same slot.
+        """
         if other.beams != self.beams or len(other.caches) != len(self.caches):
             raise ValueError(f"a state of {other.beams} beams cannot enter one of {self.beams}")
-        slots = max(self.slots, other.slots)
-        self._allocate(slots)
-        other._allocate(slots)
+        self.open = self.open and other.open and (self.top == other.top or not self.batch)
+        top = max(self.top, other.top)
+        slots = top + max(self.slots - self.top, other.slots - other.top)
+
+        def joined(one: Tensor, two: Tensor, axis: int) -> Tensor:
+            shape = list(one.shape)
+            shape[0], shape[axis] = self.batch + other.batch, slots
+            both = one.new_zeros(shape)
+            for part, state, rows in ((one, self, slice(self.batch)), (two, other, slice(self.batch, None))):
+                both[rows].narrow(axis, top - state.top, state.top).copy_(part.narrow(axis, 0, state.top))
+            return both
+
         for mine, theirs in zip(self.caches, other.caches, strict=True):
-            mine.key = _joined(mine.key, theirs.key, self.batch, other.batch)
-            mine.value = _joined(mine.value, theirs.value, self.batch, other.batch)
-        self.visible = torch.cat([self.visible, other.visible])
-        self.key_positions = torch.cat([self.key_positions, other.key_positions])
-        self.fill, self.position = torch.cat([self.fill, other.fill]), torch.cat([self.position, other.position])
+            if mine.key is None or mine.value is None:  # never written: nobody is here yet
+                mine.key, mine.value = (x if x is None else x[:0] for x in (theirs.key, theirs.value))
+            if mine.key is not None and mine.value is not None:
+                assert theirs.key is not None and theirs.value is not None, "prompts come before entering"
+                mine.key, mine.value = joined(mine.key, theirs.key, 2), joined(mine.value, theirs.value, 2)
+        self.visible = joined(self.visible, other.visible, 2)
+        self.key_positions = joined(self.key_positions, other.key_positions, 1)
+        self.position = torch.cat([self.position, other.position])
         if self.memory is not None and other.memory is not None:
             assert self.memory_lengths is not None and other.memory_lengths is not None
             pairs = zip(self.memory, other.memory, strict=True)
@@ -177,6 +185,7 @@ class KeyValueState:
             self.memory_lengths = torch.cat([self.memory_lengths, other.memory_lengths])
             self.memory_layout = self._layout_of_memory()
         self.batch += other.batch
+        self.top, self.slots = top, slots
         self.capacity = max(self.capacity, other.capacity)
         self._count()
 
@@ -190,45 +199,36 @@ class KeyValueState:
             self._next_look = self.top + 8 * self.beams
         if needed > self.slots:
             most = needed + (self.capacity - self.longest) * self.beams
-            self._allocate(min(2 * needed + 8 * self.beams, most))
-
-    def _allocate(self, slots: int) -> None:
-        """Room for ``slots`` in all that has slots."""
-        more = slots - self.visible.shape[2]
-        if more > 0:
-            self.visible = F.pad(self.visible, (0, more))
-            self.key_positions = F.pad(self.key_positions, (0, more))
-            self._change_caches(lambda cache: F.pad(cache, (0, 0, 0, more)))
-            self.slots = slots
+            more = min(2 * needed + 8 * self.beams, most) - self.slots
+            self._change_slots(lambda x, slots: F.pad(x, (0, 0) * (x.dim() - 1 - slots) + (0, more)))
+            self.slots += more
 
     def _compact(self) -> None:
-        """Moves the slots that somebody sees to the front, in their order, if most are dead."""
+        """Moves the slots that somebody sees to the end of those in use, in their order, if most are dead."""
         live = self.visible[:, :, : self.top].any(1)  # [B, slots]
-        counts = live.sum(1)
-        size = int(counts.max()) if self.batch else 0
+        size = int(live.sum(1).max()) if self.batch else 0
         if 2 * size > self.top:
             return
-        order = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :size]
-        self.visible = self.visible.gather(2, order[:, None].expand(-1, self.beams, -1))
-        self.key_positions = self.key_positions.gather(1, order)
-        self._change_caches(lambda cache: torch.take_along_dim(cache, order[:, None, :, None], dim=2))
-        self.fill, self.slots = counts, size
-        self._count()
+        order = live.to(torch.uint8).argsort(dim=1, stable=True)[:, self.top - size :]
 
-    def _count(self) -> None:
-        """What the host knows of the fills, read from the device: only where sentences leave, enter or move."""
-        low, self.top = (int(self.fill.min()), int(self.fill.max())) if self.batch else (0, 0)
-        self.longest = int(self.position.max()) if self.batch else 0
-        self.even = low if low == self.top else None
+        def chosen(x: Tensor, slots: int) -> Tensor:
+            return torch.take_along_dim(
+                x, order.view(len(order), *(1,) * (slots - 1), size, *(1,) * (x.dim() - 1 - slots)), slots
+            )
 
-    def _change_books(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.visible, self.key_positions = change(self.visible), change(self.key_positions)
-        self.fill, self.position = change(self.fill), change(self.position)
+        self._change_slots(chosen)
+        self.top = self.slots = size
 
-    def _change_caches(self, change: Callable[[Tensor], Tensor]) -> None:
+    def _change_slots(self, change: Callable[[Tensor, int], Tensor]) -> None:
+        """Everything that has slots, each with the axis on which it has them."""
+        self.visible, self.key_positions = change(self.visible, 2), change(self.key_positions, 1)
         for cache in self.caches:
             if cache.key is not None and cache.value is not None:
-                cache.key, cache.value = change(cache.key), change(cache.value)
+                cache.key, cache.value = change(cache.key, 2), change(cache.value, 2)
+
+    def _count(self) -> None:
+        """What the host knows of the lengths, read from the device: only where sentences leave or enter."""
+        self.longest = int(self.position.max()) if self.batch else 0
 
     def _layout_of_memory(self) -> Layout | None:
         if self.memory is None or self.memory_lengths is None:
@@ -240,15 +240,3 @@ def _above(one: Tensor, other: Tensor) -> Tensor:
     """Two batches of keys or values, [B, G, S, K] and [B', G, S', K], as one; the shorter is padded with zeros."""
     size = max(one.shape[2], other.shape[2])
     return torch.cat([F.pad(part, (0, 0, 0, size - part.shape[2])) for part in (one, other)])
-
-
-def _joined(one: Tensor | None, other: Tensor | None, batch: int, other_batch: int) -> Tensor | None:
-    """The same where one side may not have been written yet."""
-    if one is None and other is None:
-        return None
-    if one is None:
-        assert other is not None
-        one = other.new_zeros(batch, *other.shape[1:])
-    if other is None:
-        other = one.new_zeros(other_batch, *one.shape[1:])
-    return _above(one, other)
