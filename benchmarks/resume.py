@@ -33,7 +33,10 @@ def main() -> None:
         "resume",
         command="python benchmarks/resume.py",
         figures={"seconds": round(sum(float(case.get("time", 0)) for case in cases)), "tests": len(cases)},
-        table={"columns": ["killed by SIGKILL", "trainings", "equal to the uninterrupted run, bit for bit"], "rows": rows},
+        table={
+            "columns": ["killed by SIGKILL", "trainings", "equal to the uninterrupted run, bit for bit"],
+            "rows": rows,
+        },
     )
     sys.exit(code)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,20 @@ def test_a_run_can_start_from_a_model(tiny: Make, tmp_path: Path) -> None:
     second = directory.load(tmp_path / "second")
     assert first.tokenizer.fingerprint == second.tokenizer.fingerprint
     assert result.scores["loss"] < 4
+    assert second.options == first.options
+
+
+def test_what_a_run_starts_from_may_be_changed_where_its_weights_fit(tiny: Make, tmp_path: Path) -> None:
+    base = tiny(**{"training.steps": 2})
+    train(base, tmp_path / "first")
+    init = replace(base.training, init=str(tmp_path / "first"))
+    train(replace(base, model={**base.model, "dropout": 0.25}, training=init), tmp_path / "second")
+    assert directory.load(tmp_path / "second").options.dropout == 0.25
+    with pytest.raises(RegardError, match=r"training.init = .*first: \[model\] makes '.*' \[.*\], and there it is \["):
+        train(replace(base, model={**base.model, "width": 32}, training=init), tmp_path / "third")
+    other = {"architecture": "rnn", "width": 16}
+    with pytest.raises(RegardError, match=r"' missing, and there it is \[.*\]; leave out of \[model\]"):
+        train(replace(base, model=other, training=init), tmp_path / "fourth")
 
 
 @pytest.mark.parametrize("architecture", ["rnn"])

@@ -14,6 +14,7 @@ from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
 from regard.training.rundir import CONFIG, DATA
+from regard.training.start import start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
@@ -47,7 +48,7 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
         note += f"\nThe card of that run follows; its figures are not this model's.\n\n{model.card}"
     else:
         config = read_config(_file(run, CONFIG))
-        start = directory.load(config.training.init) if config.training.init else None
+        start = start_from(config)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         prepared = prepare(config, run / DATA, tokenizers=tokenizers)
         options = registry.options_from(config.model) if start is None else start.options

@@ -30,6 +30,7 @@ from regard.training.progress import Pace, Progress
 from regard.training.record import Record, Sums
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
+from regard.training.start import start_from
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
 from regard.training.streams import seed_stream
@@ -58,7 +59,7 @@ class Session:
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
-        start = directory.load(config.training.init) if config.training.init else None
+        start = start_from(config)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         self.prepared: Prepared = prepare(config, run / DATA, tokenizers=tokenizers, say=progress.say)
         self.options = registry.options_from(config.model) if start is None else start.options

@@ -1,0 +1,49 @@
+"""The model that a training starts from (``training.init``), with what the configuration says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from regard import directory
+from regard.config import Config
+from regard.directory import Loaded
+from regard.errors import RegardError
+from regard.models import registry
+
+
+def start_from(config: Config) -> Loaded | None:
+    """The named model; keys of ``[model]`` replace its options where its weights still fit, else an error names one."""
+    if not config.training.init:
+        return None
+    start = directory.load(config.training.init)
+    options = _options(start.options, config.model)
+    if options == start.options:
+        return start
+    target = None if start.target_tokenizer is start.tokenizer else start.target_tokenizer.size
+    sizes = start.tokenizer.size, target
+    wanted, there = (
+        {name: shape for name, shape, _ in registry.describe(some, *sizes)} for some in (options, start.options)
+    )
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            raise RegardError(
+                f"training.init = {config.training.init}: [model] makes '{name}' {_shape(wanted.get(name))}, and there "
+                f"it is {_shape(there.get(name))}; leave out of [model] what the model to start from says already"
+            )
+    model = options.build(*sizes)
+    model.load_state_dict(start.model.state_dict())
+    return replace(start, model=model.eval(), options=options)
+
+
+def _options(start: Any, given: dict[str, Any]) -> Any:
+    """Those of the model, with the given ones in their place; a preset gives them all."""
+    if "preset" in given or given.get("architecture", registry.architecture_of(start)) != registry.architecture_of(
+        start
+    ):
+        return registry.options_from(given)
+    return registry.options_from({**registry.to_dict(start), **given})
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
