@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from regard.nn import kernels
 from regard.nn.attention import AdditiveCore, Attention, Core, attend, attention_weights
-from regard.nn.kernels import fused
+from regard.nn.kernels import fused, products
 from regard.nn.layout import Layout
 
 B, H, Q, S, K = 3, 4, 5, 7, 8
@@ -77,6 +77,41 @@ def test_fused_equals_the_equation(
     for ours, reference in zip(*results, strict=True):
         assert not ours.isnan().any()
         assert (ours - reference).abs().max() <= tolerance * reference.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "nothing seen"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_plain_products_equal_the_equation(layout: str, biased: bool, dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    queries = S if layout == "causal" else Q
+    who = LAYOUTS[layout](queries, S)
+    bias = torch.randn(1, H, queries, S, dtype=dtype) if biased else None
+    results = []
+    for kernel in (products, attend):
+        torch.manual_seed(1)
+        shapes = [(B, H, queries, K), (B, H, S, K), (B, H, S, K + 2)]
+        parts = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+        out = kernel(*parts, who, bias=bias, scale=0.3)
+        (out * torch.randn_like(out)).sum().backward()
+        results.append([out, *(p.grad for p in parts)])
+    for ours, reference in zip(*results, strict=True):
+        assert (ours - reference).abs().max() <= tolerance * reference.abs().max().clamp(min=1)
+
+
+def test_the_kernel_is_chosen_by_size_and_by_what_it_can() -> None:
+    def chosen(queries: int, keys: int, grad: bool, who: Layout, groups: int = H) -> kernels.Kernel:
+        query = torch.empty(2, H, queries, K, requires_grad=grad)
+        with torch.set_grad_enabled(grad):
+            return kernels.choose(query, torch.empty(2, groups, keys, K), torch.empty(2, groups, keys, K), who)
+
+    everything = Layout()
+    assert chosen(3, 200, False, everything) is products, "a decoding step"
+    assert chosen(40, 40, False, everything) is fused, "an encoder, without gradients"
+    assert chosen(40, 40, True, everything) is products, "training on short sentences"
+    assert chosen(300, 300, True, everything) is fused, "the weights of long ones are not kept"
+    assert chosen(3, 5, False, everything, groups=2) is fused, "grouped heads"
+    assert chosen(3, 5, False, Layout.cross(torch.tensor([0, 5]), 5)) is fused, "somebody sees nothing"
 
 
 @pytest.mark.parametrize("kernel", [attend, fused])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -46,23 +46,30 @@ def choose(
         return attend
     if bias is not None and bias.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
         slow_calls["gradient of a bias on CPU"] += 1  # PyTorch's function falls back by itself
-    if _short(query, key) and not _blind(query, key, layout):
-        return short
+    if _plain(query, key, bias) and not _blind(query, key, layout):
+        return products
     return fused
 
 
-SHORT = 8  # queries up to which two plain products are faster on a CPU than its blocked kernel
+SHORT = 8  # queries up to which plain products are faster on a CPU than its blocked kernel
+SQUARE = 128 * 128  # queries × keys up to which they are so in training: the way back is 2 to 4 times faster
 
 
-def _short(query: Tensor, key: Tensor) -> bool:
-    plain = (
-        query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64) and query.shape[1] == key.shape[1]
-    )
-    return plain and query.shape[-2] <= SHORT and not torch.is_grad_enabled()
+def _plain(query: Tensor, key: Tensor, bias: Tensor | None) -> bool:
+    """Whether a CPU does this call sooner by plain products."""
+    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64):
+        return False
+    if query.shape[1] != key.shape[1] or torch.compiler.is_compiling():
+        return False
+    if torch.is_grad_enabled() and query.requires_grad:
+        if bias is not None and bias.requires_grad:
+            return False
+        return query.shape[-2] * key.shape[-2] <= SQUARE
+    return query.shape[-2] <= SHORT
 
 
 def _blind(query: Tensor, key: Tensor, layout: Layout) -> bool:
-    """Whether some query sees nothing, which ``short`` has no answer for; asked on a CPU, once per forward."""
+    """Whether some query sees nothing, for which ``products`` has no answer; asked on a CPU, once per forward."""
 
     def look() -> Tensor:
         allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
@@ -71,7 +78,7 @@ def _blind(query: Tensor, key: Tensor, layout: Layout) -> bool:
     return bool(layout.once(("blind", query.shape[-2], key.shape[-2]), look))
 
 
-def short(
+def products(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -81,13 +88,34 @@ def short(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """For few queries, as in decoding: the equation with an added mask; shapes as in ``attend``."""
-    assert not dropout, "decoding drops nothing"
-    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
+    """Two products, the weights kept for the way back: where they are few; shapes as in ``attend``."""
+    assert not dropout, "it would have to fall between the products"
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     mask = additive_mask(query, key, layout, bias)
-    if mask is not None:
-        scores += mask
-    return scores.softmax(-1) @ value
+    mixed: Tensor = _Products.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        query = (query * scale).contiguous()
+        scores = query @ key.transpose(-2, -1)  # [B, H, Q, S]
+        if mask is not None:
+            scores += mask
+        weights = scores.softmax(-1)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scale = scale
+        return weights @ value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, weights = ctx.saved_tensors
+        d_value = weights.transpose(-2, -1) @ gradient
+        d_scores = torch._softmax_backward_data(gradient @ value.transpose(-2, -1), weights, -1, weights.dtype)
+        d_query = (d_scores @ key).mul_(ctx.scale)
+        d_key = d_scores.transpose(-2, -1) @ query
+        return d_query, d_key, d_value, None, None
 
 
 def fused(
