@@ -1,0 +1,117 @@
+"""A recipe and variations of it, each as long on one core, compared on validation data by paired bootstrap.
+
+    python benchmarks/variations.py benchmarks/variations/multi30k-regularisers.toml [--minutes 25] [--jobs 2]
+
+The file names the recipe, the validation pair, and for each variation what is set otherwise; the first variation is
+what the others are compared with. Beam 5; no test set is read. Writes results/NAME/, NAME being the file's.
+Run it when nothing else runs; a variation that is finished is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import evidence
+from contest import WORK
+
+LAST = "its last checkpoint, not averaged"
+
+
+def regard(*words: object, core: int | None = None) -> None:
+    """Run the installed program, on one core alone if one is given; its failure ends the comparison."""
+    pin = None
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        pin = lambda: os.sched_setaffinity(0, {core})  # noqa: E731
+    command = [sys.executable, "-m", "regard", *map(str, words)]
+    environment = {**os.environ, "REGARD_DATA": str(evidence.data_folder())}
+    done = subprocess.run(command, cwd=evidence.ROOT, env=environment, capture_output=True, text=True, preexec_fn=pin)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr[-2000:]}")
+
+
+def train(recipe: str, run: Path, sets: list[str], minutes: float, core: int) -> None:
+    """One variation, alone on its core."""
+    if (run / "manifest.json").exists():
+        return
+    sets = [*sets, f"training.minutes={minutes}", "training.threads=1", "training.steps=1000000"]
+    regard("train", recipe, "--run", run, "--force", *(word for entry in sets for word in ("--set", entry)), core=core)
+    print(f"{run.name}: trained", file=sys.stderr, flush=True)
+
+
+def row(name: str, run: Path, outputs: list[str], first: list[str], references: list[str], target: str) -> list[Any]:
+    """A line of the table: updates, epochs, BLEU, and the difference from the first with its p."""
+    from regard.evaluation import corpus_scores, paired_bootstrap
+
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in logged if line["kind"] == "train"][-1]
+    found = corpus_scores(outputs, references, target)
+    line: list[Any] = [name, last["step"], last["epoch"] + 1, f"{found.bleu:.2f}"]
+    if outputs is first:
+        return [*line, "", ""]
+    against = paired_bootstrap(first, outputs, references, target)
+    return [*line, f"{against.b - against.a:+.2f}", f"{against.p:.3f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--minutes", type=float, default=25.0, help="of each training")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time, a core each")
+    given = parser.parse_args()
+    plan = tomllib.loads(given.file.read_text())
+    name, target = given.file.stem, plan["target"]
+    folder = WORK / "variations" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    cores: Queue[int] = Queue()
+    for core in range(given.jobs):
+        cores.put(core)
+
+    def one(title: str) -> Path:
+        run, core = folder / "".join(letter if letter.isalnum() else "-" for letter in title), cores.get()
+        try:
+            train(plan["recipe"], run, plan["variations"][title], given.minutes, core)
+        finally:
+            cores.put(core)
+        return run
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        runs = dict(zip(plan["variations"], pool.map(one, plan["variations"]), strict=True))
+    first = next(iter(runs))
+    shutil.rmtree(folder / "last", ignore_errors=True)
+    regard("average", runs[first], folder / "last", "--last", 1)
+
+    import regard as package
+
+    data = evidence.data_folder()
+    sources = (data / f"{plan['valid']}.{plan['source']}").read_text("utf-8").split("\n")[:-1]
+    references = (data / f"{plan['valid']}.{target}").read_text("utf-8").split("\n")[:-1]
+
+    def outputs(model: Path) -> list[str]:
+        return [one.text for one in package.load(str(model)).translate(sources)]
+
+    beside = outputs(runs[first])
+    rows = [row(first, runs[first], beside, beside, references, target)]
+    rows.append(row(f"{first}: {LAST}", runs[first], outputs(folder / "last"), beside, references, target))
+    for title, run in list(runs.items())[1:]:
+        rows.append(row(title, run, outputs(run), beside, references, target))
+    evidence.write(
+        name,
+        command=f"python benchmarks/variations.py benchmarks/variations/{given.file.name} --minutes {given.minutes:g}",
+        seeds=[1],
+        table={"columns": ["", "updates", "epochs", f"BLEU on {plan['valid']}", "difference", "p"], "rows": rows},
+        note=f"{given.minutes:g} minutes on one core each, one seed; p by paired bootstrap, 1,000 samples.",
+    )
+
+
+if __name__ == "__main__":
+    main()
