@@ -1,4 +1,4 @@
-"""Translation speed beside CTranslate2 and Hugging Face's generate: the same weights, search, batches, fp32.
+"""Translation speed beside CTranslate2 and Hugging Face's generate: the same weights, search and batches.
 
     python benchmarks/decode_speed.py            # trains a Marian-shaped model first (10 minutes, once)
     python benchmarks/decode_speed.py --model RUN --rounds 5
@@ -21,7 +21,10 @@ import evidence
 import multi30k
 from contest import PEERS, WORK, child, rounds, table
 
-ENGINES = {"regard": "regard", "ctranslate2": "CTranslate2", "huggingface": "Hugging Face generate"}
+ENGINES = {
+    "regard": "regard", "ctranslate2": "CTranslate2", "ctranslate2:int8": "CTranslate2, int8",
+    "huggingface": "Hugging Face generate",
+}  # fmt: skip
 
 
 def trained(minutes: float) -> Path:

@@ -1,7 +1,7 @@
-"""One engine translating one file, timed: python decode.py regard|ctranslate2|huggingface MODEL JOB.json
+"""One engine translating one file, timed: python decode.py regard|ctranslate2[:int8]|huggingface MODEL JOB.json
 
-MODEL is a regard model directory of Marian's shape (post-norm, sinusoids); the others get the same weights through
-regard.interop.marian. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra"}. All
+MODEL is a regard model directory; Hugging Face wants one of Marian's shape (post-norm, sinusoids). The others get the
+same weights through regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra"}. All
 search alike: fp32, score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading
 the model and a first batch are not timed. The last line of the output is a JSON object with the ids that were found.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,30 +98,18 @@ def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids]
     return translate
 
 
-def ctranslate2(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
-    import ctranslate2
-    from ctranslate2.converters.transformers import BartLoader
+def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = "float32") -> Callable[[Ids], Ids]:
+    from regard.interop.ctranslate2 import CTranslate2
 
-    theirs = marian(loaded)
-    theirs.config.normalize_before = theirs.config.normalize_embedding = False
-    spec = BartLoader().get_model_spec(theirs)
-    pieces = [str(i) for i in range(loaded.tokenizer.size)]  # only ids are compared: a piece is its number
-    spec.register_source_vocabulary(pieces)
-    spec.register_target_vocabulary(pieces)
     settings = loaded.settings
-    spec.config.bos_token, spec.config.eos_token = str(settings.bos), str(settings.eos)
-    spec.config.unk_token, spec.config.decoder_start_token = str(settings.unk), str(settings.start)
-    spec.validate()
-    spec.optimize(quantization=None)
-    folder = tempfile.mkdtemp()
-    spec.save(folder)
-    translator = ctranslate2.Translator(folder, compute_type="float32", intra_threads=job["threads"] or 0)
+    engine = CTranslate2(loaded.model, settings, precision=precision, threads=job["threads"])
 
     def translate(sources: Ids) -> Ids:
-        longest = max(map(len, sources)) + 1 + job["max_extra"]
-        results = translator.translate_batch(
+        # Its own interface, so that nothing of ours is timed with it.
+        results = engine.translator.translate_batch(
             [[str(i) for i in (*ids, settings.eos)] for ids in sources], beam_size=job["beam"], length_penalty=1.0,
-            max_batch_size=job["batch_tokens"], batch_type="tokens", max_decoding_length=longest,
+            max_batch_size=job["batch_tokens"], batch_type="tokens", max_input_length=0,
+            max_decoding_length=max(map(len, sources)) + 1 + job["max_extra"],
         )  # fmt: skip
         return [[int(piece) for piece in result.hypotheses[0]] for result in results]
 
@@ -136,7 +123,8 @@ def main() -> None:
     keep_memory()
     loaded = directory.load(folder)
     engines = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
-    translate = engines[engine](loaded, job)
+    kind, _, precision = engine.partition(":")
+    translate = engines[kind](loaded, job, precision) if precision else engines[kind](loaded, job)
     translate(job["sources"][:32])
     start = time.perf_counter()
     found = translate(job["sources"])
