@@ -1,9 +1,10 @@
 """One engine translating one file, timed: python decode.py regard|ctranslate2[:int8]|huggingface MODEL JOB.json
 
 MODEL is a regard model directory; Hugging Face wants one of Marian's shape (post-norm, sinusoids). The others get the
-same weights through regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra"}. All
-search alike: fp32, score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading
-the model and a first batch are not timed. The last line of the output is a JSON object with the ids that were found.
+same weights through regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads",
+"max_extra"}. All search alike: score / length, a sentence is done when as many hypotheses have ended as the beam is
+wide. Reading the model and a first batch are not timed. The last line of the output is a JSON object with the ids that
+were found.
 """
 
 from __future__ import annotations
