@@ -34,6 +34,11 @@ def data_folder() -> Path:
     return Path(os.environ.get("REGARD_DATA") or ROOT.parent / "shared" / "data").resolve()
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file; only a line feed ends one."""
+    return path.read_text("utf-8").split("\n")[:-1]
+
+
 def machine() -> dict[str, Any]:
     """The kind of processor, cores, memory, and GPU if PyTorch has one."""
     import torch
@@ -76,8 +81,8 @@ def score(hypotheses: Path, reference: str, target: str, published: bool) -> dic
     """BLEU and chrF of one file of hypotheses, with their signatures."""
     from regard.evaluation import corpus_scores, published_bleu
 
-    outputs = hypotheses.read_text("utf-8").split("\n")[:-1]
-    references = (data_folder() / reference).read_text("utf-8").split("\n")[:-1]
+    outputs = lines_of(hypotheses)
+    references = lines_of(data_folder() / reference)
     found = corpus_scores(outputs, references, target)
     row: dict[str, Any] = {
         "bleu": round(found.bleu, 2),

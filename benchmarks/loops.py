@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="zh-en")
     given = parser.parse_args()
-    sources = (evidence.data_folder() / SOURCE).read_text("utf-8").split("\n")[:-1]
+    sources = evidence.lines_of(evidence.data_folder() / SOURCE)
     named: list[tuple[int, str]] = []
     translator = regard.load(given.model)
     before = translator.translate(sources, no_repeat=False)

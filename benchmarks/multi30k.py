@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from evidence import data_folder
+from evidence import data_folder, lines_of
 
 SOURCE, TARGET = "en", "de"
 VOCABULARY = 8000
@@ -20,7 +20,7 @@ def raw(split: str) -> tuple[list[str], list[str]]:
     folder = data_folder() / "multi30k"
     if not folder.is_dir():
         raise SystemExit(f"{folder}: Multi30k is not there; set REGARD_DATA to the folder that holds multi30k/")
-    return tuple((folder / f"{split}.{side}").read_text("utf-8").split("\n")[:-1] for side in (SOURCE, TARGET))  # type: ignore[return-value]
+    return tuple(lines_of(folder / f"{split}.{side}") for side in (SOURCE, TARGET))  # type: ignore[return-value]
 
 
 def prepare(folder: Path) -> None:

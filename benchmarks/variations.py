@@ -93,8 +93,8 @@ def main() -> None:
     import regard as package
 
     data = evidence.data_folder()
-    sources = (data / f"{plan['valid']}.{plan['source']}").read_text("utf-8").split("\n")[:-1]
-    references = (data / f"{plan['valid']}.{target}").read_text("utf-8").split("\n")[:-1]
+    sources = evidence.lines_of(data / f"{plan['valid']}.{plan['source']}")
+    references = evidence.lines_of(data / f"{plan['valid']}.{target}")
 
     def outputs(model: Path) -> list[str]:
         return [one.text for one in package.load(str(model)).translate(sources)]

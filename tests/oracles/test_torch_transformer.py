@@ -59,13 +59,15 @@ def ours_by_their_names(stacks: dict[str, TransformerStack], gradient: bool) -> 
 @pytest.mark.parametrize("order", ["post", "pre"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+# In fp32 draws of 0.3 let the rounding of two kernels differ by up to 1.4e-5 (pre-norm, gelu); fp64 keeps them.
+@pytest.mark.parametrize(("dtype", "tolerance", "spread"), [(torch.float32, 1e-5, 0.2), (torch.float64, 1e-10, 0.3)])
 def test_same_weights_same_outputs_and_gradients(
     order: Literal["post", "pre"],
     padded: bool,
     activation: Literal["relu", "gelu"],
     dtype: torch.dtype,
     tolerance: float,
+    spread: float,
 ) -> None:
     torch.manual_seed(0)
     options = Transformer(
@@ -77,7 +79,7 @@ def test_same_weights_same_outputs_and_gradients(
     ).to(dtype)
     encoder, decoder = (spec.build(D).to(dtype) for spec in options.tree())
     for parameter in [*encoder.parameters(), *decoder.parameters()]:
-        nn.init.normal_(parameter, 0, 0.2)  # biases and gains too, and wide enough that nothing is nearly 0
+        nn.init.normal_(parameter, 0, spread)  # biases and gains too, and wide enough that nothing is nearly 0
     stacks = {"encoder": encoder, "decoder": decoder}
     theirs.load_state_dict(ours_by_their_names(stacks, gradient=False))
 
