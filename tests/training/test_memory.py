@@ -19,7 +19,8 @@ def work():
 for _ in range(8):
     work()  # the heap finds its final layout
 before = memory.page_faults()
-work(), work()
+for _ in range(20):
+    work()
 print(memory.page_faults() - before, memory.peak_memory(), said)
 """
 
@@ -36,7 +37,8 @@ def test_freed_memory_is_kept() -> None:
     faults, _, said = run("keep")
     if said:
         pytest.skip(said)
-    assert faults_without > 10_000  # 2 × 70 MB in pages of 4 KiB
+    assert faults_without > 100_000  # 20 × 70 MB in pages of 4 KiB
+    # A small block that falls elsewhere may once more push the large one (3 % of these pages) to a fresh place.
     assert faults < faults_without / 10
     assert 50e6 < peak < 2e9
 
