@@ -34,6 +34,13 @@ def keep_memory() -> str:
     return "" if done else "the C library refused to keep freed memory: steps may be slower"
 
 
+def release_memory() -> None:
+    """Give the system the pages that hold nothing: before work with blocks of other sizes, which they hardly fit."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def peak_memory() -> int:
     """Bytes of memory that this process has held at most; 0 where the system does not say."""
     try:
