@@ -37,15 +37,17 @@ def batches(sources: Ids, budget: int) -> list[list[int]]:
 
 
 def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
-    from regard.decoding.engine import decode
+    from regard.decoding.engines import build_engine
     from regard.decoding.search import LengthPenalty, Search
 
     search = Search(
         beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
     )
 
+    engine = build_engine("regard", loaded)
+
     def translate(sources: Ids) -> Ids:
-        results = decode(loaded.model, sources, loaded.settings, search, batch_tokens=job["batch_tokens"] * job["beam"])
+        results = engine(sources, search, job["batch_tokens"] * job["beam"])
         return [result.hypotheses[0].ids for result in results]
 
     return translate

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from regard.decoding.engine import decode
 from regard.decoding.flight import Result
 from regard.decoding.search import Search
+from regard.decoding.workers import decode_on_cores
 from regard.directory import Loaded
 from regard.errors import RegardError
 
@@ -37,4 +37,4 @@ def build_engine(name: str, loaded: Loaded) -> Engine:
 
 
 def _own(loaded: Loaded, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> Iterable[Result]:
-    return decode(loaded.model, sources, loaded.settings, search, batch_tokens=batch_tokens)
+    return decode_on_cores(loaded.model, sources, loaded.settings, search, batch_tokens=batch_tokens)
