@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from regard.nn.layout import Layout, Memory, Packing, Tokens, real
@@ -47,6 +47,7 @@ def test_every_query_sees_the_whole_memory_and_no_padding(lengths: list[int], qu
 
 @given(lengths_of_batch, st.integers(1, 3))
 def test_packing_keeps_what_is_real_and_loses_no_gradient(lengths: list[int], more: int) -> None:
+    assume(any(lengths))
     size = max(lengths) + more
     packing = Packing.of(torch.tensor(lengths), size)
     assert packing is not None
@@ -59,6 +60,31 @@ def test_packing_keeps_what_is_real_and_loses_no_gradient(lengths: list[int], mo
     weight = torch.randn_like(x)
     (kept * weight).sum().backward()
     assert torch.equal(x.grad, weight * where)
+
+
+@given(lengths_of_batch, st.integers(1, 3), st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_heads_are_split_and_joined_as_by_unpacking_and_transposing(
+    lengths: list[int], more: int, counts: list[int]
+) -> None:
+    assume(any(lengths))
+    size, width = max(lengths) + more, 2
+    packing = Packing.of(torch.tensor(lengths), size)
+    assert packing is not None
+    where = real(torch.tensor(lengths), size)[:, None, :, None]
+    x = torch.randn(sum(lengths), sum(counts) * width, dtype=torch.float64, requires_grad=True)
+    expected = packing.unpack(x).view(len(lengths), size, -1, width).transpose(1, 2).split(counts, 1)
+    found = packing.split_heads(x, counts, width)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one * where, other)
+    joined = [packing.join_heads(one) for one in found]
+    assert torch.equal(torch.cat(joined, 1), x)
+    # Gradients at padding are 0, which is what attention leaves there.
+    weights = [torch.randn_like(one) * where for one in found]
+    (gradient,) = torch.autograd.grad(sum((w * f).sum() for w, f in zip(weights, found, strict=True)), x)
+    (reference,) = torch.autograd.grad(sum((w * e).sum() for w, e in zip(weights, expected, strict=True)), x)
+    assert torch.equal(gradient, reference)
+    (back,) = torch.autograd.grad(joined[0], found[0], packing.pack(weights[0].transpose(1, 2).flatten(2)))
+    assert torch.equal(back, weights[0])
 
 
 @given(st.integers(1, 5), st.integers(1, 9))

@@ -219,8 +219,12 @@ class MultiHeadAttention(nn.Module):
             query, key, value = self._project(x, packing, rotation)
             if cache is not None:
                 key, value = cache.append(key, value)
-        mixed = self.core(query, key, value, layout, bias=bias).transpose(1, 2).flatten(2)  # [B, Q, H · K]
-        joined: Tensor = self.output(mixed if packing is None else packing.pack(mixed))
+        mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
+        joined: Tensor = self.output(
+            mixed.transpose(1, 2).flatten(2)
+            if packing is None
+            else packing.join_heads(mixed)  # [B, Q, H · K] or [R, …]
+        )
         return joined
 
     def project_memory(self, memory: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor]:
@@ -235,11 +239,12 @@ class MultiHeadAttention(nn.Module):
         return query, key, value
 
     def _heads(self, x: Tensor, packing: Packing | None, *counts: int) -> tuple[Tensor, ...]:
-        """[B, Q, (Σ counts) · K], or [R, …] where it is packed → a view [B, count, Q, K] for each count.
+        """[B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count; copies where it is packed, [R, …].
 
         Split first, transposed then: so the gradients are joined once, and lie as the product before wants them.
         """
-        x = x if packing is None else packing.unpack(x)
+        if packing is not None:
+            return packing.split_heads(x, counts, self.head_width)
         parts = torch.split(x.view(*x.shape[:-1], -1, self.head_width), list(counts), dim=2)
         return tuple(part.transpose(1, 2) for part in parts)
 

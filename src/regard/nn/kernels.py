@@ -99,23 +99,30 @@ def products(
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        query = (query * scale).contiguous()
-        scores = query @ key.transpose(-2, -1)  # [B, H, Q, S]
+        many = query.shape[:2]
+        # One copy for all products and the way back, and none where heads stand apart already.
+        query, key, value = (x.reshape(many.numel(), *x.shape[2:]) for x in (query, key, value))
+        scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
         if mask is not None:
-            scores += mask
+            scores.view(*many, *scores.shape[1:]).add_(mask)
         weights = scores.softmax(-1)
         ctx.save_for_backward(query, key, value, weights)
-        ctx.scale = scale
-        return weights @ value
+        ctx.many, ctx.scale = many, scale
+        return torch.bmm(weights, value).view(*many, *query.shape[1:2], value.shape[2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, weights = ctx.saved_tensors
-        d_value = weights.transpose(-2, -1) @ gradient
-        d_scores = torch._softmax_backward_data(gradient @ value.transpose(-2, -1), weights, -1, weights.dtype)
-        d_query = (d_scores @ key).mul_(ctx.scale)
-        d_key = d_scores.transpose(-2, -1) @ query
-        return d_query, d_key, d_value, None, None
+        gradient = gradient.reshape(len(weights), *gradient.shape[2:])
+        d_value = weights.transpose(1, 2) @ gradient
+        d_scores = torch._softmax_backward_data(gradient @ value.transpose(1, 2), weights, -1, weights.dtype)
+        d_query, d_key = _scaled(d_scores, key, ctx.scale), _scaled(d_scores.transpose(1, 2), query, ctx.scale)
+        return *(x.view(*ctx.many, *x.shape[1:]) for x in (d_query, d_key, d_value)), None, None
+
+
+def _scaled(one: Tensor, other: Tensor, scale: float) -> Tensor:
+    """scale · one @ other, in one pass."""
+    return torch.baddbmm(one.new_empty(1, 1, 1), one, other, beta=0, alpha=scale)
 
 
 def fused(

@@ -7,7 +7,7 @@ heads, ``G`` key–value heads, ``K`` head width, ``F`` feed-forward width, ``V`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Packing:
     rows: Tensor
     batch: int
     size: int
+    _places: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(lengths: Tensor, size: int) -> Packing | None:
@@ -73,7 +74,7 @@ class Packing:
 
         On an accelerator the number of real tokens would have to be waited for, so nothing is packed there.
         """
-        if lengths.device.type != "cpu" or everything_is_real(lengths, size):
+        if lengths.device.type != "cpu" or everything_is_real(lengths, size) or not lengths.any():
             return None
         return Packing(real(lengths, size).flatten().nonzero().squeeze(1), len(lengths), size)
 
@@ -86,6 +87,45 @@ class Packing:
         """[R, D] → [B, T, D], 0 where there is padding."""
         padded: Tensor = _Unpack.apply(x, self.rows, self.batch, self.size)  # type: ignore[no-untyped-call]
         return padded
+
+    def split_heads(self, x: Tensor, counts: Sequence[int], width: int) -> tuple[Tensor, ...]:
+        """[R, (Σ counts) · K] → [B, count, T, K] for each count. Where there is padding stands some real token.
+
+        (No query of padding is read, and no key of padding is seen.)
+        """
+        heads: tuple[Tensor, ...] = _SplitHeads.apply(x, self, tuple(counts), width)  # type: ignore[no-untyped-call]
+        return heads
+
+    def join_heads(self, x: Tensor) -> Tensor:
+        """[B, H, T, K] → [R, H · K]."""
+        joined: Tensor = _JoinHeads.apply(x, self)  # type: ignore[no-untyped-call]
+        return joined
+
+    def heads_of(self, first: int, count: int, total: int) -> Tensor:
+        """[B · count · T] where head by head, in a table [R · total, K], the tokens stand; made once."""
+
+        def make() -> Tensor:
+            number = self.rows.new_zeros(self.batch * self.size)
+            number[self.rows] = torch.arange(0, total * len(self.rows), total)
+            heads = torch.arange(first, first + count)
+            return (number.view(self.batch, 1, self.size) + heads[:, None]).flatten()
+
+        return self._once((first, count, total), make)
+
+    def places_of(self, count: int) -> Tensor:
+        """[R · count] where token by token, in a table [B · count · T, K], the heads stand; made once."""
+
+        def make() -> Tensor:
+            sentence, place = self.rows // self.size, self.rows % self.size
+            heads = torch.arange(count)
+            return ((sentence[:, None] * count + heads) * self.size + place[:, None]).flatten()
+
+        return self._once(count, make)
+
+    def _once(self, key: object, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._places:
+            self._places[key] = make()
+        return self._places[key]
 
 
 class _Pack(torch.autograd.Function):
@@ -113,6 +153,45 @@ class _Unpack(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (rows,) = ctx.saved_tensors
         return gradient.flatten(0, 1).index_select(0, rows), None, None, None
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Unpacking, splitting and transposing are one pass over the numbers, and so is the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packing: Packing, counts: tuple[int, ...], width: int) -> tuple[Tensor, ...]:
+        ctx.packing, ctx.counts = packing, counts
+        table, total, first, found = x.reshape(-1, width), sum(counts), 0, []
+        for count in counts:
+            index = packing.heads_of(first, count, total)
+            found.append(table.index_select(0, index).view(packing.batch, count, packing.size, width))
+            first += count
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        parts = [
+            gradient.reshape(-1, gradient.shape[3])
+            .index_select(0, ctx.packing.places_of(count))
+            .view(-1, count * gradient.shape[3])
+            for gradient, count in zip(gradients, ctx.counts, strict=True)
+        ]
+        return torch.cat(parts, 1), None, None, None
+
+
+class _JoinHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packing: Packing) -> Tensor:
+        ctx.packing, ctx.shape = packing, x.shape
+        _, count, _, width = x.shape
+        return x.reshape(-1, width).index_select(0, packing.places_of(count)).view(-1, count * width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        _, count, _, width = ctx.shape
+        heads = gradient.new_zeros(ctx.shape)
+        heads.view(-1, width).index_copy_(0, ctx.packing.places_of(count), gradient.reshape(-1, width))
+        return heads, None
 
 
 def _spread(x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
