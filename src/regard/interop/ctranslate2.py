@@ -57,8 +57,13 @@ class CTranslate2:
         with tempfile.TemporaryDirectory() as folder:
             write(model, settings, Path(folder) / "model")
             try:
+                # Batches side by side, a thread for each: dividing their small products among threads is slower.
                 self.translator: Any = package.Translator(
-                    str(Path(folder) / "model"), device=device, compute_type=precision, intra_threads=threads
+                    str(Path(folder) / "model"),
+                    device=device,
+                    compute_type=precision,
+                    inter_threads=max(1, threads),
+                    intra_threads=1,
                 )
             except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
                 raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
