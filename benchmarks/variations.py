@@ -43,7 +43,9 @@ def train(recipe: str, run: Path, sets: list[str], minutes: float, core: int) ->
     """One variation, alone on its core."""
     if (run / "manifest.json").exists():
         return
-    sets = [*sets, f"training.minutes={minutes}", "training.threads=1", "training.steps=1000000"]
+    # A cosine wants to know the last update, which a number of minutes does not tell.
+    sets = ["training.schedule=inverse_sqrt", *sets]
+    sets += [f"training.minutes={minutes}", "training.threads=1", "training.steps=1000000"]
     regard("train", recipe, "--run", run, "--force", *(word for entry in sets for word in ("--set", entry)), core=core)
     print(f"{run.name}: trained", file=sys.stderr, flush=True)
 
