@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regard.cli.common import (
+    BatchTokens,
+    Beam,
     Device,
     Dtype,
     Engine,
     Json,
+    LengthPenalty,
     Model,
     Threads,
     open_translator,
@@ -40,9 +43,9 @@ def evaluate(
         bool, typer.Option("--published", help="Add lowercased, Moses-tokenized BLEU, as older papers print it.")
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the translations to this file.")] = None,
-    beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
-    length_penalty: Annotated[str, typer.Option(help="As in regard translate.")] = "gnmt:0.6",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")] = 4096,
+    beam: Beam = 5,
+    length_penalty: LengthPenalty = "gnmt:0.6",
+    batch_tokens: BatchTokens = 4096,
     engine: Engine = "regard",
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
+from regard.cli.common import Beam, Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
 
 
 def look(
@@ -18,7 +18,7 @@ def look(
         int | None, typer.Option(help="Decoder layer, from 0; not given: the one that aligns best.")
     ] = None,
     head: Annotated[int | None, typer.Option(help="Head, from 0; not given: the mean over all.")] = None,
-    beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
+    beam: Beam = 5,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, read_parallel, talk
+from regard.cli.common import (
+    BatchTokens,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    open_translator,
+    print_json,
+    read_parallel,
+    talk,
+)
 
 
 def score(
@@ -15,7 +26,7 @@ def score(
     source: Annotated[str, typer.Option("--source", help="Sentences, one a line.")],
     target: Annotated[str, typer.Option("--target", help="Their translations, one a line.")],
     tokens: Annotated[bool, typer.Option("--tokens", help="Add each subword with its own log-probability.")] = False,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regard.cli.common import Device, Dtype, Engine, Json, Model, Threads, open_translator, print_json, warn_of_line
+from regard.cli.common import (
+    BatchTokens,
+    Beam,
+    Device,
+    Dtype,
+    Engine,
+    Json,
+    LengthPenalty,
+    Model,
+    Threads,
+    open_translator,
+    print_json,
+    warn_of_line,
+)
 
 if TYPE_CHECKING:
     from regard.pipelines import Translation
@@ -18,16 +31,14 @@ if TYPE_CHECKING:
 def translate(
     model: Model,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
-    beam: Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")] = 5,
-    length_penalty: Annotated[
-        str, typer.Option(help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt.")
-    ] = "gnmt:0.6",
+    beam: Beam = 5,
+    length_penalty: LengthPenalty = "gnmt:0.6",
     n_best: Annotated[int, typer.Option(min=1, help="Translations a line, at most beam: 'N ||| text ||| score'.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")
     ] = False,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     replace: Annotated[
         bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; else an error.")
     ] = False,
