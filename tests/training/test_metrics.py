@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,27 @@ def test_half_a_row_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
     metrics.time("train", 2, {"seconds": 2.0})
     metrics.close()
     assert [row["step"] for row in read_rows(tmp_path / TIMING)] == [1, 2]
+
+
+FULL = """
+import resource, sys, time
+from pathlib import Path
+from regard.errors import RegardError
+from regard.training.metrics import Metrics
+metrics = Metrics(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))  # less than the first bytes of TensorBoard's file
+try:
+    for step in range(1, 50):
+        metrics._plot("train", step, {"loss": 1.0})
+        time.sleep(0.05)
+except RegardError as error:
+    print(error)
+time.sleep(0.5)  # whatever the thread has to print
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a file's size as Linux does")
+def test_a_full_disk_is_one_line_also_where_tensorboards_own_thread_meets_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0 and "tensorboard: cannot be written" in done.stdout
+    assert "Traceback" not in done.stderr

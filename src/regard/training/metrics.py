@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ class Metrics:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # a second to import
 
+            threading.excepthook = _told_in_time(threading.excepthook)
             # Curves of steps that are done again replace those of the killed process.
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._first)
         for name, value in values.items():
@@ -86,6 +88,20 @@ class Metrics:
         for number, sample in enumerate(values.get("samples", ())):
             lines = [f"    {side}: {sample[side]}" for side in ("source", "reference", "hypothesis")]
             self._board.add_text(f"{kind}/sample {number + 1}", "\n".join(lines), step)
+
+
+def _told_in_time(usual: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """TensorBoard writes in a thread of its own; what stops it there is raised here by the next row, or by ``close``.
+
+    So the thread itself has nothing to print, least of all a traceback for a disk that is full.
+    """
+
+    def hook(arguments: Any) -> None:
+        ours = isinstance(arguments.exc_value, OSError) and type(arguments.thread).__module__.startswith("tensorboard.")
+        if not ours:
+            usual(arguments)
+
+    return hook
 
 
 def _whole(path: Path) -> int:
