@@ -37,7 +37,7 @@ def markdown(columns: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table; numbers stand to the right."""
     right = [all(isinstance(row[i], int | float) for row in rows) and bool(rows) for i in range(len(columns))]
     lines = [columns, ["---:" if at_right else "---" for at_right in right]]
-    lines += [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    lines += [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", r"\|") for cell in row] for row in rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
