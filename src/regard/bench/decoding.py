@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from regard.decoding.engine import decode
 from regard.pipelines import Translator
 from regard.training.limits import matrix_rate, work_of
 
@@ -47,10 +46,9 @@ def decoding_speed(
     found = []
     for beam in beams:
         search = translator.search(beam=beam, n_best=1)
-        for _ in decode(translator.model, sources[:32], translator.settings, search, batch_tokens=batch_tokens):
-            pass
+        list(translator.engine(sources[:32], search, batch_tokens))
         start = time.perf_counter()
-        results = list(decode(translator.model, sources, translator.settings, search, batch_tokens=batch_tokens))
+        results = list(translator.engine(sources, search, batch_tokens))
         if device.type == "cuda":
             torch.cuda.synchronize()  # a clock is read
         seconds = time.perf_counter() - start

@@ -1,7 +1,8 @@
 """Decoding on several CPU cores: a few flights side by side, each with a thread of its own.
 
-The products of a step are small, and dividing each among the cores gains little: two flights of one thread make 1.7
-times what one flight of two threads makes. Each sentence comes out as it would alone (engine.py).
+The products of a step are small, and dividing each among the cores gains little: two flights of one thread make 1.3
+times (beam 5) to 1.4 times (greedy) what one flight of two threads makes. Each sentence comes out as it would alone
+(engine.py).
 """
 
 from __future__ import annotations

@@ -56,6 +56,12 @@ def real(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
+def _once(made: dict[object, Tensor], key: object, make: Callable[[], Tensor]) -> Tensor:
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
 @dataclass(frozen=True)
 class Packing:
     """Where the real tokens of a padded batch stand, so that all but attention computes on those alone.
@@ -66,7 +72,7 @@ class Packing:
     rows: Tensor
     batch: int
     size: int
-    _places: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(lengths: Tensor, size: int) -> Packing | None:
@@ -80,8 +86,7 @@ class Packing:
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, D] → [R, D]: the real tokens."""
-        packed: Tensor = _Pack.apply(x, self.rows)  # type: ignore[no-untyped-call]
-        return packed
+        return self.join_heads(x[:, None])
 
     def unpack(self, x: Tensor) -> Tensor:
         """[R, D] → [B, T, D], 0 where there is padding."""
@@ -110,7 +115,7 @@ class Packing:
             heads = torch.arange(first, first + count)
             return (number.view(self.batch, 1, self.size) + heads[:, None]).flatten()
 
-        return self._once((first, count, total), make)
+        return _once(self._made, (first, count, total), make)
 
     def places_of(self, count: int) -> Tensor:
         """[R · count] where token by token, in a table [B · count · T, K], the heads stand; made once."""
@@ -120,27 +125,7 @@ class Packing:
             heads = torch.arange(count)
             return ((sentence[:, None] * count + heads) * self.size + place[:, None]).flatten()
 
-        return self._once(count, make)
-
-    def _once(self, key: object, make: Callable[[], Tensor]) -> Tensor:
-        if key not in self._places:
-            self._places[key] = make()
-        return self._places[key]
-
-
-class _Pack(torch.autograd.Function):
-    """Rows of a table, each at most once, so that the way back is a copy too and adds nothing up."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.shape = x.shape
-        return x.flatten(0, 1).index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        return _spread(gradient, rows, *ctx.shape[:2]), None
+        return _once(self._made, count, make)
 
 
 class _Unpack(torch.autograd.Function):
@@ -160,7 +145,7 @@ class _SplitHeads(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, packing: Packing, counts: tuple[int, ...], width: int) -> tuple[Tensor, ...]:
-        ctx.packing, ctx.counts = packing, counts
+        ctx.packing = packing
         table, total, first, found = x.reshape(-1, width), sum(counts), 0, []
         for count in counts:
             index = packing.heads_of(first, count, total)
@@ -170,28 +155,28 @@ class _SplitHeads(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        parts = [
-            gradient.reshape(-1, gradient.shape[3])
-            .index_select(0, ctx.packing.places_of(count))
-            .view(-1, count * gradient.shape[3])
-            for gradient, count in zip(gradients, ctx.counts, strict=True)
-        ]
-        return torch.cat(parts, 1), None, None, None
+        return torch.cat([_joined(gradient, ctx.packing) for gradient in gradients], 1), None, None, None
 
 
 class _JoinHeads(torch.autograd.Function):
+    """Rows of a table, each at most once, so that the way back is a copy too and adds nothing up."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, packing: Packing) -> Tensor:
         ctx.packing, ctx.shape = packing, x.shape
-        _, count, _, width = x.shape
-        return x.reshape(-1, width).index_select(0, packing.places_of(count)).view(-1, count * width)
+        return _joined(x, packing)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        _, count, _, width = ctx.shape
-        heads = gradient.new_zeros(ctx.shape)
-        heads.view(-1, width).index_copy_(0, ctx.packing.places_of(count), gradient.reshape(-1, width))
-        return heads, None
+        batch, count, size, width = ctx.shape
+        places = ctx.packing.places_of(count)
+        return _spread(gradient.reshape(-1, width), places, batch * count, size).view(ctx.shape), None
+
+
+def _joined(x: Tensor, packing: Packing) -> Tensor:
+    """[B, H, T, K] → [R, H · K]."""
+    _, count, _, width = x.shape
+    return x.reshape(-1, width).index_select(0, packing.places_of(count)).view(-1, count * width)
 
 
 def _spread(x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
@@ -256,6 +241,4 @@ class Layout:
 
     def once(self, key: object, make: Callable[[], Tensor]) -> Tensor:
         """A tensor that the layers of one forward share, made when it is first asked for."""
-        if key not in self._biases:
-            self._biases[key] = make()
-        return self._biases[key]
+        return _once(self._biases, key, make)

@@ -6,10 +6,12 @@ and each page that comes back is zeroed and faulted in again (measured: 1.6 time
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import platform
 import sys
+from collections.abc import Iterator
 
 # <malloc.h> of glibc; the values are part of its ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
@@ -34,11 +36,17 @@ def keep_memory() -> str:
     return "" if done else "the C library refused to keep freed memory: steps may be slower"
 
 
-def release_memory() -> None:
-    """Give the system the pages that hold nothing: before work with blocks of other sizes, which they hardly fit."""
+@contextlib.contextmanager
+def other_sizes() -> Iterator[None]:
+    """Around work with blocks of other sizes, which the kept pages hardly fit: those that hold nothing go back."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+    try:
+        yield
+    finally:
+        if trim is not None:
+            trim(0)
 
 
 def peak_memory() -> int:

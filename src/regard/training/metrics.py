@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class Metrics:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-            threading.excepthook = _told_in_time(threading.excepthook)
+            _quieten_tensorboard()
             # Curves of steps that are done again replace those of the killed process.
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._first)
         for name, value in values.items():
@@ -90,18 +91,21 @@ class Metrics:
             self._board.add_text(f"{kind}/sample {number + 1}", "\n".join(lines), step)
 
 
-def _told_in_time(usual: Callable[[Any], Any]) -> Callable[[Any], Any]:
+@functools.cache
+def _quieten_tensorboard() -> None:
     """TensorBoard writes in a thread of its own; what stops it there is raised here by the next row, or by ``close``.
 
-    So the thread itself has nothing to print, least of all a traceback for a disk that is full.
+    So the thread itself has nothing to print, least of all a traceback for a disk that is full. Set once a process:
+    a thread may still be ending when its run has ended.
     """
+    usual = threading.excepthook
 
     def hook(arguments: Any) -> None:
         ours = isinstance(arguments.exc_value, OSError) and type(arguments.thread).__module__.startswith("tensorboard.")
         if not ours:
             usual(arguments)
 
-    return hook
+    threading.excepthook = hook
 
 
 def _whole(path: Path) -> int:

@@ -19,7 +19,7 @@ from regard.training.progress import duration
 from regard.training.step import Trainer
 
 WARM = 5000  # pairs that are cut before memory is measured, where words are cut anew
-SETTLING = 1.1  # what a C heap takes on top in the first few hundred updates (measured: 1.08 to 1.12)
+SETTLING = 1.1  # what a C heap takes on top in the first hundred updates (measured: 1.08 to 1.12); later a tenth more
 SHAPES = 8  # batches of all sizes that are run before memory is measured: a heap grows until it has room for each
 
 
@@ -65,9 +65,9 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
             # The longest pair first: some models have a last position. Adam's moments are there from then on.
             _run(trainer, feed.batch(np.array([longest]), epoch), fresh)
-            for chosen in _rehearsed(updates, *lengths):
+            for chosen in (indices, *_others(updates, *lengths)):
                 _run(trainer, feed.batch(chosen, epoch))
-            peak = int(_peak(trainer.device) * (1.0 if trainer.device.type == "cuda" else SETTLING))
+            peak = _peak(trainer.device)
             seconds = _seconds_per_update(trainer, feed, updates, epoch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
@@ -83,12 +83,12 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1])
 
 
-def _rehearsed(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
-    """The largest micro-batch, that of the longest sentences, that of the most, and some from short to long."""
+def _others(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
+    """The micro-batch of the longest sentences, that of the most, and some from short to long."""
     micros = [micro for update in updates for rank in update.micro for micro in rank]
     micros.sort(key=lambda micro: int(np.maximum(source[micro], target[micro]).max()))
     spread = [micros[len(micros) * number // SHAPES] for number in range(min(SHAPES, len(micros)))]
-    return [largest(updates, source, target), micros[-1], max(micros, key=len), *spread]
+    return [micros[-1], max(micros, key=len), *spread]
 
 
 def _run(trainer: Trainer, batch: Batch, with_update: bool = False) -> None:
@@ -107,4 +107,5 @@ def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epo
 
 
 def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    """What a training will reach, from what the rehearsal has reached."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else int(peak_memory() * SETTLING)

@@ -22,7 +22,7 @@ from regard.training import checkpoint, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
 from regard.training.limits import matrix_rate, work_of
-from regard.training.memory import keep_memory, peak_memory, release_memory
+from regard.training.memory import keep_memory, peak_memory
 from regard.training.metrics import Metrics
 from regard.training.optimizer import optimizer_tensors, restore_optimizer
 from regard.training.preflight import run_largest
@@ -145,14 +145,11 @@ class Session:
         step, start = self.record.step, time.perf_counter()
         if self.metrics is not None:
             self.progress.doing(f"step {step:,} · validating")
-            release_memory()
             with swapped(self.model, self.trainer.ema):
                 try:
                     values = self.validator.measure()
                 except Abandoned:
                     return
-                finally:
-                    release_memory()
                 files.point("validate:measured")
                 snapshots.write_snapshot(self.run, step, directory.stored(self.model))
             score = self.validator.score(values)

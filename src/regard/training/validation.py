@@ -21,6 +21,7 @@ from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.pipelines import Translator
+from regard.training.memory import other_sizes
 from regard.training.objective import CrossEntropy
 
 CHUNK = 250  # sentences translated between two looks at whether to stop
@@ -59,7 +60,7 @@ class Validator:
 
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """Loss a token (without smoothing), perplexity, and by greedy search (or ``decoding``) BLEU and samples."""
-        with evaluating(self.model):
+        with other_sizes(), evaluating(self.model):
             files.point("validate:begin")
             loss = self._loss()
             files.point("validate:loss")
