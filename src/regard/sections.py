@@ -137,6 +137,9 @@ class TrainingConfig:
     schedule: Literal["inverse_sqrt", "cosine", "constant"] = option(
         "inverse_sqrt", "how the rate falls after the warm-up; inverse_sqrt is the paper's"
     )
+    optimizer: Literal["adam", "muon"] = option(
+        "adam", "adam is the paper's; muon = orthogonal steps for the matrices of hidden layers, Adam for the rest"
+    )
     beta1: float = option(0.9, "Adam: decay of the mean of gradients", least=0, below=1)
     beta2: float = option(0.98, "Adam: decay of the mean of squared gradients", least=0, below=1)
     eps: float = option(1e-9, "Adam: added to the denominator", above=0)

@@ -44,9 +44,10 @@ def test_updates_equal_torchs_unfused_adam(clip: float, decay: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_gradient_that_is_not_finite_changes_no_bit(bad: float) -> None:
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_a_gradient_that_is_not_finite_changes_no_bit(kind: str, bad: float) -> None:
     net = model()
-    optimizer = build_optimizer(net, TrainingConfig())
+    optimizer = build_optimizer(net, TrainingConfig(optimizer=kind, weight_decay=0.1))
     backward(net, 1)
     update(optimizer, 0.01, gradient_norm(net.parameters()), 1.0)
     before = [t.clone() for t in (*net.parameters(), *optimizer_tensors(optimizer, net).values())]
@@ -57,15 +58,17 @@ def test_a_gradient_that_is_not_finite_changes_no_bit(bad: float) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_restored_moments_go_on_bit_for_bit() -> None:
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_restored_moments_go_on_bit_for_bit(kind: str) -> None:
+    training = TrainingConfig(optimizer=kind)
     whole, resumed = model(), model(1)
-    first = build_optimizer(whole, TrainingConfig())
+    first = build_optimizer(whole, training)
     for step in range(3):
         backward(whole, step)
         update(first, 0.01, gradient_norm(whole.parameters()), 0.0)
     saved = {name: tensor.clone() for name, tensor in optimizer_tensors(first, whole).items()}
     resumed.load_state_dict(whole.state_dict())
-    second = build_optimizer(resumed, TrainingConfig())
+    second = build_optimizer(resumed, training)
     restore_optimizer(second, resumed, saved)
     for net, optimizer in ((whole, first), (resumed, second)):
         backward(net, 9)

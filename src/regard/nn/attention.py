@@ -248,11 +248,15 @@ class MultiHeadAttention(nn.Module):
         parts = torch.split(x.view(*x.shape[:-1], -1, self.head_width), list(counts), dim=2)
         return tuple(part.transpose(1, 2) for part in parts)
 
+    def joined(self) -> tuple[nn.Linear, list[int]]:
+        """The layer that makes several things in one product, and the rows of each: (queries,) keys, values."""
+        name = "key_value" if self.cross else "query_key_value"
+        return getattr(self, name), list(self._sizes[name].values())
+
     def matrices(self) -> tuple[Tensor, ...]:
         """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""
-        joined = self.key_value if self.cross else self.query_key_value
-        sizes = self._sizes["key_value" if self.cross else "query_key_value"]
-        return torch.split(joined.weight, list(sizes.values()))
+        layer, rows = self.joined()
+        return torch.split(layer.weight, rows)
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, key_value_heads={self.groups}, cross={self.cross}"

@@ -1,4 +1,4 @@
-"""Adam as the paper uses it, fused into one kernel, with its state as plain named tensors."""
+"""Adam as the paper uses it, fused into one kernel, or Muon; their state as plain named tensors."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from torch import Tensor, nn
 
 from regard.config import TrainingConfig
 from regard.errors import RegardError
+from regard.training.muon import Muon, hidden_matrices
 
 
-def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Adam:
-    """Adam; with weight decay, AdamW that decays matrices and tables and leaves biases and norms alone."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam, or Muon for hidden matrices and Adam for the rest.
+
+    Weight decay is decoupled (AdamW), and on matrices and tables alone: biases and norms are left as they are.
+    """
+    hidden = hidden_matrices(model) if training.optimizer == "muon" else {}
+    rest = [weight for weight in model.parameters() if weight.requires_grad and weight not in hidden]
     kind = torch.optim.AdamW if training.weight_decay else torch.optim.Adam
-    return kind(
-        [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+    adam = kind(
+        [
+            {"params": [weight for weight in rest if weight.ndim >= 2], "weight_decay": training.weight_decay},
+            {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
+        ],
         lr=0.0,  # set before every update from the schedule
         betas=(training.beta1, training.beta2),
         eps=training.eps,
         fused=True,
     )
+    return Muon(hidden, adam, training.weight_decay) if hidden else adam
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -32,13 +39,13 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def update(optimizer: torch.optim.Adam, rate: float, norm: Tensor, clip_norm: float) -> Tensor:
-    """Move the weights, all inside Adam's kernel: clipped to ``clip_norm``, skipped where ``norm`` is not finite.
+def update(optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, clip_norm: float) -> Tensor:
+    """Move the weights: gradients clipped to ``clip_norm``, skipped where ``norm`` is not finite.
 
     Returns 1.0 where it was skipped, else 0.0, on the device: nothing is waited for here.
     """
     skip = 1.0 - norm.isfinite().float()
-    # The kernel divides gradients by grad_scale, and leaves weights and moments alone where found_inf is 1.
+    # The optimizer divides gradients by grad_scale, and leaves weights and moments alone where found_inf is 1.
     optimizer.grad_scale = (norm / clip_norm).clamp(min=1.0) if clip_norm else None  # type: ignore[attr-defined]
     optimizer.found_inf = skip  # type: ignore[attr-defined]
     for group in optimizer.param_groups:
@@ -63,8 +70,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter], also: Tensor) -> Tensor:
     return together[: len(also)]
 
 
-def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
-    """The moments by name: "exp_avg.NAME", "exp_avg_sq.NAME", "step.NAME". They share memory with the optimizer."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The moments by name, in the optimizer's own memory.
+
+    Adam's are "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME"; Muon's is "momentum.NAME".
+    """
     return {
         f"{kind}.{name}": tensor
         for name, parameter in model.named_parameters()
@@ -72,7 +82,7 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Adam, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put moments back as they were; names and shapes must be the model's."""
     optimizer.state.clear()
     names = dict(model.named_parameters())
