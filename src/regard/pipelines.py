@@ -78,7 +78,7 @@ class Translator:
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
-        self.decoding = decoding or DecodingConfig()
+        self.decoding = decoding or DecodingConfig(length_penalty=self.settings.length_penalty)
         if not self.model.has_source:
             raise RegardError(
                 f"{loaded.path}: this model has no source language: it continues texts, it does not translate"
@@ -99,7 +99,7 @@ class Translator:
         alignments: bool = False,
         warn: Warn | None = None,
     ) -> list[Translation]:
-        """Translates each text. What is not given is as in ``DecodingConfig``.
+        """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
 
         A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
         (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".

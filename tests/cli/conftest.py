@@ -50,6 +50,7 @@ threads = 1
 
 [decoding]
 beam = 2
+length_penalty = "power:1.0"
 """
 
 

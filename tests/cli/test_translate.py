@@ -131,6 +131,14 @@ def test_bytes_that_are_not_utf8_name_their_line(model: Path, regard: Regard, tm
     assert done.returncode == 0 and done.stdout.count(b"\n") == 2 and b"line 2" in done.stderr
 
 
+def test_the_length_penalty_is_the_runs_where_none_is_given(model: Path, regard: Regard) -> None:
+    given, power, gnmt = (
+        json.loads(regard("translate", model, "--json", *penalty, input="一二三四".encode()).stdout)["normalized"]
+        for penalty in ([], ["--length-penalty", "power:1.0"], ["--length-penalty", "gnmt:0.6"])
+    )
+    assert given == power != gnmt
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

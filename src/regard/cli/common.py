@@ -28,7 +28,11 @@ Engine = Annotated[
 ]
 Beam = Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")]
 LengthPenalty = Annotated[
-    str, typer.Option(help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt.")
+    str | None,
+    typer.Option(
+        help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt. By default the one "
+        "that the model was chosen with."
+    ),
 ]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")]

@@ -44,7 +44,7 @@ def evaluate(
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the translations to this file.")] = None,
     beam: Beam = 5,
-    length_penalty: LengthPenalty = "gnmt:0.6",
+    length_penalty: LengthPenalty = None,
     batch_tokens: BatchTokens = 4096,
     engine: Engine = "regard",
     device: Device = "auto",

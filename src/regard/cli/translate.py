@@ -32,7 +32,7 @@ def translate(
     model: Model,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
     beam: Beam = 5,
-    length_penalty: LengthPenalty = "gnmt:0.6",
+    length_penalty: LengthPenalty = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations a line, at most beam: 'N ||| text ||| score'.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[

@@ -89,7 +89,7 @@ def settings_from(
     suppressed = values.get("bad_words_ids") or []
     if any(len(ids) != 1 for ids in suppressed):
         raise RegardError(f"bad_words_ids = {suppressed!r}: expected single ids; sequences cannot be suppressed")
-    start = _get(values, "decoder_start_token_id")
+    start, penalty = _get(values, "decoder_start_token_id"), values.get("length_penalty")
     return TextSettings(
         pad=_get(values, "pad_token_id"),
         unk=unk,
@@ -101,6 +101,7 @@ def settings_from(
         target=target,
         normalize=(),
         max_length=values["max_position_embeddings"] - 1,  # and the end mark
+        length_penalty=f"power:{1.0 if penalty is None else penalty:g}",
     )
 
 

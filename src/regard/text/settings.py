@@ -20,6 +20,7 @@ class TextSettings:
     A source is read as ``ids + [eos]``. A target is read as ``[start] + forced_prefix + ids`` and predicted as
     ``ids + [eos]``. ``suppressed`` ids are never produced. ``max_length`` is the number of subwords (without the end
     mark) up to which a source is one that the model has learnt; longer text is split before it is translated.
+    ``length_penalty`` is the one that its translations were chosen with.
     """
 
     pad: int = 0
@@ -34,6 +35,7 @@ class TextSettings:
     normalize: tuple[str, ...] = ("nfc",)
     max_length: int = 256
     template: str = ""
+    length_penalty: str = "gnmt:0.6"
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

@@ -14,7 +14,7 @@ from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
 from regard.training.rundir import CONFIG, DATA
-from regard.training.start import start_from
+from regard.training.start import settings_of, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
@@ -52,7 +52,8 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         prepared = prepare(config, run / DATA, tokenizers=tokenizers)
         options = registry.options_from(config.model) if start is None else start.options
-        settings, tokenizer, target = prepared.settings, prepared.tokenizer, prepared.target_tokenizer
+        settings = settings_of(config, prepared, start)
+        tokenizer, target = prepared.tokenizer, prepared.target_tokenizer
     built = options.build(tokenizer.size, None if target is tokenizer else target.size)
     snapshots.put(built, weights)
     return directory.save(out, built, options, settings, tokenizer, target, note)

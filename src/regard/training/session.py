@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from regard.training.progress import Pace, Progress
 from regard.training.record import Record, Sums
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
-from regard.training.start import start_from
+from regard.training.start import settings_of, start_from
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
 from regard.training.streams import seed_stream
@@ -63,9 +62,7 @@ class Session:
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         self.prepared: Prepared = prepare(config, run / DATA, tokenizers=tokenizers, say=progress.say)
         self.options = registry.options_from(config.model) if start is None else start.options
-        self.settings = self.prepared.settings
-        if start is not None:
-            self.settings = replace(start.settings, max_length=self.prepared.settings.max_length)
+        self.settings = settings_of(config, self.prepared, start)
         self.model: Any = self._build() if start is None else start.model
         self.model.to(device)
         pair = (self.prepared.tokenizer, self.prepared.target_tokenizer)

@@ -7,9 +7,11 @@ from typing import Any
 
 from regard import directory
 from regard.config import Config
+from regard.data.prepare import Prepared
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
+from regard.text.settings import TextSettings
 
 
 def start_from(config: Config) -> Loaded | None:
@@ -34,6 +36,12 @@ def start_from(config: Config) -> Loaded | None:
     model = options.build(*sizes)
     model.load_state_dict(start.model.state_dict())
     return replace(start, model=model.eval(), options=options)
+
+
+def settings_of(config: Config, prepared: Prepared, start: Loaded | None) -> TextSettings:
+    """The text settings of the model that a run makes."""
+    settings = prepared.settings if start is None else replace(start.settings, max_length=prepared.settings.max_length)
+    return replace(settings, length_penalty=config.decoding.length_penalty)
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
