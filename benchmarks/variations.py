@@ -1,10 +1,11 @@
-"""A recipe and variations of it, each as long on one core, compared on validation data by paired bootstrap.
+"""A recipe and variations of it, each on one core, compared on validation data by paired bootstrap.
 
-    python benchmarks/variations.py benchmarks/variations/multi30k-regularisers.toml [--minutes 25] [--jobs 2]
+    python benchmarks/variations.py benchmarks/variations/multi30k-regularisers.toml [--jobs 2]
 
-The file names the recipe, the validation pair, and for each variation what is set otherwise; the first variation is
-what the others are compared with. Beam 5; no test set is read. Writes results/NAME/, NAME being the file's.
-Run it when nothing else runs; a variation that is finished is not trained again.
+The file names the recipe, the validation pair, what all trainings set (a shorter one than the recipe's), and what each
+variation sets otherwise; the first variation is what the others are compared with. Beam 5; no test set is read. Writes
+results/NAME/, NAME being the file's. Run it when nothing else runs; a variation that is finished is not trained again,
+one that was cut off is resumed.
 """
 
 from __future__ import annotations
@@ -39,25 +40,32 @@ def regard(*words: object, core: int | None = None) -> None:
         raise SystemExit(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr[-2000:]}")
 
 
-def train(recipe: str, run: Path, sets: list[str], minutes: float, core: int) -> None:
+def train(recipe: str, run: Path, sets: list[str], core: int) -> None:
     """One variation, alone on its core."""
     if (run / "manifest.json").exists():
         return
-    # A cosine wants to know the last update, which a number of minutes does not tell.
-    sets = ["training.schedule=inverse_sqrt", *sets]
-    sets += [f"training.minutes={minutes}", "training.threads=1", "training.steps=1000000"]
-    regard("train", recipe, "--run", run, "--force", *(word for entry in sets for word in ("--set", entry)), core=core)
+    if (run / "checkpoints").exists():
+        regard("train", "--resume", run, core=core)
+    else:
+        words = [word for entry in [*sets, "training.threads=1"] for word in ("--set", entry)]
+        regard("train", recipe, "--run", run, "--force", *words, core=core)
     print(f"{run.name}: trained", file=sys.stderr, flush=True)
 
 
+def last_of(path: Path) -> dict[str, Any]:
+    """The last line about training in a run's log."""
+    logged = [json.loads(line) for line in path.read_text().splitlines()]
+    found: dict[str, Any] = [line for line in logged if line["kind"] == "train"][-1]
+    return found
+
+
 def row(name: str, run: Path, outputs: list[str], first: list[str], references: list[str], target: str) -> list[Any]:
-    """A line of the table: updates, epochs, BLEU, and the difference from the first with its p."""
+    """A line of the table: updates, epochs, minutes, BLEU, and the difference from the first with its p."""
     from regard.evaluation import corpus_scores, paired_bootstrap
 
-    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in logged if line["kind"] == "train"][-1]
+    last, clock = (last_of(run / name) for name in ("metrics.jsonl", "timing.jsonl"))
     found = corpus_scores(outputs, references, target)
-    line: list[Any] = [name, last["step"], last["epoch"] + 1, f"{found.bleu:.2f}"]
+    line: list[Any] = [name, last["step"], last["epoch"] + 1, f"{clock['seconds'] / 60:.0f}", f"{found.bleu:.2f}"]
     if outputs is first:
         return [*line, "", ""]
     against = paired_bootstrap(first, outputs, references, target)
@@ -67,7 +75,6 @@ def row(name: str, run: Path, outputs: list[str], first: list[str], references: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--minutes", type=float, default=25.0, help="of each training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time, a core each")
     given = parser.parse_args()
     plan = tomllib.loads(given.file.read_text())
@@ -81,7 +88,7 @@ def main() -> None:
     def one(title: str) -> Path:
         run, core = folder / "".join(letter if letter.isalnum() else "-" for letter in title), cores.get()
         try:
-            train(plan["recipe"], run, plan["variations"][title], given.minutes, core)
+            train(plan["recipe"], run, [*plan["all"], *plan["variations"][title]], core)
         finally:
             cores.put(core)
         return run
@@ -108,10 +115,13 @@ def main() -> None:
         rows.append(row(title, run, outputs(run), beside, references, target))
     evidence.write(
         name,
-        command=f"python benchmarks/variations.py benchmarks/variations/{given.file.name} --minutes {given.minutes:g}",
+        command=f"python benchmarks/variations.py benchmarks/variations/{given.file.name}",
         seeds=[1],
-        table={"columns": ["", "updates", "epochs", f"BLEU on {plan['valid']}", "difference", "p"], "rows": rows},
-        note=f"{given.minutes:g} minutes on one core each, one seed; p by paired bootstrap, 1,000 samples.",
+        table={
+            "columns": ["", "updates", "epochs", "minutes", f"BLEU on {plan['valid']}", "difference", "p"],
+            "rows": rows,
+        },
+        note=f"One core and one seed each; {', '.join(plan['all'])}; p by paired bootstrap, 1,000 samples.",
     )
 
 
