@@ -228,11 +228,6 @@ def test_ids_beyond_the_vocabulary(model: Path) -> None:
     refused(model, r"text\.json: 'start' is 100000, but the vocabulary has")
 
 
-def test_a_length_penalty_that_is_none(model: Path) -> None:
-    edit(model, "text.json", lambda text: text.update(length_penalty="long"))
-    refused(model, r"text\.json: length penalty 'long': expected gnmt:NUMBER")
-
-
 def test_fp16_that_overflows_is_not_saved(tmp_path: Path) -> None:
     tokenizer = Tokenizer.train(LINES, vocabulary=290)
     model = OPTIONS.build(tokenizer.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,17 @@ def test_wrong_options_are_errors(translator):
     for wrong in ({"beam": 0}, {"n_best": 9}, {"length_penalty": "much"}, {"stopping": "soon"}):
         with pytest.raises(RegardError):
             translator.translate(["A man."], **wrong)
+
+
+def test_the_length_penalty_that_the_model_remembers():
+    loaded = made()
+    power = replace(loaded, settings=replace(loaded.settings, length_penalty="power:0.9"))
+    assert str(Translator(loaded).search().length_penalty) == "gnmt:0.6"
+    assert str(Translator(power).search().length_penalty) == "power:0.9"
+    assert str(Translator(power).search(length_penalty="gnmt:1").length_penalty) == "gnmt:1"
+    wrong = replace(loaded, settings=replace(loaded.settings, length_penalty="long"))
+    with pytest.raises(RegardError, match=r"^toy/text\.json: .*'long': expected gnmt:0\.6, power:1\.0"):
+        Translator(wrong)
 
 
 def test_a_model_without_source_is_not_a_translator():

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from regard import files
-from regard.decoding.ranking import LengthPenalty
 from regard.errors import RegardError, nearest
 from regard.models import registry
 from regard.text.settings import TextSettings
@@ -91,8 +90,6 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
     if (folder / TARGET_TOKENIZER).exists():
         target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize)
     _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
-    with _naming(folder / TEXT):
-        LengthPenalty.parse(settings.length_penalty)
     sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
     model = _build(folder, options, sizes, read_tensors(folder / WEIGHTS))
     try:

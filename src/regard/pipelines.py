@@ -22,7 +22,7 @@ from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.engines import build_engine
 from regard.decoding.loops import find_loop
 from regard.decoding.scoring import forced_scores
-from regard.directory import Loaded
+from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
 from regard.errors import RegardError
 from regard.text.sentences import split_long
@@ -78,7 +78,7 @@ class Translator:
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
-        self.decoding = decoding or DecodingConfig(length_penalty=self.settings.length_penalty)
+        self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
             raise RegardError(
                 f"{loaded.path}: this model has no source language: it continues texts, it does not translate"
@@ -308,6 +308,14 @@ def load(
 ) -> Translator:
     """A model directory, or a packaged model by its name, ready to use; ``engine`` as in ``build_engine``."""
     return Translator(load_directory(name, device, dtype), engine=engine)
+
+
+def _decoding_of(loaded: Loaded) -> DecodingConfig:
+    """The defaults, with the length penalty that the model remembers."""
+    try:
+        return DecodingConfig(length_penalty=loaded.settings.length_penalty)
+    except RegardError as error:
+        raise RegardError(f"{loaded.path / TEXT}: {error}") from None
 
 
 def _sound(text: str) -> str:
