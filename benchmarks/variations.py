@@ -75,14 +75,16 @@ def row(name: str, run: Path, outputs: list[str], first: list[str], references: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time, a core each")
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    parser.add_argument("--jobs", type=int, default=len(allowed), help="trainings at a time, a core each")
     given = parser.parse_args()
+    given.jobs = min(given.jobs, len(allowed))
     plan = tomllib.loads(given.file.read_text())
     name, target = given.file.stem, plan["target"]
     folder = WORK / "variations" / name
     folder.mkdir(parents=True, exist_ok=True)
     cores: Queue[int] = Queue()
-    for core in range(given.jobs):
+    for core in allowed[: given.jobs]:
         cores.put(core)
 
     def one(title: str) -> Path:
