@@ -35,6 +35,7 @@ keep_checkpoints = 2
 keep = 2
 average = 2
 ema = 0.5
+optimizer = "muon"  # Adam is in it, for tables and vectors
 log_every = 1
 threads = 1
 [decoding]
