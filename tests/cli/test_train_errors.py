@@ -145,8 +145,8 @@ def test_faults_that_are_counted_not_refused(folder: Path, regard: Regard) -> No
         ("1 pair", "with an empty side: left out", "train.zh:11"),
         ("1 pair", "longer than data.max_length: left out", "train.zh:21"),
         ("1 pair", "identical on both sides: kept", "train.zh:31"),
-        ("1 pair", "repeat an earlier pair: kept", "train.zh:41"),
-        ("1 pair", "stand in the validation or test data: kept", "train.zh:51"),
+        ("1 pair", "equal to an earlier pair: kept", "train.zh:41"),
+        ("1 pair", "found in the validation or test data: kept", "train.zh:51"),
     ):
         line = next(line for line in said.splitlines() if words in line)
         assert line.startswith(count) and place in line, line

@@ -15,12 +15,15 @@ def test_the_report_counts_and_names_the_first() -> None:
     assert report.lines() == [
         "1,000 pairs read, 997 to train on",
         "2 pairs with an empty side: left out (first: a.zh:7)",
-        "1 pair stand in the validation or test data: kept (first: a.zh:3 = v.zh:1; data.remove_overlap = true leaves "
+        "1 pair found in the validation or test data: kept (first: a.zh:3 = v.zh:1; data.remove_overlap = true leaves "
         "them out)",
-        "5 pairs repeat an earlier pair: kept (first: a.zh:20)",
-        "1 sentence of valid stand in train (first: a.zh:3 = v.zh:1)",
+        "5 pairs equal to an earlier pair: kept (first: a.zh:20)",
+        "1 sentence of valid found in train (first: a.zh:3 = v.zh:1)",
     ]
     assert Report.from_dict(report.as_dict()) == report
+    report.removed = (*report.removed, "overlap")
+    assert report.lines()[2] == "1 pair found in the validation or test data: left out (first: a.zh:3 = v.zh:1)"
+    assert report.lines()[4] == "1 sentence of valid found in train as it was read (first: a.zh:3 = v.zh:1)"
 
 
 def test_overlap_is_exact_after_normalisation_on_either_side() -> None:

@@ -151,7 +151,7 @@ def test_overlap_is_removed_when_asked(files: Path) -> None:
     prepared = prepare(config(files, remove_overlap=True), files / "data")
     assert ("你好", "hello") not in texts(prepared) and ("新", "more news") not in texts(prepared)
     assert prepared.report.left_out == 4
-    assert any("2 pairs stand in the validation or test data: left out" in line for line in prepared.report.lines())
+    assert any("2 pairs found in the validation or test data: left out" in line for line in prepared.report.lines())
 
 
 def test_separate_vocabularies(files: Path) -> None:

@@ -16,10 +16,10 @@ from regard.data.corpus import Pair
 KINDS = {
     "empty": "with an empty side",
     "too_long": "longer than data.max_length",
-    "overlap": "stand in the validation or test data",
+    "overlap": "found in the validation or test data",
     "identical": "identical on both sides",
     "misaligned": "with sides of very different length",
-    "duplicate": "repeat an earlier pair",
+    "duplicate": "equal to an earlier pair",
 }
 ADVICE = {"overlap": "data.remove_overlap = true leaves them out"}
 
@@ -50,7 +50,8 @@ class Report:
             advice = f"; {ADVICE[kind]}" if kind in ADVICE and kind not in self.removed else ""
             lines.append(f"{count:,} {'pair' if count == 1 else 'pairs'} {words}: {fate} (first: {first}{advice})")
         for name, (count, first) in self.overlap.items():
-            lines.append(f"{count:,} {'sentence' if count == 1 else 'sentences'} of {name} stand in train ({first})")
+            where = "train as it was read" if "overlap" in self.removed else "train"
+            lines.append(f"{count:,} {'sentence' if count == 1 else 'sentences'} of {name} found in {where} ({first})")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
