@@ -38,9 +38,26 @@ def test_training_speed_is_a_share_of_the_matrix_rate(tmp_path: Path, capsys: py
     assert "target tokens/s" in " ".join(TrainingSpeed(**found).lines())
 
 
+def test_the_parts_of_the_time_are_a_whole_and_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, train, decode = tmp_path / "c.toml", tmp_path / "train.png", tmp_path / "decode.svg"
+    path.write_text(TOML)
+    flags = ["--vocabulary", "300", "--batch-tokens", "128", "--updates", "1", "--threads", "1", "--device", "cpu"]
+    assert main(["bench", "train", str(path), *flags, "--json", "--png", str(train)]) == 0
+    parts = [json.loads(capsys.readouterr().out)["parts"]]
+    flags = ["--beam", "1", "--beam", "2", "--sentences", "3", "--device", "cpu", "--threads", "1"]
+    assert main(["bench", "decode", "zh-en", *flags, "--json", "--png", str(decode)]) == 0
+    parts += [speed["parts"] for speed in json.loads(capsys.readouterr().out)["speeds"]]
+    for shares in parts:
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert {"products with weights", "attention", "copies", "between operators"} <= set(shares)
+    assert "optimizer" in parts[0] and "ranking" in parts[2]
+    assert train.read_bytes().startswith(b"\x89PNG") and b"<svg" in decode.read_bytes()
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
+        (["bench", "train", "--png", "parts.doc"], "parts.doc: a picture's name ends in .png"),
         (["bench", "train", "tinny"], "did you mean 'tiny'"),
         (["bench", "decode", "no-such-model"], "no-such-model: no such directory or packaged model"),
         (["bench"], "regard bench --help"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from regard.bench.breakdown import breakdown, in_lines
+from regard.decoding.engine import decode
+from regard.decoding.search import Search
 from regard.pipelines import Translator
 from regard.training.limits import matrix_rate, work_of
 
@@ -23,23 +26,32 @@ class DecodingSpeed:
     sentences_per_second: float
     target_tokens_per_second: float
     share: float
+    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, where they were asked for
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @property
-    def line(self) -> str:
+    def lines(self) -> list[str]:
         """For people."""
-        return (
+        speed = (
             f"beam {self.beam}: {self.sentences_per_second:,.1f} sentences/s, {self.target_tokens_per_second:,.0f} "
             f"target tokens/s, {self.share:.1%} of the matrix rate"
         )
+        return [speed, *in_lines(self.parts)]
 
 
 def decoding_speed(
-    translator: Translator, texts: Sequence[str], beams: Sequence[int] = (1, 5), batch_tokens: int = 4096
+    translator: Translator,
+    texts: Sequence[str],
+    beams: Sequence[int] = (1, 5),
+    batch_tokens: int = 4096,
+    *,
+    parts: bool = False,
 ) -> list[DecodingSpeed]:
-    """Translate ``texts`` with each beam; cutting into subwords is not timed, and a first batch warms up."""
+    """Translate ``texts`` with each beam; cutting into subwords is not timed, and a first batch warms up.
+
+    With ``parts`` it is done once more in one flight, watched, to say where the time goes.
+    """
     device = translator.model.output_table()[0].device
     rate, work = matrix_rate(device), work_of(translator.model)
     sources = [ids for ids in translator.tokenizer.encode_batch(list(texts)) if ids]
@@ -64,6 +76,16 @@ def decoding_speed(
                 sentences_per_second=len(sources) / seconds,
                 target_tokens_per_second=int(lengths.sum()) / seconds,
                 share=operations / seconds / rate,
+                parts=_parts(translator, sources, search, batch_tokens) if parts else {},
             )
         )
     return found
+
+
+def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
+    """Where the time of one flight goes: the profiler does not see other threads than this one."""
+    model, settings = translator.model, translator.settings
+    return breakdown(
+        lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
+        model.output_table()[0].device,
+    )

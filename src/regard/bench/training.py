@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regard.bench.breakdown import breakdown, in_lines
 from regard.config import read_config
 from regard.data.batch import collate
 from regard.data.plan import plan
@@ -41,6 +42,7 @@ class TrainingSpeed:
     seconds_per_update: float  # median
     share: float
     peak_bytes: int
+    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, where they were asked for
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +56,7 @@ class TrainingSpeed:
             f"{self.target_tokens_per_second:,.0f} target tokens/s, {self.seconds_per_update:.3f} s an update, "
             f"{self.share:.0%} of the matrix rate",
             f"peak memory {self.peak_bytes / 2**20:,.0f} MiB",
+            *in_lines(self.parts),
         ]
 
 
@@ -67,8 +70,12 @@ def training_speed(
     precision: str = "auto",
     device: torch.device | str = "cpu",
     seed: int = 1,
+    parts: bool = False,
 ) -> TrainingSpeed:
-    """Train on random ids; ``model`` is a ``[model]`` table, ``length`` the mean number of subwords of a sentence."""
+    """Train on random ids; ``model`` is a ``[model]`` table, ``length`` the mean number of subwords of a sentence.
+
+    With ``parts`` some updates are run once more, watched, to say where the time goes.
+    """
     device = torch.device(device)
     if device.type == "cpu":
         keep_memory()
@@ -83,14 +90,18 @@ def training_speed(
     work = work_of(built)
     rate = matrix_rate(device, trainer.precision)
     seconds, tokens, operations = [], 0, 0.0
+
+    def run(step: int) -> None:
+        trainer.read(trainer.launch(items[step - 1], step), step)
+
     for step, item in enumerate(items, start=1):
         start = time.perf_counter()
-        trainer.read(trainer.launch(item, step), step)
+        run(step)
         if step > WARMUP:
             seconds.append(time.perf_counter() - start)
             tokens += item.target_tokens
             operations += work.of(*item.lengths())
-    total = sum(seconds)
+    total, peak = sum(seconds), peak_memory()
     return TrainingSpeed(
         device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         threads=torch.get_num_threads(),
@@ -101,7 +112,8 @@ def training_speed(
         target_tokens_per_second=tokens / total,
         seconds_per_update=statistics.median(seconds),
         share=operations / total / rate,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak,
+        parts=breakdown(lambda: [run(step) for step in range(1, WARMUP + 1)], device) if parts else {},
     )
 
 

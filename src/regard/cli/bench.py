@@ -18,6 +18,10 @@ bench = typer.Typer(
 )
 
 
+Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
+Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw where it goes: .png, .svg or .pdf.")]
+
+
 @bench.command()
 def train(
     shape: Annotated[
@@ -28,6 +32,8 @@ def train(
     length: Annotated[float, typer.Option(min=1, help="Mean length of a sentence in subwords.")] = 14.0,
     updates: Annotated[int, typer.Option(min=1, help="Updates that are timed, after 3 to warm up.")] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    parts: Parts = False,
+    png: Png = "",
     device: Device = "auto",
     threads: Threads = 0,
     json: Json = False,
@@ -44,6 +50,7 @@ def train(
     from regard import devices
     from regard.bench.training import training_speed
 
+    picture = _picture(png)
     if threads:
         torch.set_num_threads(threads)
     found = training_speed(
@@ -54,7 +61,9 @@ def train(
         updates=updates,
         precision=precision,
         device=devices.device(device),
+        parts=parts or picture is not None,
     )
+    _draw({shape: found.parts}, picture)
     if json:
         print_json({"shape": shape, **found.to_dict()})
     else:
@@ -70,6 +79,8 @@ def decode(
     beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
+    parts: Parts = False,
+    png: Png = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -84,17 +95,37 @@ def decode(
     from regard.bench.decoding import decoding_speed
     from regard.data.corpus import read_lines
 
+    picture = _picture(png)
     translator = open_translator(model, device, dtype, threads)
     if not source and translator.settings.source != "zh":
         raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
     path = source or str(_dev())
     texts = [text for text, _ in itertools.islice(read_lines(path), sentences)]
     talk(f"{len(texts):,} lines of {path}")
-    found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens)
+    found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens, parts=parts or picture is not None)
+    _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
     if json:
         print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
     else:
-        print("\n".join(speed.line for speed in found))
+        print("\n".join(line for speed in found for line in speed.lines()))
+
+
+def _picture(png: str) -> Path | None:
+    """Where to draw; a wrong ending is an error before anything is timed."""
+    from regard.look.picture import check_ending
+
+    path = Path(png) if png else None
+    if path is not None:
+        check_ending(path)
+    return path
+
+
+def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:
+    from regard.look.bars import write
+
+    if path is not None:
+        write(bars, path)
+        talk(f"picture: {path}")
 
 
 def _model_table(shape: str) -> dict[str, Any]:

@@ -107,7 +107,12 @@ def write(attention: AttentionMap, path: Path) -> None:
 
     with matplotlib.rc_context({"font.family": families(), "svg.fonttype": "path"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        try:
-            figure(attention).savefig(path, dpi=160)
-        except OSError as fault:
-            raise RegardError(f"{path}: the picture cannot be written: {fault.strerror or fault}") from fault
+        save(figure(attention), path)
+
+
+def save(drawing: Figure, path: Path) -> None:
+    """Write a drawing; a place that cannot be written to is an error that names it."""
+    try:
+        drawing.savefig(path, dpi=160)
+    except OSError as fault:
+        raise RegardError(f"{path}: the picture cannot be written: {fault.strerror or fault}") from fault

@@ -1,0 +1,61 @@
+"""Where the time goes: what the operators of a piece of work take, by kind, as shares of the whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+# Kind → what an operator's name holds; the first that fits counts.
+KINDS = {
+    "products with weights": ("::addmm", "::mm", "::_addmm", "fbgemm", "quantized::linear"),
+    "attention": ("::bmm", "::baddbmm", "attention"),
+    "softmax": ("softmax", "logsumexp"),
+    "norms": ("norm",),
+    "dropout": ("dropout", "bernoulli", "random_"),
+    "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
+    "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),
+    "optimizer": ("_fused_adam", "::lerp"),
+}
+REST, OUTSIDE = "other operators", "between operators"
+
+
+def breakdown(work: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Shares of the time of ``work``, summing to 1, largest first; "between operators" is Python and waiting.
+
+    Each operator counts for itself, without those that it calls. On a GPU it is the GPU's time. The profiler slows what
+    it watches, small operators most.
+    """
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiler:
+        start = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize()  # a clock is read
+        seconds = time.perf_counter() - start
+    parts: dict[str, float] = {}
+    for event in profiler.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if spent:
+            kind = kind_of(event.key)
+            parts[kind] = parts.get(kind, 0.0) + spent / 1e6
+    parts[OUTSIDE] = max(seconds - sum(parts.values()), 0.0)
+    whole = sum(parts.values())
+    return {kind: spent / whole for kind, spent in sorted(parts.items(), key=lambda item: -item[1])}
+
+
+def kind_of(operator: str) -> str:
+    """The kind of an operator.
+
+    >>> kind_of("aten::addmm"), kind_of("aten::baddbmm"), kind_of("aten::relu")
+    ('products with weights', 'attention', 'other operators')
+    """
+    return next((kind for kind, names in KINDS.items() if any(name in operator for name in names)), REST)
+
+
+def in_lines(parts: Mapping[str, float]) -> list[str]:
+    """For people: a part a line."""
+    return [f"{share:6.1%}  {kind}" for kind, share in parts.items()]
