@@ -91,17 +91,19 @@ def training_speed(
     rate = matrix_rate(device, trainer.precision)
     seconds, tokens, operations = [], 0, 0.0
 
-    def run(step: int) -> None:
-        trainer.read(trainer.launch(items[step - 1], step), step)
-
     for step, item in enumerate(items, start=1):
         start = time.perf_counter()
-        run(step)
+        trainer.read(trainer.launch(item, step), step)
         if step > WARMUP:
             seconds.append(time.perf_counter() - start)
             tokens += item.target_tokens
             operations += work.of(*item.lengths())
     total, peak = sum(seconds), peak_memory()
+
+    def again() -> None:
+        for step, item in enumerate(items[WARMUP : 2 * WARMUP], start=1):
+            trainer.read(trainer.launch(item, step), step)
+
     return TrainingSpeed(
         device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         threads=torch.get_num_threads(),
@@ -113,7 +115,7 @@ def training_speed(
         seconds_per_update=statistics.median(seconds),
         share=operations / total / rate,
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak,
-        parts=breakdown(lambda: [run(step) for step in range(1, WARMUP + 1)], device) if parts else {},
+        parts=breakdown(again, device) if parts else {},
     )
 
 
