@@ -10,14 +10,14 @@ from torch.profiler import ProfilerActivity, profile
 
 # Kind → what an operator's name holds; the first that fits counts.
 KINDS = {
-    "products with weights": ("::addmm", "::mm", "::_addmm", "fbgemm", "quantized::linear"),
+    "products with weights": ("::addmm", "::mm"),
     "attention": ("::bmm", "::baddbmm", "attention"),
     "softmax": ("softmax", "logsumexp"),
-    "norms": ("norm",),
+    "norms": ("layer_norm", "rms_norm"),
     "dropout": ("dropout", "bernoulli", "random_"),
     "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
     "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),
-    "optimizer": ("_fused_adam", "::lerp"),
+    "optimizer": ("_fused_adam", "_norm"),  # the gradient's norm
 }
 REST, OUTSIDE = "other operators", "between operators"
 

@@ -90,7 +90,6 @@ def training_speed(
     work = work_of(built)
     rate = matrix_rate(device, trainer.precision)
     seconds, tokens, operations = [], 0, 0.0
-
     for step, item in enumerate(items, start=1):
         start = time.perf_counter()
         trainer.read(trainer.launch(item, step), step)
@@ -98,7 +97,7 @@ def training_speed(
             seconds.append(time.perf_counter() - start)
             tokens += item.target_tokens
             operations += work.of(*item.lengths())
-    total, peak = sum(seconds), peak_memory()
+    total = sum(seconds)
 
     def again() -> None:
         for step, item in enumerate(items[WARMUP : 2 * WARMUP], start=1):
@@ -114,7 +113,7 @@ def training_speed(
         target_tokens_per_second=tokens / total,
         seconds_per_update=statistics.median(seconds),
         share=operations / total / rate,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak,
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
         parts=breakdown(again, device) if parts else {},
     )
 

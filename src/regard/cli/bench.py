@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from regard.cli.common import Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
+from regard.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Png,
+    Threads,
+    open_translator,
+    picture_path,
+    print_json,
+    talk,
+)
 from regard.errors import RegardError
 
 bench = typer.Typer(
@@ -19,7 +30,6 @@ bench = typer.Typer(
 
 
 Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
-Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw where it goes: .png, .svg or .pdf.")]
 
 
 @bench.command()
@@ -50,7 +60,7 @@ def train(
     from regard import devices
     from regard.bench.training import training_speed
 
-    picture = _picture(png)
+    picture = picture_path(png)
     if threads:
         torch.set_num_threads(threads)
     found = training_speed(
@@ -95,7 +105,7 @@ def decode(
     from regard.bench.decoding import decoding_speed
     from regard.data.corpus import read_lines
 
-    picture = _picture(png)
+    picture = picture_path(png)
     translator = open_translator(model, device, dtype, threads)
     if not source and translator.settings.source != "zh":
         raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
@@ -108,16 +118,6 @@ def decode(
         print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
     else:
         print("\n".join(line for speed in found for line in speed.lines()))
-
-
-def _picture(png: str) -> Path | None:
-    """Where to draw; a wrong ending is an error before anything is timed."""
-    from regard.look.picture import check_ending
-
-    path = Path(png) if png else None
-    if path is not None:
-        check_ending(path)
-    return path
 
 
 def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:

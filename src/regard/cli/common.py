@@ -35,6 +35,7 @@ LengthPenalty = Annotated[
     ),
 ]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")]
+Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")]
 
 
@@ -61,6 +62,16 @@ def open_translator(model: str, device: str, dtype: str, threads: int = 0, engin
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
     return Translator(directory.load(model, place, kind), engine=engine)
+
+
+def picture_path(png: str) -> Path | None:
+    """Where ``--png`` says to draw; a wrong ending is an error before anything is computed."""
+    from regard.look.picture import check_ending
+
+    path = Path(png) if png else None
+    if path is not None:
+        check_ending(path)
+    return path
 
 
 def read_text(path: str) -> list[str]:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from regard.cli.common import Beam, Device, Dtype, Json, Model, Threads, open_translator, print_json, talk
+from regard.cli.common import (
+    Beam,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Png,
+    Threads,
+    open_translator,
+    picture_path,
+    print_json,
+    talk,
+)
 
 
 def look(
     model: Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="One text, in quotes.")],
-    png: Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")] = "",
+    png: Png = "",
     layer: Annotated[
         int | None, typer.Option(help="Decoder layer, from 0; not given: the one that aligns best.")
     ] = None,
@@ -33,12 +44,10 @@ def look(
     from rich.console import Console
 
     from regard.look.attention import look_at
-    from regard.look.picture import check_ending, write
+    from regard.look.picture import write
     from regard.look.terminal import TerminalMap
 
-    path = Path(png) if png else None
-    if path is not None:
-        check_ending(path)
+    path = picture_path(png)
     found, attention = look_at(open_translator(model, device, dtype, threads), text, beam=beam, layer=layer, head=head)
     if json:
         print_json({"text": found.text, "score": found.score, **attention.to_dict()})

@@ -18,7 +18,7 @@ class TrainingState:
 
     step: int  # updates done; the checkpoint's name
     weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]  # "exp_avg.NAME", "exp_avg_sq.NAME", "step.NAME"
+    optimizer: dict[str, Tensor]  # as optimizer_tensors names them
     ema: dict[str, Tensor] = field(default_factory=dict)  # the moving average of the weights; empty where it is off
     # Position in the data, running sums of the log, validations and the best of them, skipped steps, bytes of
     # metrics.jsonl, fingerprints of corpus and configuration: see training/record.py.
