@@ -27,11 +27,11 @@ ENGINES = {
 }  # fmt: skip
 
 
-def trained(minutes: float) -> Path:
-    """A model of 4+4 layers, 128 wide, in Marian's shape, trained once."""
+def trained(minutes: float, preset: str = "tiny", device: str = "cpu") -> Path:
+    """A model of that shape, as Marian lays it out, trained on Multi30k once; tiny is 4+4 layers, 128 wide."""
     import tomli_w
 
-    run = WORK / "decode-model"
+    run = WORK / f"decode-model-{preset}-{minutes:g}"
     if (run / "model.safetensors").exists():
         return run
     config = {
@@ -40,14 +40,14 @@ def trained(minutes: float) -> Path:
             "source": multi30k.SOURCE, "target": multi30k.TARGET, "vocabulary": multi30k.VOCABULARY,
         },
         "model": {
-            "architecture": "transformer", "preset": "tiny", "dropout": 0.1,
+            "architecture": "transformer", "preset": preset, "dropout": 0.1,
             "positions": {"kind": "sinusoidal", "interleaved": False},
         },
         "training": {"minutes": minutes, "warmup_steps": 800, "validate_every": 200},
     }  # fmt: skip
     path = WORK / "decode.toml"
     path.write_text(tomli_w.dumps(config))
-    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--force"]
+    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--force", "--device", device]
     child(command, threads=0, environment={"REGARD_DATA": str(evidence.data_folder())})
     return run
 
@@ -57,7 +57,7 @@ def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, 
     path.write_text(json.dumps(job))
     outcome = child([sys.executable, PEERS / "decode.py", engine, model, path], threads=job["threads"])
     measured = json.loads(outcome.output.strip().splitlines()[-1])
-    outputs[ENGINES[engine]] = measured.pop("ids")
+    outputs[ENGINES.get(engine, engine)] = measured.pop("ids")
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "batch_tokens": given.batch_tokens, "threads": given.threads,
-            "max_extra": 50,
+            "max_extra": 50, "device": "cpu", "precision": "fp32",
         }  # fmt: skip
         outputs: dict[str, list[list[int]]] = {}
         contenders = {

@@ -24,6 +24,7 @@ import re
 import shutil
 import string
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ from contest import KEPT, PEERS, WORK, child, peer, rounds, table
 
 SHAPE: dict[str, Any] = {
     "width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.1, "label_smoothing": 0.1, "seed": 1,
+    "device": "cpu", "precision": "fp32",
 }  # fmt: skip
 LINE = re.compile(r"^(\S+ \S+?),(\d+) .* Step: +(\d+),.* Tokens per Sec: +(\d+),", re.MULTILINE)
 
 
-def regard(shape: dict[str, Any]) -> dict[str, Any]:
+def regard(shape: Mapping[str, Any]) -> dict[str, Any]:
     """`regard train` in a fresh run; its data are prepared in the first round and found in the others."""
     import tomli_w
 
@@ -61,11 +63,12 @@ def regard(shape: dict[str, Any]) -> dict[str, Any]:
             "steps": shape["warmup"] + shape["updates"], "batch_tokens": shape["batch_tokens"],
             "label_smoothing": shape["label_smoothing"], "validate_every": never, "save_every": never,
             "log_every": shape["warmup"], "validate_sentences": 20, "threads": shape["threads"],
+            "precision": shape["precision"],
         },
     }  # fmt: skip
     path = WORK / "regard.toml"
     path.write_text(tomli_w.dumps(config))
-    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--device", "cpu"]
+    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--device", shape["device"]]
     outcome = child(command, threads=shape["threads"], environment={"REGARD_DATA": str(evidence.data_folder())})
     # Both files have a row every `warmup` updates; nothing is validated or saved between the first and the last.
     tokens, seconds = (last_minus_first(run / name, key) for name, key in (
@@ -106,10 +109,10 @@ def joeynmt(shape: dict[str, Any], data: Path, kept: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plain(kind: str, shape: dict[str, Any], data: Path) -> dict[str, Any]:
+def plain(kind: str, shape: Mapping[str, Any], data: Path, vocabulary: int = multi30k.VOCABULARY) -> dict[str, Any]:
     """A plain loop over the SDPA model or over MarianMT."""
     path = WORK / "shape.json"
-    path.write_text(json.dumps({**shape, "vocabulary": multi30k.VOCABULARY}))
+    path.write_text(json.dumps({**shape, "vocabulary": vocabulary}))
     outcome = child([sys.executable, PEERS / "loop.py", kind, data, path], threads=shape["threads"])
     measured = json.loads(outcome.output.strip().splitlines()[-1])
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}

@@ -243,3 +243,12 @@ def test_pharaoh():
     assert pharaoh(weights) == "1-0 0-1 0-2"
     assert pharaoh(weights, threshold=0.1) == "1-0 0-2"
     assert links(np.zeros((0, 3), dtype=np.float32)) == [] and pharaoh(np.zeros((0, 0), dtype=np.float32)) == ""
+
+
+def test_learned_positions_end_outputs_and_refuse_scores():
+    shape = {"width": 16, "heads": 2, "feedforward": 32, "encoder_layers": 1, "decoder_layers": 1}
+    learned = {"architecture": "transformer", **shape, "positions": {"kind": "learned", "length": 32}}
+    translator = Translator(made(architecture=learned), DecodingConfig(beam=2, max_extra=50))
+    assert len(list(translator.stream(NASTY))) == len(NASTY)
+    with pytest.raises(RegardError, match=r"target 2: .* subwords are too long to be scored: .* 32 positions"):
+        translator.score(["A man.", "Two dogs."], ["A man.", "a" * 100])

@@ -2,9 +2,9 @@
 
 MODEL is a regard model directory; Hugging Face wants one of Marian's shape (post-norm, sinusoids). The others get the
 same weights through regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads",
-"max_extra"}. All search alike: score / length, a sentence is done when as many hypotheses have ended as the beam is
-wide. Reading the model and a first batch are not timed. The last line of the output is a JSON object with the ids that
-were found.
+"max_extra", "device", "precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many
+hypotheses have ended as the beam is wide. Reading the model and a first batch are not timed. The last line of the
+output is a JSON object with the ids that were found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from regard import directory
 from regard.training.memory import keep_memory
 
 Ids = list[list[int]]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def batches(sources: Ids, budget: int) -> list[list[int]]:
@@ -44,6 +45,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids
         beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
     )
 
+    loaded.model.to(DTYPES[job["precision"]])
     engine = build_engine("regard", loaded)
 
     def translate(sources: Ids) -> Ids:
@@ -66,7 +68,7 @@ def marian(loaded: directory.Loaded) -> Any:
     settings = dataclasses.replace(loaded.settings, max_length=1023)
     config, weights = export_model(model, settings)
     config.pop("bad_words_ids")
-    theirs = MarianMTModel(MarianConfig(**config)).eval()
+    theirs: Any = MarianMTModel(MarianConfig(**config)).eval()
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     untied = [name for name in missing if not any(word in name for word in ("embed", "lm_head"))]
     assert not unexpected and not untied, (unexpected, untied)
@@ -78,7 +80,8 @@ def marian(loaded: directory.Loaded) -> Any:
 
 
 def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
-    model, settings = marian(loaded), loaded.settings
+    device = next(loaded.model.parameters()).device
+    model, settings = marian(loaded).to(device, DTYPES[job["precision"]]), loaded.settings
 
     @torch.inference_mode()
     def translate(sources: Ids) -> Ids:
@@ -88,6 +91,7 @@ def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids]
             ids = torch.full((len(rows), longest), settings.pad)
             for place, i in enumerate(rows):
                 ids[place, : len(sources[i]) + 1] = torch.tensor([*sources[i], settings.eos])
+            ids = ids.to(device)
             outputs = model.generate(
                 input_ids=ids, attention_mask=(ids != settings.pad).long(), num_beams=job["beam"], do_sample=False,
                 length_penalty=1.0, early_stopping=True, max_new_tokens=longest + job["max_extra"],
@@ -105,7 +109,8 @@ def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = 
     from regard.interop.ctranslate2 import CTranslate2
 
     settings = loaded.settings
-    engine = CTranslate2(loaded.model, settings, precision=precision, threads=job["threads"])
+    threads = job["threads"] or torch.get_num_threads()
+    engine = CTranslate2(loaded.model, settings, precision=precision, device=job["device"], threads=threads)
 
     def translate(sources: Ids) -> Ids:
         # Its own interface, so that nothing of ours is timed with it.
@@ -124,7 +129,7 @@ def main() -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     keep_memory()
-    loaded = directory.load(folder)
+    loaded = directory.load(folder, job["device"])
     engines = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
     kind, _, precision = engine.partition(":")
     translate = engines[kind](loaded, job, precision) if precision else engines[kind](loaded, job)

@@ -156,6 +156,8 @@ class Translator:
             )
         source_ids = self.tokenizer.encode_batch([_sound(text) for text in sources])
         target_ids = self.target_tokenizer.encode_batch([_sound(text) for text in targets])
+        self._check_positions("source", source_ids, 1)
+        self._check_positions("target", target_ids, 1 + len(self.settings.forced_prefix))
         scored = forced_scores(
             self.model,
             source_ids,
@@ -167,6 +169,16 @@ class Translator:
             TextScore(one.score, one.token_scores, self.target_tokenizer.tokens(ids))
             for one, ids in zip(scored, target_ids, strict=True)
         ]
+
+    def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
+        """What is translated is split where it is too long; what is scored cannot be."""
+        longest = self.model.longest
+        for number, ids in enumerate(rows, start=1):
+            if longest is not None and len(ids) + marks > longest:
+                raise RegardError(
+                    f"{side} {number}: {len(ids)} subwords are too long to be scored: the model has learnt "
+                    f"{longest} positions, marks included"
+                )
 
     def search(
         self,

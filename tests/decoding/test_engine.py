@@ -10,6 +10,9 @@ from toy import Toy, ToySettings, by_hand, sentences
 
 from regard.decoding.engine import Search, decode
 from regard.errors import RegardError
+from regard.models.decoder import DecoderOnly
+from regard.models.transformer import Transformer
+from regard.nn.positions import Learned
 
 torch.set_num_threads(1)
 SETTINGS = ToySettings()
@@ -147,3 +150,21 @@ def test_broken_weights_and_wrong_options_are_said():
     for wrong in ({"beam": 0}, {"n_best": 6}, {"length_penalty": "wu:1"}, {"stopping": "soon"}):
         with pytest.raises(RegardError):
             Search(**wrong)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_outputs_end_where_the_learned_positions_end(beam):
+    torch.manual_seed(0)
+    shape = {"width": 16, "heads": 2, "feedforward": 32, "encoder_layers": 1, "decoder_layers": 1}
+    model = Transformer(**shape, positions=Learned(12)).build(40)
+    endless = ToySettings(suppressed=(0, 2, ToySettings.eos))
+    results = list(decode(model, [[5] * n for n in (1, 4, 9)], endless, Search(beam=beam, max_extra=50)))
+    for result in results:
+        assert result.hypotheses[0].at_limit
+        assert 1 + len(result.hypotheses[0].ids) + 1 <= 12  # with start and end mark
+
+
+def test_a_prompt_longer_than_the_learned_positions_is_refused():
+    model = DecoderOnly(width=16, heads=2, feedforward=32, layers=1, positions=Learned(12)).build(40)
+    with pytest.raises(RegardError, match="input 2: 21 tokens stand before the output, and the model has learnt 12"):
+        list(decode(model, None, SETTINGS, Search(beam=1), prompts=[[5], [5] * 20]))

@@ -33,6 +33,7 @@ class Wrapped(torch.nn.Module):
     """A model of the contract that reads all tokens anew at every step."""
 
     has_source = True
+    longest = None  # what is decoded here is short
 
     def __init__(self, model):
         super().__init__()

@@ -45,6 +45,7 @@ class Toy(nn.Module):
     """h' = tanh(W h + embedding): every token of the history matters."""
 
     has_source = True
+    longest = None  # there is no last position
 
     def __init__(
         self, vocabulary: int = 40, width: int = 12, seed: int = 0, sharpness: float = 3.0, ending: float = 0.0

@@ -90,7 +90,7 @@ def test_parts_stand_in_one_place_each() -> None:
     for spec, places in ((NoPositions(), 0), (Sinusoidal(), 1), (Learned(4), 1), (Rotary(), 1), (RelativeBias(), 1)):
         built = [spec.build_added(8), spec.build_rotation(8), spec.build_bias(2, True)]
         assert sum(module is not None for module in built) == places
-    assert Learned(4).limit == 4 and Sinusoidal().limit is None
+    assert Learned(4).build_added(8).limit == 4 and Sinusoidal().build_added(8).limit is None
     with pytest.raises(ValueError, match="even head width"):
         Rotary().build_rotation(3)
     with pytest.raises(ValueError, match="multiple of 4"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ from regard.training.limits import matrix_rate, work_of
 from regard.training.memory import keep_memory, peak_memory
 from regard.training.step import Trainer
 
-PAIRS = 4000
+PAIRS = 20_000
 WARMUP = 3  # updates before the clock starts
 
 
@@ -118,21 +119,31 @@ def training_speed(
     )
 
 
-def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: int) -> list[Item]:
-    """Updates over random pairs whose lengths are spread as captions' and short news' are: log-normal, σ = 0.4."""
+def random_pairs(
+    seed: int, vocabulary: int, length: float, longest: int
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Sources and targets, ids without marks; lengths spread as captions' and short news' are: log-normal, σ = 0.4."""
     random = np.random.default_rng(seed)
+    lengths = np.clip(random.lognormal(np.log(length), 0.4, (2, PAIRS)), 1, longest).astype(np.int64)
+    source, target = ([random.integers(4, vocabulary, size=n) for n in side] for side in lengths)
+    return source, target
+
+
+def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: int) -> list[Item]:
+    """Updates over random pairs."""
     settings = TextSettings()
-    lengths = np.clip(random.lognormal(np.log(length), 0.4, (2, PAIRS)), 1, batch_tokens - 1).astype(np.int64)
-    sides = [[random.integers(4, vocabulary, size=n) for n in side] for side in lengths]
+    source, target = random_pairs(seed, vocabulary, length, batch_tokens - 1)
+    lengths = [np.array([len(ids) for ids in side]) for side in (source, target)]
     items: list[Item] = []
     epoch = 0
-    while len(items) < count:
-        for update in plan(lengths[0], lengths[1], batch_tokens=batch_tokens, seed=seed, epoch=epoch):
+    while True:
+        for update in plan(*lengths, batch_tokens=batch_tokens, seed=seed, epoch=epoch):
+            if len(items) == count:
+                return items
             rows = update.micro[0]
-            batches = [collate([sides[0][i] for i in micro], [sides[1][i] for i in micro], settings) for micro in rows]
+            batches = [collate([source[i] for i in micro], [target[i] for i in micro], settings) for micro in rows]
             items.append(Item(epoch, len(items), rows, batches, update.target_tokens, update.target_tokens))
         epoch += 1
-    return items[:count]
 
 
 @torch.no_grad()

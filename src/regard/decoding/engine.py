@@ -19,6 +19,7 @@ from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.search import Candidates, Search
+from regard.errors import RegardError
 
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
@@ -116,8 +117,24 @@ class _Engine:
             lengths = np.maximum(lengths, [len(ids) for ids in prompts])
         self.sizes = lengths + 1  # the end mark
         self.limits = np.maximum(1, np.array([len(ids) for ids in inputs], dtype=np.int64) + search.max_extra)
+        self.heads = np.full(len(inputs), 1 + len(settings.forced_prefix), dtype=np.int64)  # tokens before the output
+        if prompts is not None:
+            self.heads += [len(ids) for ids in prompts]
+        if model.longest is not None:
+            self._keep_to_positions(model.longest)
         # The longest first: the last flight, which nothing can fill up any more, is then of short sentences.
         self.waiting = np.lexsort((np.arange(len(lengths)), -lengths))
+
+    def _keep_to_positions(self, longest: int) -> None:
+        """No output goes on where the model has learnt no positions any more."""
+        room = longest - self.heads - self.look
+        if (room < 1).any():
+            first = int((room < 1).argmax())
+            raise RegardError(
+                f"input {first + 1}: {self.heads[first]} tokens stand before the output, and the model has learnt "
+                f"{longest} positions: give a shorter prompt"
+            )
+        self.limits = np.minimum(self.limits, room)
 
     def run(self) -> Iterator[Record]:
         """Steps until nothing waits and nothing flies."""
@@ -183,7 +200,7 @@ class _Engine:
         own = self.prompts
         heads = [[*start, *own[i]] if own is not None else start for i in index]
         prompt = padded(heads, settings.pad, self.device)
-        capacity = prompt.ids.shape[1] + int(self.limits[index].max()) + self.look
+        capacity = int((self.heads + self.limits)[index].max()) + self.look
         state = self.model.start(memory, search.beam, capacity, len(index))
         flight = Flight(state, search, settings.eos, index, self.limits[index], self.device)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]

@@ -58,11 +58,12 @@ class CTranslate2:
             write(model, settings, Path(folder) / "model")
             try:
                 # Batches side by side, a thread for each: dividing their small products among threads is slower.
+                # A GPU takes one batch after another.
                 self.translator: Any = package.Translator(
                     str(Path(folder) / "model"),
                     device=device,
                     compute_type=precision,
-                    inter_threads=max(1, threads),
+                    inter_threads=max(1, threads) if device == "cpu" else 1,
                     intra_threads=1,
                 )
             except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not

@@ -35,6 +35,12 @@ class TiedModel(nn.Module):
         self.output = nn.Linear(width, vocabulary, bias=False) if share == "none" else None
         self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if output_bias else None
 
+    @property
+    def longest(self) -> int | None:
+        """How many tokens of a sentence, a mark counted, there are positions for; None where there is no end."""
+        positions = self.target_embedding.positions
+        return None if positions is None else positions.limit
+
     def output_table(self) -> tuple[Tensor, Tensor | None]:
         """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
         table = self.target_embedding.table.weight if self.output is None else self.output.weight

@@ -33,11 +33,6 @@ class NoPositions:
         """The module that makes the bias of a stack's self-attention, if there is one."""
         return None
 
-    @property
-    def limit(self) -> int | None:
-        """The longest sequence that there are positions for; None where there is no end."""
-        return None
-
 
 @dataclass(frozen=True)
 class Sinusoidal(NoPositions):
@@ -57,10 +52,6 @@ class Learned(NoPositions):
 
     def build_added(self, width: int) -> Added:
         return LearnedPositions(self.length, width)
-
-    @property
-    def limit(self) -> int:
-        return self.length
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,9 @@ Positions = NoPositions | Sinusoidal | Learned | Rotary | RelativeBias
 
 
 class Added(nn.Module):
-    """Positions that are added to the embedding."""
+    """Positions that are added to the embedding; ``limit`` is how many there are, None where there is no end."""
+
+    limit: int | None = None
 
     def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
         """scale · embedded [B, T, D] + the vectors of ``positions`` [B, T] (None: 0 … T-1) → [B, T, D]."""
@@ -142,6 +135,7 @@ class LearnedPositions(Added):
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
+        self.limit = length
         self.weight = nn.Parameter(torch.empty(length, width).normal_(0, width**-0.5))
 
     def reserve(self, length: int) -> None:
