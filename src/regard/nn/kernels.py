@@ -52,6 +52,7 @@ def choose(
 
 
 SHORT = 8  # queries up to which plain products are faster on a CPU than its blocked kernel
+FEW = 400  # multiplications of one head's query below which ``bmm`` is a plain loop, which a sum over keys outruns
 SQUARE = 128 * 128  # queries × keys up to which they are so in training: the way back is 2 to 4 times faster
 
 
@@ -92,23 +93,37 @@ def products(
     assert not dropout, "it would have to fall between the products"
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     mask = additive_mask(query, key, layout, bias)
+    if not torch.is_grad_enabled():
+        return _two_products(query, key, value, mask, scale)[0]
     mixed: Tensor = _Products.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
     return mixed
+
+
+def _two_products(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What comes out, [B, H, Q, Kv], and what the way back needs: query, key, value and weights, each [B · H, …]."""
+    many = query.shape[:2]
+    # One copy for all products and the way back, and none where heads stand apart already.
+    query, key, value = (x.reshape(many.numel(), *x.shape[2:]) for x in (query, key, value))
+    scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
+    if mask is not None:
+        scores.view(*many, *scores.shape[1:]).add_(mask)
+    weights = scores.softmax(-1)
+    if query.shape[1] == 1 and value[0].numel() < FEW:
+        mixed = (weights.transpose(1, 2) * value).sum(1)
+    else:
+        mixed = torch.bmm(weights, value)
+    return mixed.view(*many, *query.shape[1:2], value.shape[2]), (query, key, value, weights)
 
 
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        many = query.shape[:2]
-        # One copy for all products and the way back, and none where heads stand apart already.
-        query, key, value = (x.reshape(many.numel(), *x.shape[2:]) for x in (query, key, value))
-        scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
-        if mask is not None:
-            scores.view(*many, *scores.shape[1:]).add_(mask)
-        weights = scores.softmax(-1)
-        ctx.save_for_backward(query, key, value, weights)
-        ctx.many, ctx.scale = many, scale
-        return torch.bmm(weights, value).view(*many, *query.shape[1:2], value.shape[2])
+        ctx.many, ctx.scale = query.shape[:2], scale
+        mixed, kept = _two_products(query, key, value, mask, scale)
+        ctx.save_for_backward(*kept)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from regard.nn.layout import Layout, everything_is_real, real
 
@@ -162,12 +161,7 @@ class KeyValueState:
         slots = top + max(self.slots - self.top, other.slots - other.top)
 
         def joined(one: Tensor, two: Tensor, axis: int) -> Tensor:
-            shape = list(one.shape)
-            shape[0], shape[axis] = self.batch + other.batch, slots
-            both = one.new_zeros(shape)
-            for part, state, rows in ((one, self, slice(self.batch)), (two, other, slice(self.batch, None))):
-                both[rows].narrow(axis, top - state.top, state.top).copy_(part.narrow(axis, 0, state.top))
-            return both
+            return _above((one, top - self.top, self.top), (two, top - other.top, other.top), axis, slots)
 
         for mine, theirs in zip(self.caches, other.caches, strict=True):
             if mine.key is None or mine.value is None:  # never written: nobody is here yet
@@ -180,8 +174,13 @@ class KeyValueState:
         self.position = torch.cat([self.position, other.position])
         if self.memory is not None and other.memory is not None:
             assert self.memory_lengths is not None and other.memory_lengths is not None
+
+            def both(one: Tensor, two: Tensor) -> Tensor:
+                sizes = one.shape[2], two.shape[2]
+                return _above((one, 0, sizes[0]), (two, 0, sizes[1]), 2, max(sizes))
+
             pairs = zip(self.memory, other.memory, strict=True)
-            self.memory = [(_above(a, c), _above(b, d)) for (a, b), (c, d) in pairs]
+            self.memory = [(both(a, c), both(b, d)) for (a, b), (c, d) in pairs]
             self.memory_lengths = torch.cat([self.memory_lengths, other.memory_lengths])
             self.memory_layout = self._layout_of_memory()
         self.batch += other.batch
@@ -200,7 +199,7 @@ class KeyValueState:
         if needed > self.slots:
             most = needed + (self.capacity - self.longest) * self.beams
             more = min(2 * needed + 8 * self.beams, most) - self.slots
-            self._change_slots(lambda x, slots: F.pad(x, (0, 0) * (x.dim() - 1 - slots) + (0, more)))
+            self._change_slots(lambda x, slots: _wider(x, slots, more))
             self.slots += more
 
     def _compact(self) -> None:
@@ -212,9 +211,8 @@ class KeyValueState:
         order = live.to(torch.uint8).argsort(dim=1, stable=True)[:, self.top - size :]
 
         def chosen(x: Tensor, slots: int) -> Tensor:
-            return torch.take_along_dim(
-                x, order.view(len(order), *(1,) * (slots - 1), size, *(1,) * (x.dim() - 1 - slots)), slots
-            )
+            index = order.view(len(order), *(1,) * (slots - 1), size, *(1,) * (x.dim() - 1 - slots))
+            return x.gather(slots, index.expand(*x.shape[:slots], size, *x.shape[slots + 1 :]))
 
         self._change_slots(chosen)
         self.top = self.slots = size
@@ -236,7 +234,26 @@ class KeyValueState:
         return Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
 
 
-def _above(one: Tensor, other: Tensor) -> Tensor:
-    """Two batches of keys or values, [B, G, S, K] and [B', G, S', K], as one; the shorter is padded with zeros."""
-    size = max(one.shape[2], other.shape[2])
-    return torch.cat([F.pad(part, (0, 0, 0, size - part.shape[2])) for part in (one, other)])
+def _wider(x: Tensor, axis: int, more: int) -> Tensor:
+    """With as many zeros at the end of an axis; what is copied is not filled first, as ``pad`` does."""
+    size = x.shape[axis]
+    wide = x.new_empty(*x.shape[:axis], size + more, *x.shape[axis + 1 :])
+    wide.narrow(axis, 0, size).copy_(x)
+    wide.narrow(axis, size, more).zero_()
+    return wide
+
+
+def _above(one: tuple[Tensor, int, int], other: tuple[Tensor, int, int], axis: int, size: int) -> Tensor:
+    """Two batches as one, ``size`` wide on an axis: of (x, start, length), x's first ``length`` stand at ``start``.
+
+    Around them are zeros; what is copied is not filled first.
+    """
+    shape = list(one[0].shape)
+    shape[0], shape[axis] = len(one[0]) + len(other[0]), size
+    both = one[0].new_empty(shape)
+    rows = both.split((len(one[0]), len(other[0])))
+    for (x, start, length), mine in zip((one, other), rows, strict=True):
+        mine.narrow(axis, 0, start).zero_()
+        mine.narrow(axis, start, length).copy_(x.narrow(axis, 0, length))
+        mine.narrow(axis, start + length, size - start - length).zero_()
+    return both
