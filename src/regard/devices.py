@@ -6,7 +6,7 @@ import torch
 
 from regard.errors import RegardError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 KNOWN = "expected auto, cpu, cuda, cuda:N or mps"
 
 
@@ -44,7 +44,7 @@ def _fault(found: torch.device) -> str:
 
 
 def dtype(name: str = "auto") -> torch.dtype:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is fp32, in which results do not depend on the batch."""
+    """``fp32``, ``bf16``, ``fp16`` or ``int8``; ``auto`` is fp32, in which results do not depend on the batch."""
     if name == "auto":
         return torch.float32
     if name not in DTYPES:

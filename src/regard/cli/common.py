@@ -18,7 +18,7 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Model directory (a run is one), or the name of a packaged model.")
 ]
 Device = Annotated[str, typer.Option(help="auto (a CUDA GPU where there is one), cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16 or fp16.")]
+Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16, fp16 or int8 (on a CPU).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Engine = Annotated[
     str,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.nn.embedding import Embedding
+from regard.nn.int8 import Int8Linear, in_int8
 
 Share = Literal["all", "target", "none"]
 
@@ -24,6 +25,7 @@ class TiedModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.ties: dict[str, str] = {}
+        self.int8_output: Int8Linear | None = None
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def tie(self, share: Share, output_bias: bool = False) -> None:
@@ -48,10 +50,20 @@ class TiedModel(nn.Module):
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
         """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
+        if self.int8_output is not None and candidates is None:
+            narrow: Tensor = self.int8_output(hidden)
+            return narrow
         table, bias = self.output_table()
         if candidates is not None:
             table, bias = table[candidates], None if bias is None else bias[candidates]
         return nn.functional.linear(hidden, table, bias)
+
+    def to_int8(self) -> None:
+        """Multiply in int8 from now on, for decoding on a CPU; tables stay in fp32 for what looks things up in them."""
+        for name, child in self.named_children():
+            if name != "output":
+                in_int8(child)
+        self.int8_output = Int8Linear(*self.output_table())
 
 
 def one_vocabulary(share: Share, vocabulary: int, target_vocabulary: int | None) -> int:

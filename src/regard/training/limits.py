@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from regard.nn import int8
 from regard.nn.layout import Tokens
 
 
@@ -81,8 +82,14 @@ def _attention_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) 
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-# torch's table of operations leaves the CPU's attention kernel out.
-_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+def _int8_operations(x: Any, _scale: Any, _zero: Any, _packed: Any, steps: Any, *_: Any, **__: Any) -> int:
+    return 2 * int(x[0]) * int(x[1]) * int(steps[0])
+
+
+# torch's table of operations leaves the CPU's attention kernel and oneDNN's integer products out.
+_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+if int8.available():
+    _ON_CPU[torch.ops.onednn.qlinear_pointwise] = _int8_operations
 
 
 def work_of(model: Any) -> Work:
@@ -111,7 +118,7 @@ def _forward_operations(model: Any, source_length: int, target_length: int) -> i
     training = model.training
     model.eval()
     try:
-        with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter:
             model(target, model.encode(source) if model.has_source else None)
     finally:
         model.train(training)

@@ -1,0 +1,70 @@
+"""Int8 layers: near what they stand for, the same in any batch, and without overflow where everything is largest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from regard.nn.int8 import Int8Linear, available, in_int8
+
+if not available():
+    pytest.skip("PyTorch has no integer products here", allow_module_level=True)
+torch.set_num_threads(1)
+
+
+def layer(inputs: int, outputs: int, seed: int = 0) -> tuple[nn.Linear, Int8Linear]:
+    torch.manual_seed(seed)
+    linear = nn.Linear(inputs, outputs)
+    return linear, Int8Linear(linear.weight, linear.bias)
+
+
+@torch.inference_mode()
+@given(
+    inputs=st.integers(1, 80), outputs=st.integers(1, 80), rows=st.integers(0, 9), seed=st.integers(0, 99),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)  # fmt: skip
+def test_it_is_near_the_layer_it_stands_for(inputs: int, outputs: int, rows: int, seed: int, scale: float) -> None:
+    linear, narrow = layer(inputs, outputs, seed)
+    x = torch.randn(2, rows, inputs) * scale
+    expected = linear(x)
+    got = narrow(x)
+    assert got.shape == expected.shape
+    # Half a step of each activation and of each weight, summed as if all had the same sign.
+    weight, largest = linear.weight.abs(), x.abs().amax(-1, keepdim=True)
+    bound = x.abs() @ torch.ones_like(weight).T * weight.amax(1) / 126 + largest / 254 * weight.sum(1)
+    assert bool(((got - expected).abs() <= 1.02 * bound + 1e-6 * scale + 1e-6).all())
+
+
+@torch.inference_mode()
+def test_a_row_does_not_see_the_others() -> None:
+    _, narrow = layer(96, 64)
+    x = torch.randn(40, 96)
+    x[7] *= 1e4
+    together = narrow(x)
+    for row in range(40):
+        assert torch.equal(narrow(x[row : row + 1])[0], together[row])
+
+
+@torch.inference_mode()
+def test_the_largest_numbers_do_not_overflow() -> None:
+    linear = nn.Linear(512, 8, bias=False)
+    for sign in (1.0, -1.0):
+        nn.init.constant_(linear.weight, sign)
+        narrow = Int8Linear(linear.weight, None)
+        torch.testing.assert_close(narrow(torch.ones(3, 512)), torch.full((3, 8), 512.0 * sign), rtol=1e-5, atol=0)
+
+
+@torch.inference_mode()
+def test_a_row_of_zeros_gives_the_bias() -> None:
+    linear, narrow = layer(16, 4)
+    assert torch.equal(narrow(torch.zeros(2, 16)), linear.bias.expand(2, 4))
+
+
+def test_every_linear_layer_gives_its_place() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"inner": nn.Linear(4, 4)}), nn.LayerNorm(4))
+    in_int8(model)
+    assert not [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert sum(isinstance(module, Int8Linear) for module in model.modules()) == 2
