@@ -92,7 +92,7 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
         target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize)
     _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
     sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
-    model = _build(folder, options, sizes, read_tensors(folder / WEIGHTS))
+    model: Any = _build(folder, options, sizes, read_tensors(folder / WEIGHTS))
     try:
         model = model.to(torch.device(device), torch.float32 if dtype == torch.int8 else dtype).eval()
     except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"

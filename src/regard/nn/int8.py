@@ -16,7 +16,8 @@ OFFSET = 128  # the byte that stands for 0
 
 def available() -> bool:
     """Whether this build of PyTorch has oneDNN's integer products."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
 class Int8Linear(nn.Module):

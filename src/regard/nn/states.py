@@ -251,7 +251,7 @@ def _above(one: tuple[Tensor, int, int], other: tuple[Tensor, int, int], axis: i
     shape = list(one[0].shape)
     shape[0], shape[axis] = len(one[0]) + len(other[0]), size
     both = one[0].new_empty(shape)
-    rows = both.split((len(one[0]), len(other[0])))
+    rows = torch.split(both, [len(one[0]), len(other[0])])
     for (x, start, length), mine in zip((one, other), rows, strict=True):
         mine.narrow(axis, 0, start).zero_()
         mine.narrow(axis, start, length).copy_(x.narrow(axis, 0, length))

@@ -87,7 +87,9 @@ def _int8_operations(x: Any, _scale: Any, _zero: Any, _packed: Any, steps: Any, 
 
 
 # torch's table of operations leaves the CPU's attention kernel and oneDNN's integer products out.
-_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+_ON_CPU: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations
+}
 if int8.available():
     _ON_CPU[torch.ops.onednn.qlinear_pointwise] = _int8_operations
 
