@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "runs" / "contest"  # not committed
+WORK = Path(os.environ.get("REGARD_CONTEST") or ROOT / "runs" / "contest")  # not committed
 PEERS = Path(__file__).resolve().parent / "peers"
 
 # What training/memory.py asks of the C library, for programs that do not ask: freed memory is kept.

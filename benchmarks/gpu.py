@@ -167,7 +167,7 @@ def write(name: str, found: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 else")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--updates", type=int, default=40, help="updates timed in each run, after 3 of warm-up")
     parser.add_argument("--batch-tokens", type=int, default=25_000, help="sentences × longest side")
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1000, help="that it translates")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
+    given.precision = given.precision or ("fp32" if given.device == "cpu" else "bf16")
     presets = ["base", "big"]
     if given.quick:
         presets, given.rounds, given.updates, given.batch_tokens = ["tiny"], 1, 3, 256
