@@ -6,13 +6,16 @@ it the cutting while it trains.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from evidence import data_folder, lines_of
+from numpy.typing import NDArray
 
 SOURCE, TARGET = "en", "de"
 VOCABULARY = 8000
+Rows = Sequence[Sequence[int] | NDArray[np.int64]]
 
 
 def raw(split: str) -> tuple[list[str], list[str]]:
@@ -37,15 +40,21 @@ def prepare(folder: Path) -> None:
         "".join(f"{piece}\n" for piece in tokenizer.tokens(range(4, tokenizer.size))), "utf-8"
     )
     for split in ("train", "val"):
-        sides = {}
-        for side, lines in zip((SOURCE, TARGET), raw(split), strict=True):
-            rows = tokenizer.encode_batch(lines)
-            sides[f"{side}_ids"] = np.array([i for row in rows for i in row], dtype=np.int32)
-            sides[f"{side}_lengths"] = np.array([len(row) for row in rows], dtype=np.int32)
+        sides = [tokenizer.encode_batch(lines) for lines in raw(split)]
+        for side, rows in zip((SOURCE, TARGET), sides, strict=True):
             pieces = (" ".join(tokenizer.tokens(row)) for row in rows)
             (folder / f"{split}.{side}").write_text("".join(f"{line}\n" for line in pieces), "utf-8")
-        np.savez(folder / f"{split}.npz", **sides)
+        write_ids(folder, split, sides[0], sides[1])
     (folder / "done").touch()
+
+
+def write_ids(folder: Path, split: str, source: Rows, target: Rows) -> None:
+    """What ``ids`` reads."""
+    sides = {}
+    for side, rows in ((SOURCE, source), (TARGET, target)):
+        sides[f"{side}_ids"] = np.concatenate(rows).astype(np.int32)
+        sides[f"{side}_lengths"] = np.array([len(row) for row in rows], dtype=np.int32)
+    np.savez(folder / f"{split}.npz", **sides)
 
 
 def ids(folder: Path, split: str) -> tuple[list[list[int]], list[list[int]]]:

@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 
-from regard import directory
+from regard import devices, directory
 from regard.training.memory import keep_memory
 
 Ids = list[list[int]]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def batches(sources: Ids, budget: int) -> list[list[int]]:
@@ -45,7 +44,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids
         beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
     )
 
-    loaded.model.to(DTYPES[job["precision"]])
+    loaded.model.to(devices.dtype(job["precision"]))
     engine = build_engine("regard", loaded)
 
     def translate(sources: Ids) -> Ids:
@@ -81,7 +80,7 @@ def marian(loaded: directory.Loaded) -> Any:
 
 def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
     device = next(loaded.model.parameters()).device
-    model, settings = marian(loaded).to(device, DTYPES[job["precision"]]), loaded.settings
+    model, settings = marian(loaded).to(device, devices.dtype(job["precision"])), loaded.settings
 
     @torch.inference_mode()
     def translate(sources: Ids) -> Ids:

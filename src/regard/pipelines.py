@@ -173,8 +173,10 @@ class Translator:
     def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
         """What is translated is split where it is too long; what is scored cannot be."""
         longest = self.model.longest
+        if longest is None:
+            return
         for number, ids in enumerate(rows, start=1):
-            if longest is not None and len(ids) + marks > longest:
+            if len(ids) + marks > longest:
                 raise RegardError(
                     f"{side} {number}: {len(ids)} subwords are too long to be scored: the model has learnt "
                     f"{longest} positions, marks included"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PROGRAM, Regard, refused
+from regard.cli.demo import corpus
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from .conftest import PROGRAM, Regard, refused
 
 HOSTILE = {
     "empty": b"",
@@ -164,7 +164,7 @@ def test_a_cuda_device_that_is_not_there(model: Path, regard: Regard) -> None:
 
 
 def test_int8_translates_nearly_as_fp32(regard: Regard) -> None:
-    dev = lzma.decompress((ROOT / "src/regard/packaged/tatoeba-zh-en/dev.zh.xz").read_bytes()).split(b"\n")[:60]
+    dev = lzma.decompress((corpus() / "dev.zh.xz").read_bytes()).split(b"\n")[:60]
     full, narrow = (
         regard("translate", "zh-en", "--dtype", dtype, input=b"\n".join(dev)).stdout.decode().split("\n")
         for dtype in ("fp32", "int8")

@@ -117,9 +117,10 @@ class _Engine:
             lengths = np.maximum(lengths, [len(ids) for ids in prompts])
         self.sizes = lengths + 1  # the end mark
         self.limits = np.maximum(1, np.array([len(ids) for ids in inputs], dtype=np.int64) + search.max_extra)
-        self.heads = np.full(len(inputs), 1 + len(settings.forced_prefix), dtype=np.int64)  # tokens before the output
+        self.start = [settings.start, *settings.forced_prefix]
+        self.before = np.full(len(inputs), len(self.start), dtype=np.int64)  # tokens that stand before the output
         if prompts is not None:
-            self.heads += [len(ids) for ids in prompts]
+            self.before += [len(ids) for ids in prompts]
         if model.longest is not None:
             self._keep_to_positions(model.longest)
         # The longest first: the last flight, which nothing can fill up any more, is then of short sentences.
@@ -127,11 +128,11 @@ class _Engine:
 
     def _keep_to_positions(self, longest: int) -> None:
         """No output goes on where the model has learnt no positions any more."""
-        room = longest - self.heads - self.look
+        room = longest - self.before - self.look
         if (room < 1).any():
             first = int((room < 1).argmax())
             raise RegardError(
-                f"input {first + 1}: {self.heads[first]} tokens stand before the output, and the model has learnt "
+                f"input {first + 1}: {self.before[first]} tokens stand before the output, and the model has learnt "
                 f"{longest} positions: give a shorter prompt"
             )
         self.limits = np.minimum(self.limits, room)
@@ -196,11 +197,10 @@ class _Engine:
             memory = self.model.encode(
                 padded([[*self.sources[i], settings.eos] for i in index], settings.pad, self.device)
             )
-        start = [settings.start, *settings.forced_prefix]
         own = self.prompts
-        heads = [[*start, *own[i]] if own is not None else start for i in index]
+        heads = [[*self.start, *own[i]] if own is not None else self.start for i in index]
         prompt = padded(heads, settings.pad, self.device)
-        capacity = int((self.heads + self.limits)[index].max()) + self.look
+        capacity = int((self.before + self.limits)[index].max()) + self.look
         state = self.model.start(memory, search.beam, capacity, len(index))
         flight = Flight(state, search, settings.eos, index, self.limits[index], self.device)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]

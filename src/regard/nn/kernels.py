@@ -110,7 +110,7 @@ def _two_products(
     if mask is not None:
         scores.view(*many, *scores.shape[1:]).add_(mask)
     weights = scores.softmax(-1)
-    if query.shape[1] == 1 and value[0].numel() < FEW:
+    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < FEW:
         mixed = (weights.transpose(1, 2) * value).sum(1)
     else:
         mixed = torch.bmm(weights, value)

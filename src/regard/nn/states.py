@@ -235,25 +235,26 @@ class KeyValueState:
 
 
 def _wider(x: Tensor, axis: int, more: int) -> Tensor:
-    """With as many zeros at the end of an axis; what is copied is not filled first, as ``pad`` does."""
+    """With as many zeros at the end of an axis."""
     size = x.shape[axis]
     wide = x.new_empty(*x.shape[:axis], size + more, *x.shape[axis + 1 :])
-    wide.narrow(axis, 0, size).copy_(x)
-    wide.narrow(axis, size, more).zero_()
+    _fill(wide, x, 0, size, axis)
     return wide
 
 
 def _above(one: tuple[Tensor, int, int], other: tuple[Tensor, int, int], axis: int, size: int) -> Tensor:
-    """Two batches as one, ``size`` wide on an axis: of (x, start, length), x's first ``length`` stand at ``start``.
-
-    Around them are zeros; what is copied is not filled first.
-    """
+    """Two batches as one, ``size`` wide on an axis: of (x, start, length), x's first ``length`` stand at ``start``."""
     shape = list(one[0].shape)
     shape[0], shape[axis] = len(one[0]) + len(other[0]), size
     both = one[0].new_empty(shape)
-    rows = torch.split(both, [len(one[0]), len(other[0])])
-    for (x, start, length), mine in zip((one, other), rows, strict=True):
-        mine.narrow(axis, 0, start).zero_()
-        mine.narrow(axis, start, length).copy_(x.narrow(axis, 0, length))
-        mine.narrow(axis, start + length, size - start - length).zero_()
+    for part, rows in zip((one, other), torch.split(both, [len(one[0]), len(other[0])]), strict=True):
+        _fill(rows, *part, axis)
     return both
+
+
+def _fill(room: Tensor, x: Tensor, start: int, length: int, axis: int) -> None:
+    """Along an axis: zeros, from ``start`` on the first ``length`` of x, and zeros again. Nothing is written twice."""
+    end = start + length
+    room.narrow(axis, 0, start).zero_()
+    room.narrow(axis, start, length).copy_(x.narrow(axis, 0, length))
+    room.narrow(axis, end, room.shape[axis] - end).zero_()
