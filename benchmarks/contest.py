@@ -16,6 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = Path(os.environ.get("REGARD_CONTEST") or ROOT / "runs" / "contest")  # not committed
 PEERS = Path(__file__).resolve().parent / "peers"
 
+# The paper's base and big, and the model for small corpora; the dropout is the preset's.
+SHAPES: dict[str, dict[str, Any]] = {
+    "base": {"width": 512, "layers": 6, "heads": 8, "feedforward": 2048, "dropout": 0.1},
+    "big": {"width": 1024, "layers": 6, "heads": 16, "feedforward": 4096, "dropout": 0.3},
+    "tiny": {"width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.3},
+}
+
 # What training/memory.py asks of the C library, for programs that do not ask: freed memory is kept.
 KEPT = {
     "MALLOC_MMAP_MAX_": "0",

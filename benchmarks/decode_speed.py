@@ -1,11 +1,12 @@
 """Translation speed beside CTranslate2 and Hugging Face's generate: the same weights, search and batches.
 
     python benchmarks/decode_speed.py            # trains a Marian-shaped model first (10 minutes, once)
-    python benchmarks/decode_speed.py --model RUN --rounds 5
+    python benchmarks/decode_speed.py --preset base --minutes 60 --rounds 3
 
-Multi30k's test_2016_flickr (its sources only), cut into subwords beforehand; beam 1 and 5. Rates are target tokens
-(subwords and end marks of the best hypothesis) a second; reading the model and a first batch are not timed. Beside
-them the share of sentences for which an engine gives the very ids that regard gives.
+Multi30k's test_2016_flickr (its sources only), cut into subwords beforehand; beam 1 and 5. Each engine gets the batch
+size at which it is fastest on val. Rates are target tokens (subwords and end marks of the best hypothesis) a second;
+reading the model and a first batch are not timed. Beside them the share of sentences for which an engine gives the very
+ids that regard gives.
 Run it when nothing else runs.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ import multi30k
 from contest import PEERS, WORK, child, rounds, table
 
 ENGINES = {
-    "regard": "regard", "ctranslate2": "CTranslate2", "ctranslate2:int8": "CTranslate2, int8",
-    "huggingface": "Hugging Face generate",
+    "regard": "regard", "regard:int8": "regard, int8", "ctranslate2": "CTranslate2",
+    "ctranslate2:int8": "CTranslate2, int8", "huggingface": "Hugging Face generate",
 }  # fmt: skip
 
 
@@ -61,37 +63,53 @@ def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, 
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
 
 
+def fastest(engine: str, model: Path, job: dict[str, Any], sizes: list[int]) -> int:
+    """The batch size at which an engine is fastest, tried once each."""
+    rates = {size: translate(engine, model, {**job, "batch_tokens": size}, {})["rate"] for size in sizes}
+    tried = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    print(f"{ENGINES[engine]}, target tokens/s on val by batch size: {tried}", file=sys.stderr, flush=True)
+    return max(rates, key=lambda size: rates[size])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a run of Marian's shape; default: one is trained")
+    parser.add_argument("--preset", default="tiny", help="the shape of the model that is trained")
     parser.add_argument("--minutes", type=float, default=10.0, help="of its training")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--batch-tokens", type=int, default=1024, help="source tokens of a batch, padding counted")
+    parser.add_argument(
+        "--batch-tokens", type=int, nargs="+", default=[1024, 2048, 4096, 8192], metavar="N",
+        help="source tokens of a batch, padding counted: the sizes that are tried",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
     parser.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
-        given.rounds, given.sentences = 1, 40
+        given.rounds, given.sentences, given.batch_tokens = 1, 40, [256, 512]
     from regard.text.tokenizer import Tokenizer
 
     WORK.mkdir(parents=True, exist_ok=True)
-    model = given.model or trained(given.minutes)
-    lines = multi30k.raw("test_2016_flickr")[0][: given.sentences]
-    sources = Tokenizer.read(model / "tokenizer.json", ("nfc",)).encode_batch(lines)
+    model = trained(given.minutes, given.preset)
+    tokenizer = Tokenizer.read(model / "tokenizer.json", ("nfc",))
+    sources, tries = (
+        tokenizer.encode_batch(multi30k.raw(split)[0][: given.sentences]) for split in ("test_2016_flickr", "val")
+    )
+    words = f"--preset {given.preset} --minutes {given.minutes:g} --rounds {given.rounds}"
     for beam in given.beams:
         job = {
-            "sources": sources, "beam": beam, "batch_tokens": given.batch_tokens, "threads": given.threads,
-            "max_extra": 50, "device": "cpu", "precision": "fp32",
+            "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
+            "precision": "fp32",
         }  # fmt: skip
+        sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in given.only}
         outputs: dict[str, list[list[int]]] = {}
         contenders = {
-            ENGINES[engine]: (lambda engine=engine, job=job, outputs=outputs: translate(engine, model, job, outputs))
-            for engine in given.only
+            ENGINES[engine]: partial(translate, engine, model, {**job, "batch_tokens": size}, outputs)
+            for engine, size in sizes.items()
         }
         figures = rounds(contenders, given.rounds, "target tokens/s")
+        figures["batch_tokens"] = {ENGINES[engine]: size for engine, size in sizes.items()}
         ours = outputs.get("regard", [])
         figures["same_ids"] = {
             name: round(sum(a == b for a, b in zip(ours, found, strict=True)) / len(found), 4)
@@ -99,12 +117,15 @@ def main() -> None:
             if ours
         }
         print(
-            json.dumps({"beam": beam, **{k: figures[k] for k in ("rate", "peak_mib", "ratio", "same_ids")}}, indent=2)
+            json.dumps(
+                {"beam": beam, **{k: figures[k] for k in ("rate", "peak_mib", "ratio", "same_ids", "batch_tokens")}},
+                indent=2,
+            )
         )
         if not given.quick:
             evidence.write(
-                f"decode-speed-beam-{beam}",
-                command=f"python benchmarks/decode_speed.py --rounds {given.rounds}",
+                f"decode-speed-{given.preset}-beam-{beam}",
+                command=f"python benchmarks/decode_speed.py {words}",
                 figures=figures,
                 table=table(figures, "target tokens/s", memory=False),  # the others convert the model in-process
                 packages=["ctranslate2", "transformers"],

@@ -26,15 +26,10 @@ import decode_speed
 import evidence
 import multi30k
 import train_speed
-from contest import WORK, child, rounds, table
+from contest import SHAPES, WORK, child, rounds, table
 
 Contenders = Mapping[str, Callable[[], dict[str, Any]]]
 SEED = 1
-SHAPES: dict[str, dict[str, Any]] = {
-    "base": {"width": 512, "layers": 6, "heads": 8, "feedforward": 2048, "dropout": 0.1},
-    "big": {"width": 1024, "layers": 6, "heads": 16, "feedforward": 4096, "dropout": 0.3},
-    "tiny": {"width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.3},
-}
 
 
 def random_ids(folder: Path, vocabulary: int, length: float, longest: int) -> None:

@@ -1,16 +1,20 @@
 """Training speed beside others: the same tokens, shape and batch budget, in turn on the same machine.
 
-    python benchmarks/train_speed.py            # 5 rounds, results/train-speed/, about 25 minutes on 2 cores
+    python benchmarks/train_speed.py            # 5 rounds, results/train-speed-tiny/, about 35 minutes on 2 cores
+    python benchmarks/train_speed.py --preset base --rounds 3 --updates 12    # the paper's base
     python benchmarks/train_speed.py --quick    # a few updates each: does everything run?
 
-Multi30k en-de in 8,000 joint subwords; 4+4 layers, 128 wide, F 256, 4 heads, dropout 0.1, label smoothing 0.1, Adam;
-batches of 4,096 tokens (sentences × longest side). Rates are target tokens (subwords and end marks, no padding) a
-second of wall time after the warm-up, without validation and saving. Contenders:
+Multi30k en-de in 8,000 joint subwords; the shape of a preset (tiny: 4+4 layers, 128 wide, F 256, 4 heads), dropout 0.1,
+label smoothing 0.1, Adam; batches of 4,096 tokens (sentences × longest side). Rates are target tokens (subwords and end
+marks, no padding) a second of wall time after the warm-up, without validation and saving. Contenders:
 
 - regard: `regard train`, as anyone runs it;
 - JoeyNMT 2.3: `joeynmt train` in an environment of its own (made by this script), and once more with the C library
   told to keep freed memory, which JoeyNMT does not ask for;
-- plain SDPA loop (peers/sdpa.py) and Hugging Face MarianMT in the same plain loop, both keeping their memory.
+- eole 0.6.4, OpenNMT's successor: `eole train` likewise, freed memory kept; pre-norm, as it is built;
+- in one plain loop (peers/loop.py), all keeping their memory: a Transformer on SDPA (peers/sdpa.py),
+  torch.nn.Transformer and Hugging Face's MarianMT;
+- Hugging Face's Trainer with the same MarianMT and batches (peers/trainer.py), in an environment of its own.
 
 JoeyNMT makes batches of unsorted sentences, which is part of its speed. Run it when nothing else runs.
 """
@@ -31,13 +35,12 @@ from typing import Any
 
 import evidence
 import multi30k
-from contest import KEPT, PEERS, WORK, child, peer, rounds, table
+from contest import KEPT, PEERS, SHAPES, WORK, Outcome, child, peer, rounds, table
 
-SHAPE: dict[str, Any] = {
-    "width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.1, "label_smoothing": 0.1, "seed": 1,
-    "device": "cpu", "precision": "fp32",
-}  # fmt: skip
-LINE = re.compile(r"^(\S+ \S+?),(\d+) .* Step: +(\d+),.* Tokens per Sec: +(\d+),", re.MULTILINE)
+COMMON: dict[str, Any] = {"dropout": 0.1, "label_smoothing": 0.1, "seed": 1, "device": "cpu", "precision": "fp32"}
+# Day and time, milliseconds, target tokens a second.
+JOEYNMT = re.compile(r"^(\S+ \S+?),(\d+) .* Step: .* Tokens per Sec: +(\d+),", re.MULTILINE)
+EOLE = re.compile(r"^\[(\S+ \S+?),(\d+) INFO\] Step .*/(\d+) tok/s;", re.MULTILINE)
 
 
 def regard(shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,74 +88,99 @@ def last_minus_first(path: Path, key: str) -> float:
 
 
 def joeynmt(shape: dict[str, Any], data: Path, kept: bool) -> dict[str, Any]:
-    """`joeynmt train`: the rate of its own log, windows weighted by their time, the warm-up's left out."""
-    python = peer("joeynmt")
-    names = {key.upper(): str(value) for key, value in shape.items()}
-    names |= {"DATA": str(data), "FOLDER": str(WORK / "joeynmt-run"), "WINDOW": str(shape["warmup"])}
-    names["UPDATES"] = str(shape["warmup"] + shape["updates"])
-    config = WORK / "joeynmt.yaml"
-    lines = (PEERS / "joeynmt.yaml").read_text().splitlines(keepends=True)
-    config.write_text("".join(string.Template(line).substitute(names) for line in lines if not line.startswith("#")))
-    command = [python, "-m", "joeynmt", "train", config, "--skip-test"]
+    """`joeynmt train`, by its log."""
+    command = [peer("joeynmt"), "-m", "joeynmt", "train", filled("joeynmt", shape, data), "--skip-test"]
     outcome = child(command, threads=shape["threads"], environment=KEPT if kept else None)
+    return by_windows(outcome, JOEYNMT)
+
+
+def eole(shape: dict[str, Any], data: Path) -> dict[str, Any]:
+    """`eole train`, by its log."""
+    command = [peer("eole").with_name("eole"), "train", "-config", filled("eole", shape, data)]
+    return by_windows(child(command, threads=shape["threads"], environment=KEPT), EOLE)
+
+
+def filled(name: str, shape: dict[str, Any], data: Path) -> Path:
+    """A peer's configuration with the shape in it."""
+    words = {key.upper(): str(value) for key, value in shape.items()}
+    words |= {"DATA": str(data), "FOLDER": str(WORK / f"{name}-run"), "WINDOW": str(shape["warmup"])}
+    words |= {"UPDATES": str(shape["warmup"] + shape["updates"]), "VOCABULARY": str(multi30k.VOCABULARY)}
+    config = WORK / f"{name}.yaml"
+    lines = (PEERS / f"{name}.yaml").read_text().splitlines(keepends=True)
+    config.write_text("".join(string.Template(line).substitute(words) for line in lines if not line.startswith("#")))
+    return config
+
+
+def by_windows(outcome: Outcome, line: re.Pattern[str]) -> dict[str, Any]:
+    """The rate of a peer's own log: windows weighted by their time, the warm-up's left out."""
     windows = [
-        (datetime.fromisoformat(day).timestamp() + int(milliseconds) / 1000, int(step), int(rate))
-        for day, milliseconds, step, rate in LINE.findall(outcome.output)
+        (datetime.fromisoformat(day).timestamp() + int(milliseconds) / 1000, int(rate))
+        for day, milliseconds, rate in line.findall(outcome.output)
     ]
     tokens = seconds = 0.0
-    for (before, *_), (now, _, rate) in itertools.pairwise(windows):
+    for (before, _), (now, rate) in itertools.pairwise(windows):
         tokens, seconds = tokens + rate * (now - before), seconds + now - before
     if not seconds:
-        sys.exit(f"no windows in JoeyNMT's log:\n{outcome.output[-2000:]}")
+        sys.exit(f"no windows in the peer's log:\n{outcome.output[-2000:]}")
     return {
         "rate": tokens / seconds, "target_tokens": round(tokens), "seconds": seconds, "peak_mib": outcome.peak_mib,
     }  # fmt: skip
 
 
 def plain(kind: str, shape: Mapping[str, Any], data: Path, vocabulary: int = multi30k.VOCABULARY) -> dict[str, Any]:
-    """A plain loop over the SDPA model or over MarianMT."""
+    """A plain loop over the SDPA model, torch.nn.Transformer or MarianMT; or MarianMT in Hugging Face's Trainer."""
     path = WORK / "shape.json"
     path.write_text(json.dumps({**shape, "vocabulary": vocabulary}))
-    outcome = child([sys.executable, PEERS / "loop.py", kind, data, path], threads=shape["threads"])
+    if kind == "trainer":
+        command, kept = [peer("trainer"), PEERS / "trainer.py"], KEPT
+    else:  # it asks the C library itself
+        command, kept = [sys.executable, PEERS / "loop.py", kind], None
+    outcome = child([*command, data, path], threads=shape["threads"], environment=kept)
     measured = json.loads(outcome.output.strip().splitlines()[-1])
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="tiny", choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=60, help="updates timed in each run, after 10 of warm-up")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each contender; 0 = PyTorch's choice")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of: regard joeynmt kept sdpa marian")
+    names = "regard joeynmt kept eole sdpa torch marian trainer"
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of: {names}")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.updates, given.batch_tokens = 1, 4, 512
     data = WORK / "multi30k"
     multi30k.prepare(data)
-    shape = {**SHAPE, "batch_tokens": given.batch_tokens, "updates": given.updates, "threads": given.threads}
+    shape = SHAPES[given.preset] | COMMON
+    shape |= {key: getattr(given, key) for key in ("batch_tokens", "updates", "threads")}
     shape["warmup"] = 2 if given.quick else 10
     every = {
         "regard": ("regard", lambda: regard(shape)),
         "joeynmt": ("JoeyNMT 2.3", lambda: joeynmt(shape, data, kept=False)),
         "kept": ("JoeyNMT 2.3, freed memory kept", lambda: joeynmt(shape, data, kept=True)),
+        "eole": ("eole 0.6.4", lambda: eole(shape, data)),
         "sdpa": ("plain SDPA loop", lambda: plain("sdpa", shape, data)),
+        "torch": ("torch.nn.Transformer, plain loop", lambda: plain("torch", shape, data)),
         "marian": ("Hugging Face MarianMT, plain loop", lambda: plain("marian", shape, data)),
+        "trainer": ("Hugging Face MarianMT, Trainer", lambda: plain("trainer", shape, data)),
     }
     chosen = dict(contender for key, contender in every.items() if not given.only or key in given.only)
     figures = rounds(chosen, given.rounds, "target tokens/s")
     print(json.dumps({key: figures[key] for key in ("rate", "peak_mib", "ratio")}, indent=2))
     if not given.quick:
-        command = f"python benchmarks/train_speed.py --rounds {given.rounds} --updates {given.updates}"
+        words = f"--preset {given.preset} --rounds {given.rounds} --updates {given.updates}"
         evidence.write(
-            "train-speed",
-            command=command,
+            f"train-speed-{given.preset}",
+            command=f"python benchmarks/train_speed.py {words}",
             seeds=[shape["seed"]],
             figures={"shape": shape, **figures},
             table=table(figures, "target tokens/s"),
             packages=["transformers"],
-            note="JoeyNMT's versions stand in benchmarks/peers/joeynmt.txt",
+            note="The versions of JoeyNMT, eole and the Trainer stand in benchmarks/peers/*.txt",
         )
 
 

@@ -1,10 +1,10 @@
-"""One engine translating one file, timed: python decode.py regard|ctranslate2[:int8]|huggingface MODEL JOB.json
+"""One engine translating one file, timed: python decode.py ENGINE MODEL JOB.json
 
-MODEL is a regard model directory; Hugging Face wants one of Marian's shape (post-norm, sinusoids). The others get the
-same weights through regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads",
-"max_extra", "device", "precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many
-hypotheses have ended as the beam is wide. Reading the model and a first batch are not timed. The last line of the
-output is a JSON object with the ids that were found.
+ENGINE is regard[:int8], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; Hugging Face wants one of
+Marian's shape (post-norm, sinusoids). The others get the same weights through regard.interop. JOB: {"sources": ids
+without end mark, "beam", "batch_tokens", "threads", "max_extra", "device", "precision": fp32 or bf16}. All search
+alike: score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading the model and
+a first batch are not timed. The last line of the output is a JSON object with the ids that were found.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def batches(sources: Ids, budget: int) -> list[list[int]]:
     return cut
 
 
-def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids]:
+def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -> Callable[[Ids], Ids]:
     from regard.decoding.engines import build_engine
     from regard.decoding.search import LengthPenalty, Search
 
@@ -44,7 +44,10 @@ def regard(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids], Ids
         beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
     )
 
-    loaded.model.to(devices.dtype(job["precision"]))
+    if precision == "int8":
+        loaded.model.to_int8()
+    else:
+        loaded.model.to(devices.dtype(job["precision"]))
     engine = build_engine("regard", loaded)
 
     def translate(sources: Ids) -> Ids:

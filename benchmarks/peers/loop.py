@@ -1,4 +1,4 @@
-"""A plain training loop, timed: python loop.py sdpa|marian DATA SHAPE.json. Its last line is a JSON object.
+"""A plain training loop, timed: python loop.py sdpa|torch|marian DATA SHAPE.json. Its last line is a JSON object.
 
 Batches hold sentences of similar length, at most `batch_tokens` padded tokens of the longer side, as regard's do. The
 clock runs from the end of the warm-up updates to the end of the last; target tokens are subwords and end marks. On a
@@ -59,13 +59,24 @@ def build(kind: str, shape: dict[str, float]) -> nn.Module:
         from sdpa import Transformer
 
         return Transformer(vocabulary, width, layers, heads, feedforward, dropout)
+    if kind == "torch":
+        from torchnn import Transformer
+
+        return Transformer(vocabulary, width, layers, heads, feedforward, dropout)
+    return marian(shape)
+
+
+def marian(shape: dict[str, float]) -> nn.Module:
+    """Hugging Face's model of this shape."""
     from transformers import MarianConfig, MarianMTModel
 
     config = MarianConfig(
-        vocab_size=vocabulary, d_model=width, encoder_layers=layers, decoder_layers=layers,
-        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=feedforward,
-        decoder_ffn_dim=feedforward, dropout=dropout, attention_dropout=0.0, activation_function="relu",
-        scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=BOS, bos_token_id=BOS,
+        vocab_size=shape["vocabulary"], d_model=shape["width"], encoder_layers=shape["layers"],
+        decoder_layers=shape["layers"], encoder_attention_heads=shape["heads"],
+        decoder_attention_heads=shape["heads"], encoder_ffn_dim=shape["feedforward"],
+        decoder_ffn_dim=shape["feedforward"], dropout=shape["dropout"], attention_dropout=0.0,
+        activation_function="relu", scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS,
+        decoder_start_token_id=BOS, bos_token_id=BOS,
         max_position_embeddings=1024, share_encoder_decoder_embeddings=True, forced_eos_token_id=None,
     )  # fmt: skip
     return MarianMTModel(config)
@@ -96,12 +107,12 @@ def main() -> None:
             batch = tuple(part.pin_memory().to(device, non_blocking=True) for part in batch)
         source, target, labels = batch
         with autocast:
-            if kind == "sdpa":
-                logits = model(source, target, PAD)
-            else:
+            if kind == "marian":
                 logits = model(
                     input_ids=source, attention_mask=(source != PAD).long(), decoder_input_ids=target, use_cache=False
                 ).logits
+            else:
+                logits = model(source, target, PAD)
             loss = F.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=shape["label_smoothing"]
             )

@@ -54,8 +54,7 @@ class Transformer(nn.Module):
         self.encoder = nn.ModuleList(Layer(width, heads, feedforward, dropout, False) for _ in range(layers))
         self.decoder = nn.ModuleList(Layer(width, heads, feedforward, dropout, True) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
-        angle = torch.arange(1024)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
-        self.register_buffer("positions", torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1), persistent=False)
+        self.register_buffer("positions", sinusoids(1024, width), persistent=False)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.dropout(self.table(ids) * self.table.embedding_dim**0.5 + self.positions[: ids.shape[1]])
@@ -69,3 +68,8 @@ class Transformer(nn.Module):
         for layer in self.decoder:
             x = layer(x, None, memory, mask)
         return F.linear(x, self.table.weight)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
