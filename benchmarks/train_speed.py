@@ -8,7 +8,7 @@ Multi30k en-de in 8,000 joint subwords; the shape of a preset (tiny: 4+4 layers,
 label smoothing 0.1, Adam; batches of 4,096 tokens (sentences × longest side). Rates are target tokens (subwords and end
 marks, no padding) a second of wall time after the warm-up, without validation and saving. Contenders:
 
-- regard: `regard train`, as anyone runs it;
+- regard: `regard train`, as anyone runs it; and once more by torchrun, a process a core, which share each batch;
 - JoeyNMT 2.3: `joeynmt train` in an environment of its own (made by this script), and once more with the C library
   told to keep freed memory, which JoeyNMT does not ask for;
 - eole 0.6.4, OpenNMT's successor: `eole train` likewise, freed memory kept; pre-norm, as it is built;
@@ -35,6 +35,7 @@ from typing import Any
 
 import evidence
 import multi30k
+import torch
 from contest import KEPT, PEERS, SHAPES, WORK, Outcome, child, peer, rounds, table
 
 COMMON: dict[str, Any] = {"dropout": 0.1, "label_smoothing": 0.1, "seed": 1, "device": "cpu", "precision": "fp32"}
@@ -43,8 +44,11 @@ JOEYNMT = re.compile(r"^(\S+ \S+?),(\d+) .* Step: .* Tokens per Sec: +(\d+),", r
 EOLE = re.compile(r"^\[(\S+ \S+?),(\d+) INFO\] Step .*/(\d+) tok/s;", re.MULTILINE)
 
 
-def regard(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """`regard train` in a fresh run; its data are prepared in the first round and found in the others."""
+def regard(shape: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
+    """`regard train` in a fresh run; its data are prepared in the first round and found in the others.
+
+    Several processes, through torchrun, have a thread each and share the batch.
+    """
     import tomli_w
 
     run = WORK / "run"
@@ -63,15 +67,18 @@ def regard(shape: Mapping[str, Any]) -> dict[str, Any]:
             "feedforward": shape["feedforward"], "dropout": shape["dropout"],
         },
         "training": {
-            "steps": shape["warmup"] + shape["updates"], "batch_tokens": shape["batch_tokens"],
+            "steps": shape["warmup"] + shape["updates"], "batch_tokens": shape["batch_tokens"] // processes,
             "label_smoothing": shape["label_smoothing"], "validate_every": never, "save_every": never,
-            "log_every": shape["warmup"], "validate_sentences": 20, "threads": shape["threads"],
+            "log_every": shape["warmup"], "validate_sentences": 20,
+            "threads": shape["threads"] if processes == 1 else 1,
             "precision": shape["precision"],
         },
     }  # fmt: skip
     path = WORK / "regard.toml"
     path.write_text(tomli_w.dumps(config))
-    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--device", shape["device"]]
+    command = [sys.executable, "-m", "regard", "train", path, "-o", run, "--device", shape["device"]]
+    if processes > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     outcome = child(command, threads=shape["threads"], environment={"REGARD_DATA": str(evidence.data_folder())})
     # Both files have a row every `warmup` updates; nothing is validated or saved between the first and the last.
     tokens, seconds = (last_minus_first(run / name, key) for name, key in (
@@ -147,7 +154,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=60, help="updates timed in each run, after 10 of warm-up")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each contender; 0 = PyTorch's choice")
-    names = "regard joeynmt kept eole sdpa torch marian trainer"
+    names = "regard torchrun joeynmt kept eole sdpa torch marian trainer"
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of: {names}")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
@@ -158,8 +165,10 @@ def main() -> None:
     shape = SHAPES[given.preset] | COMMON
     shape |= {key: getattr(given, key) for key in ("batch_tokens", "updates", "threads")}
     shape["warmup"] = 2 if given.quick else 10
+    cores = given.threads or torch.get_num_threads()
     every = {
         "regard": ("regard", lambda: regard(shape)),
+        "torchrun": (f"regard, {cores} processes", lambda: regard(shape, cores)),
         "joeynmt": ("JoeyNMT 2.3", lambda: joeynmt(shape, data, kept=False)),
         "kept": ("JoeyNMT 2.3, freed memory kept", lambda: joeynmt(shape, data, kept=True)),
         "eole": ("eole 0.6.4", lambda: eole(shape, data)),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from regard.config import Config, to_toml
@@ -43,3 +44,18 @@ def test_two_processes_give_the_weights_of_one(tiny: Callable[..., Config], tmp_
     first = checkpoint.load(checkpoint.folder(start.run, 1)).weights
     assert max((first[name] - tensor).abs().max() for name, tensor in one.weights.items()) > 1e-3
     assert (tmp_path / "two" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(to_toml(tiny(**{"training.steps": 4, "training.threads": 1})))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "regard"]
+    done = subprocess.run(
+        [*command, "train", tmp_path / "run.toml", "-o", tmp_path / "two"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "two" / "manifest.json").exists()
+    on = [*command, "train", "--resume", tmp_path / "two", "--steps", "6"]
+    done = subprocess.run(on, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert checkpoint.load(checkpoint.folder(tmp_path / "two", 6)).record["step"] == 6
