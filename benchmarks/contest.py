@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,26 @@ def child(command: Sequence[str | Path], *, threads: int, environment: Mapping[s
         sys.exit(f"{' '.join(map(str, command))} failed ({process.returncode}):\n{output[-3000:]}")
     unit = 1024 if sys.platform != "darwin" else 1
     return Outcome(output, usage.ru_maxrss * unit / 2**20)
+
+
+def cores() -> list[int]:
+    """Those that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def seconds(work: Callable[[], Any], budget: float) -> float:
+    """The best of three times ``budget`` seconds of calls, after two calls that warm up."""
+    work()
+    start = time.perf_counter()
+    work()
+    calls = max(3, int(budget / (time.perf_counter() - start)))
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
 
 
 def peer(name: str) -> Path:

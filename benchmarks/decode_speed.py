@@ -116,12 +116,8 @@ def main() -> None:
             for name, found in outputs.items()
             if ours
         }
-        print(
-            json.dumps(
-                {"beam": beam, **{k: figures[k] for k in ("rate", "peak_mib", "ratio", "same_ids", "batch_tokens")}},
-                indent=2,
-            )
-        )
+        told = {key: figures[key] for key in ("rate", "peak_mib", "ratio", "same_ids", "batch_tokens")}
+        print(json.dumps({"beam": beam, **told}, indent=2))
         if not given.quick:
             evidence.write(
                 f"decode-speed-{given.preset}-beam-{beam}",

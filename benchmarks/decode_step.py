@@ -17,15 +17,14 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import evidence
 import torch
+from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,7 +58,6 @@ class Bare:
         flat = partial(torch.flatten, start_dim=0, end_dim=1)
         self.memory = [(flat(key), flat(value)) for key, value in state.memory]
         self.caches = [(flat(cache.key).clone(), flat(cache.value).clone()) for cache in state.caches]
-        self.top = state.top
 
     def step(self, ids: Tensor, top: int) -> tuple[Tensor, Tensor]:
         """Newest tokens [B] → the next ones and their log-probabilities, [B] each."""
@@ -83,19 +81,20 @@ class Bare:
 
     def products(self, rows: int) -> Callable[[], None]:
         """The step's products with weights, on inputs of their own."""
-        weights = [(w, b) for layer in self.layers for w, b in layer if w.dim() == 2]
-        weights.append((self.table, torch.zeros(len(self.table))))
-        inputs = {w.shape[1]: torch.randn(rows, w.shape[1]) for w, _ in weights}
+        inputs = {weight.shape[1]: torch.randn(rows, weight.shape[1]) for weight, _ in self.matrices()}
 
         def run() -> None:
-            for weight, bias in weights:
+            for weight, bias in self.matrices():
                 F.linear(inputs[weight.shape[1]], weight, bias)
 
         return run
 
     def operations(self, rows: int) -> float:
-        matrices = [self.table, *(w for layer in self.layers for w, _ in layer if w.dim() == 2)]
-        return 2.0 * rows * sum(w.numel() for w in matrices)
+        return 2.0 * rows * sum(weight.numel() for weight, _ in self.matrices())
+
+    def matrices(self) -> list[tuple[Tensor, Tensor | None]]:
+        """The weights and biases of the products; norms have vectors."""
+        return [*(pair for layer in self.layers for pair in layer if pair[0].dim() == 2), (self.table, None)]
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -103,14 +102,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return torch.bmm(scores.softmax(-1), values)
 
 
-def milliseconds(work: Callable[[], Any], runs: int = 40) -> float:
-    """Median, after some to warm up."""
-    seconds = []
-    for _ in range(runs + 5):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[5:])
+def milliseconds(work: Callable[[], Any]) -> float:
+    return 1000 * seconds(work, budget=0.3)
 
 
 def decoded(model: Any, rows: int) -> tuple[Any, Tensor]:
@@ -149,7 +142,6 @@ def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny", choices=sorted(PRESETS))
-    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sentences decoded together")
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
@@ -158,7 +150,7 @@ def main() -> None:
         compiled = torch.compile(Bare.step, dynamic=True)
     rate = matrix_rate(torch.device("cpu"))
     with torch.inference_mode():
-        rows = [measure(given.preset, count, compiled, rate) for count in given.rows]
+        rows = [measure(given.preset, count, compiled, rate) for count in ROWS]
     names = ["regard", "bare operators", *(["compiled"] if compiled is not None else []), "products", "limit"]
     evidence.write(
         f"decode-step-{given.preset}",

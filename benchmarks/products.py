@@ -12,7 +12,6 @@ head can attend to S keys: 88 sentences, 4 heads, 32 wide. Run it when nothing e
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any
 
 import evidence
 import torch
+from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,21 +32,6 @@ SHAPES = [
 ]
 KEYS = (4, 8, 12, 13, 16, 24, 40)
 SENTENCES, HEADS, WIDTH = 88, 4, 32
-
-
-def seconds(work: Callable[[], Any], budget: float) -> float:
-    """The best of three times ``budget`` seconds of calls, after two calls that warm up."""
-    work()
-    start = time.perf_counter()
-    work()
-    calls = max(3, int(budget / (time.perf_counter() - start)))
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        for _ in range(calls):
-            work()
-        best = min(best, (time.perf_counter() - start) / calls)
-    return best
 
 
 def libraries(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[], Tensor]]:

@@ -35,8 +35,7 @@ from typing import Any
 
 import evidence
 import multi30k
-import torch
-from contest import KEPT, PEERS, SHAPES, WORK, Outcome, child, peer, rounds, table
+from contest import KEPT, PEERS, SHAPES, WORK, Outcome, child, cores, peer, rounds, table
 
 COMMON: dict[str, Any] = {"dropout": 0.1, "label_smoothing": 0.1, "seed": 1, "device": "cpu", "precision": "fp32"}
 # Day and time, milliseconds, target tokens a second.
@@ -165,10 +164,10 @@ def main() -> None:
     shape = SHAPES[given.preset] | COMMON
     shape |= {key: getattr(given, key) for key in ("batch_tokens", "updates", "threads")}
     shape["warmup"] = 2 if given.quick else 10
-    cores = given.threads or torch.get_num_threads()
+    processes = given.threads or len(cores())
     every = {
         "regard": ("regard", lambda: regard(shape)),
-        "torchrun": (f"regard, {cores} processes", lambda: regard(shape, cores)),
+        "torchrun": (f"regard, {processes} processes", lambda: regard(shape, processes)),
         "joeynmt": ("JoeyNMT 2.3", lambda: joeynmt(shape, data, kept=False)),
         "kept": ("JoeyNMT 2.3, freed memory kept", lambda: joeynmt(shape, data, kept=True)),
         "eole": ("eole 0.6.4", lambda: eole(shape, data)),

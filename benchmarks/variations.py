@@ -23,7 +23,7 @@ from queue import Queue
 from typing import Any
 
 import evidence
-from contest import WORK
+from contest import WORK, cores
 
 LAST = "its last checkpoint, not averaged"
 
@@ -75,7 +75,7 @@ def row(name: str, run: Path, outputs: list[str], first: list[str], references: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    allowed = cores()
     parser.add_argument("--jobs", type=int, default=len(allowed), help="trainings at a time, a core each")
     given = parser.parse_args()
     given.jobs = min(given.jobs, len(allowed))
@@ -83,16 +83,16 @@ def main() -> None:
     name, target = given.file.stem, plan["target"]
     folder = WORK / "variations" / name
     folder.mkdir(parents=True, exist_ok=True)
-    cores: Queue[int] = Queue()
+    free: Queue[int] = Queue()
     for core in allowed[: given.jobs]:
-        cores.put(core)
+        free.put(core)
 
     def one(title: str) -> Path:
-        run, core = folder / "".join(letter if letter.isalnum() else "-" for letter in title), cores.get()
+        run, core = folder / "".join(letter if letter.isalnum() else "-" for letter in title), free.get()
         try:
             train(plan["recipe"], run, [*plan["all"], *plan["variations"][title]], core)
         finally:
-            cores.put(core)
+            free.put(core)
         return run
 
     with ThreadPoolExecutor(given.jobs) as pool:

@@ -44,20 +44,32 @@ class Layer(nn.Module):
         return next(norms)(x + self.dropout(self.feedforward(x)))
 
 
+class Embedding(nn.Module):
+    """Table × √width, sinusoids, dropout."""
+
+    def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.dropout = nn.Dropout(dropout)
+        angle = torch.arange(1024)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
+        self.register_buffer("positions", torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.dropout(self.table(ids) * self.table.embedding_dim**0.5 + self.positions[: ids.shape[1]])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.table.weight)
+
+
 class Transformer(nn.Module):
     """Post-norm, one table, sinusoids. The decoder is causal and needs no mask of its own: padding comes last."""
 
     def __init__(self, vocabulary: int, width: int, layers: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.table = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.embed = Embedding(vocabulary, width, dropout)
         self.encoder = nn.ModuleList(Layer(width, heads, feedforward, dropout, False) for _ in range(layers))
         self.decoder = nn.ModuleList(Layer(width, heads, feedforward, dropout, True) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
-        self.register_buffer("positions", sinusoids(1024, width), persistent=False)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.dropout(self.table(ids) * self.table.embedding_dim**0.5 + self.positions[: ids.shape[1]])
 
     def forward(self, source: Tensor, target: Tensor, pad: int) -> Tensor:
         mask = (source != pad)[:, None, None, :]
@@ -67,9 +79,4 @@ class Transformer(nn.Module):
         x = self.embed(target)
         for layer in self.decoder:
             x = layer(x, None, memory, mask)
-        return F.linear(x, self.table.weight)
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
-    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+        return self.embed.logits(x)

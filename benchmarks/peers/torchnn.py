@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import torch
-from sdpa import sinusoids
+from sdpa import Embedding
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Transformer(nn.Module):
     def __init__(self, vocabulary: int, width: int, layers: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.table = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.embed = Embedding(vocabulary, width, dropout)
         self.body = nn.Transformer(width, heads, layers, layers, feedforward, dropout, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
-        self.register_buffer("positions", sinusoids(1024, width), persistent=False)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.dropout(self.table(ids) * self.table.embedding_dim**0.5 + self.positions[: ids.shape[1]])
 
     def forward(self, source: Tensor, target: Tensor, pad: int) -> Tensor:
         padding = source == pad
@@ -27,4 +20,4 @@ class Transformer(nn.Module):
             self.embed(source), self.embed(target), tgt_mask=causal, src_key_padding_mask=padding,
             memory_key_padding_mask=padding, tgt_is_causal=True,
         )  # fmt: skip
-        return F.linear(hidden, self.table.weight)
+        return self.embed.logits(hidden)
