@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,9 +73,15 @@ class Part(NamedTuple):
 class Translator:
     """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``engine`` what decodes."""
 
-    def __init__(self, loaded: Loaded, decoding: DecodingConfig | None = None, engine: str = "regard") -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        decoding: DecodingConfig | None = None,
+        engine: str = "regard",
+        shortlist: str | Path = "",
+    ) -> None:
         self.model: Any = loaded.model
-        self.engine = build_engine(engine, loaded)
+        self.engine = build_engine(engine, loaded, shortlist)
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
@@ -318,10 +325,14 @@ class Translator:
 
 
 def load(
-    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, engine: str = "regard"
+    name: str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    engine: str = "regard",
+    shortlist: str | Path = "",
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; ``engine`` as in ``build_engine``."""
-    return Translator(load_directory(name, device, dtype), engine=engine)
+    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_engine``."""
+    return Translator(load_directory(name, device, dtype), engine=engine, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:

@@ -13,6 +13,7 @@ from regard.cli.common import (
     Json,
     Model,
     Png,
+    Shortlist,
     Threads,
     open_translator,
     picture_path,
@@ -89,6 +90,7 @@ def decode(
     beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
+    shortlist: Shortlist = "",
     parts: Parts = False,
     png: Png = "",
     device: Device = "auto",
@@ -106,7 +108,7 @@ def decode(
     from regard.data.corpus import read_lines
 
     picture = picture_path(png)
-    translator = open_translator(model, device, dtype, threads)
+    translator = open_translator(model, device, dtype, threads, shortlist=shortlist)
     if not source and translator.settings.source != "zh":
         raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
     path = source or str(_dev())

@@ -26,6 +26,9 @@ Engine = Annotated[
         help="What searches: regard, or ctranslate2 (ctranslate2:int8, …), which wants power:A and is an extra."
     ),
 ]
+Shortlist = Annotated[
+    str, typer.Option(metavar="FILE", help="Score only what it lists for a sentence (regard shortlist makes one).")
+]
 Beam = Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")]
 LengthPenalty = Annotated[
     str | None,
@@ -49,7 +52,9 @@ def print_json(value: Any) -> None:
     print(_json.dumps(value, ensure_ascii=False))
 
 
-def open_translator(model: str, device: str, dtype: str, threads: int = 0, engine: str = "regard") -> Translator:
+def open_translator(
+    model: str, device: str, dtype: str, threads: int = 0, engine: str = "regard", shortlist: str = ""
+) -> Translator:
     """The model ready to translate."""
     import torch
 
@@ -61,7 +66,7 @@ def open_translator(model: str, device: str, dtype: str, threads: int = 0, engin
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return Translator(directory.load(model, place, kind), engine=engine)
+    return Translator(directory.load(model, place, kind), engine=engine, shortlist=shortlist)
 
 
 def picture_path(png: str) -> Path | None:

@@ -17,6 +17,7 @@ from regard.cli.common import (
     Json,
     LengthPenalty,
     Model,
+    Shortlist,
     Threads,
     open_translator,
     print_json,
@@ -47,6 +48,7 @@ def evaluate(
     length_penalty: LengthPenalty = None,
     batch_tokens: BatchTokens = 4096,
     engine: Engine = "regard",
+    shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -61,7 +63,7 @@ def evaluate(
     from regard import evaluation
 
     sources, references = read_parallel(source, reference)
-    translator = open_translator(model, device, dtype, threads, engine)
+    translator = open_translator(model, device, dtype, threads, engine, shortlist)
     language = translator.settings.target
     search = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     hypotheses = _translate(translator, sources, search)
@@ -73,6 +75,7 @@ def evaluate(
     perplexity = evaluation.perplexity(one.token_scores for one in forced)
     penalty = translator.search(beam, None, length_penalty).length_penalty
     how = f"beam {beam}, length penalty {penalty}, {'fp32' if dtype == 'auto' else dtype}"
+    how += f", shortlist {shortlist}" if shortlist else ""
     report: dict[str, Any] = {"model": model, **asdict(scores), "perplexity": perplexity, "decoding": how}
     lines = [*scores.lines(), f"perplexity {perplexity:.3f} a subword of the reference", how]
     if published:

@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     "score": Verb("regard.cli.score:score", "log-probabilities of given translations"),
     "look": Verb("regard.cli.look:look", "what the model attends to, drawn"),
     "average": Verb("regard.cli.average:average", "average checkpoints of a run into a model"),
+    "shortlist": Verb("regard.cli.shortlist:shortlist", "learn what a sentence can be translated with, for speed"),
     "params": Verb("regard.cli.params:params", "where the parameters of a model are"),
     "bench": Verb("regard.cli.bench:bench", "this machine's speed, as a share of its limit"),
 }

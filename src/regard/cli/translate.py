@@ -18,6 +18,7 @@ from regard.cli.common import (
     Json,
     LengthPenalty,
     Model,
+    Shortlist,
     Threads,
     open_translator,
     print_json,
@@ -43,6 +44,7 @@ def translate(
         bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; else an error.")
     ] = False,
     engine: Engine = "regard",
+    shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -57,7 +59,7 @@ def translate(
     from regard.data.corpus import open_lines, read_lines
 
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
-    translator = open_translator(model, device, dtype, threads, engine)
+    translator = open_translator(model, device, dtype, threads, engine, shortlist)
     translator.search(beam, n_best, length_penalty)  # wrong options are errors before the first line is read
     # Someone who types lines gets each translation at once.
     typed = file == "-" and sys.stdin.isatty()

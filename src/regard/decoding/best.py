@@ -59,11 +59,13 @@ def best_tokens(
     chunk: int = 0,
     suppressed: Tensor | None = None,
     banned: Tensor | None = None,
+    closed: Tensor | None = None,
 ) -> Best:
     """The k best continuations of hidden [B, R, D], the logits of ``chunk`` rows at a time (0 = of all).
 
     ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
     share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
+    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary.
     """
     batch, rows, width = hidden.shape
     flat = hidden.reshape(batch * rows, width)
@@ -72,7 +74,10 @@ def best_tokens(
     for at in range(0, batch * rows, chunk or batch * rows):
         part = slice(at, at + chunk if chunk else None)
         ban = None if barred is None else barred[part]
-        parts.append(_best_of(model.logits(flat[part]), k, eos, suppressed, ban))
+        scores = model.logits(flat[part])
+        if closed is not None:
+            scores.masked_fill_(closed[part], -torch.inf)
+        parts.append(_best_of(scores, k, eos, suppressed, ban))
     values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
     k = values.shape[-1]
     return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))

@@ -19,6 +19,7 @@ from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.search import Candidates, Search
+from regard.decoding.shortlist import Narrow, Shortlist
 from regard.errors import RegardError
 
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
@@ -52,6 +53,7 @@ def decode(
     *,
     prompts: Sequence[Sequence[int]] | None = None,
     batch_tokens: int = 4096,
+    shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> Iterator[Result]:
@@ -59,11 +61,15 @@ def decode(
 
     sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
     the start mark and the forced prefix. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
-    counted) of what is decoded at once; a sentence that is longer alone is decoded alone.
+    counted) of what is decoded at once; a sentence that is longer alone is decoded alone. ``shortlist``: only what it
+    lists for a source is scored.
     """
     ready: dict[int, Result] = {}
     coming = 0
-    for record in records(model, sources, settings, search, prompts=prompts, batch_tokens=batch_tokens, device=device):
+    for record in records(
+        model, sources, settings, search,
+        prompts=prompts, batch_tokens=batch_tokens, shortlist=shortlist, device=device,
+    ):  # fmt: skip
         if on_record is not None:
             on_record(record)
         ready.update((result.index, result) for result in record.results)
@@ -81,13 +87,14 @@ def records(
     *,
     prompts: Sequence[Sequence[int]] | None = None,
     batch_tokens: int = 4096,
+    shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[Record]:
     """The steps of decoding; the results come in them as they are finished."""
     training = model.training
     model.eval()
     try:
-        yield from _Engine(model, sources, settings, search, prompts, batch_tokens, device).run()
+        yield from _Engine(model, sources, settings, search, prompts, batch_tokens, shortlist, device).run()
     finally:
         model.train(training)
 
@@ -101,13 +108,17 @@ class _Engine:
         search: Search,
         prompts: Sequence[Sequence[int]] | None,
         batch_tokens: int,
+        shortlist: Shortlist | None,
         device: torch.device | str | None,
     ) -> None:
         self.model, self.sources, self.settings, self.search = model, sources, settings, search
         self.prompts, self.batch_tokens = prompts, batch_tokens
+        self.shortlist = shortlist
+        self.narrow: tuple[np.ndarray, Narrow] | None = None  # of the sentences with these numbers
         table = model.output_table()[0]
         self.device = torch.device(device) if device is not None else table.device
-        self.rows = rows_at_once(table.shape[0], self.device)
+        self.vocabulary = len(table)
+        self.rows = rows_at_once(self.vocabulary, self.device)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
         self.look = 1 if self.device.type == "cpu" else LOOK
         inputs = sources if sources is not None else prompts
@@ -238,16 +249,23 @@ class _Engine:
             chosen = flight.hopeful.flatten().nonzero()[:, 0]
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
             banned = None if banned is None else banned.flatten(0, 1)[None, chosen]
-        best = best_tokens(
-            self.model,
-            hidden,
-            self.search.beam + 1 if self.search.beam > 1 else 1,
-            self.settings.eos,
-            chunk=self.rows,
-            suppressed=self.suppressed,
-            banned=banned,
-        )
+        k = self.search.beam + 1 if self.search.beam > 1 else 1
+        if self.shortlist is None:
+            best = best_tokens(
+                self.model, hidden, k, self.settings.eos, chunk=self.rows, suppressed=self.suppressed, banned=banned
+            )
+        else:
+            row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
+            best = self._narrow(flight).best(hidden, k, row.div(rows, rounding_mode="floor"), banned)
         return best if chosen is None else spread(best, chosen, batch, rows)
+
+    def _narrow(self, flight: Flight) -> Narrow:
+        """What the sentences of a flight may use, made anew when others are in it."""
+        assert self.shortlist is not None and self.sources is not None
+        if self.narrow is None or self.narrow[0] is not flight.index:
+            allowed = self.shortlist.allowed([self.sources[i] for i in flight.index], self.vocabulary)
+            self.narrow = flight.index, Narrow(self.model, allowed, self.settings.eos, self.suppressed)
+        return self.narrow[1]
 
 
 def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from regard.decoding.flight import Result
 from regard.decoding.search import Search
+from regard.decoding.shortlist import Shortlist
 from regard.decoding.workers import decode_on_cores
 from regard.directory import Loaded
 from regard.errors import RegardError
@@ -17,8 +19,13 @@ from regard.errors import RegardError
 Engine = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
 
 
-def build_engine(name: str, loaded: Loaded) -> Engine:
-    """The engine of that name for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like."""
+def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engine:
+    """The engine of that name for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like.
+
+    ``shortlist``: the file of one, for regard's own.
+    """
+    if shortlist and name != "regard":
+        raise RegardError(f"engine {name!r}: shortlists are for regard's own engine")
     kind, colon, precision = name.partition(":")
     if kind == "ctranslate2" and (precision or not colon):
         from regard.interop.ctranslate2 import CTranslate2
@@ -33,8 +40,12 @@ def build_engine(name: str, loaded: Loaded) -> Engine:
         )
     if name != "regard":
         raise RegardError(f"engine {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
-    return partial(_own, loaded)
+    return partial(_own, loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
 
 
-def _own(loaded: Loaded, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> Iterable[Result]:
-    return decode_on_cores(loaded.model, sources, loaded.settings, search, batch_tokens=batch_tokens)
+def _own(
+    loaded: Loaded, shortlist: Shortlist | None, sources: Sequence[list[int]], search: Search, batch_tokens: int
+) -> Iterable[Result]:
+    return decode_on_cores(
+        loaded.model, sources, loaded.settings, search, batch_tokens=batch_tokens, shortlist=shortlist
+    )

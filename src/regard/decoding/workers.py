@@ -18,6 +18,7 @@ from regard.decoding.engine import decode
 from regard.decoding.flight import Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
+from regard.decoding.shortlist import Shortlist
 from regard.nn.recorder import watched
 
 MOST = 4  # flights side by side: Python itself runs on one core at a time
@@ -25,7 +26,13 @@ WORTH = 512  # tokens (sentences × beam × length) that a flight of its own wan
 
 
 def decode_on_cores(
-    model: Any, sources: Sequence[Sequence[int]], settings: Settings, search: Search, *, batch_tokens: int
+    model: Any,
+    sources: Sequence[Sequence[int]],
+    settings: Settings,
+    search: Search,
+    *,
+    batch_tokens: int,
+    shortlist: Shortlist | None = None,
 ) -> list[Result]:
     """``decode``, on as many of PyTorch's threads as are worth it; each flight may have ``batch_tokens``."""
     threads = torch.get_num_threads()
@@ -33,14 +40,15 @@ def decode_on_cores(
     workers = min(threads, MOST, tokens // WORTH)
     on_cpu = model.output_table()[0].device.type == "cpu"
     if workers < 2 or not on_cpu or watched(model):  # a recording wants its calls in order
-        return list(decode(model, sources, settings, search, batch_tokens=batch_tokens))
+        return list(decode(model, sources, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
     order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     stopped = Event()
 
     def work(mine: list[int]) -> list[Result]:
         torch.set_num_threads(threads // workers)
         found = []
-        for result in decode(model, [sources[i] for i in mine], settings, search, batch_tokens=batch_tokens):
+        part = [sources[i] for i in mine]
+        for result in decode(model, part, settings, search, batch_tokens=batch_tokens, shortlist=shortlist):
             found.append(Result(mine[result.index], result.hypotheses))
             if stopped.is_set():
                 break

@@ -1,0 +1,132 @@
+"""Shortlists: of the target vocabulary, only what a sentence is likely to be translated with is scored.
+
+Jean et al. 2015, "On Using Very Large Target Vocabulary", section 3.3: the commonest tokens, and for each token of the
+source the likeliest of a lexicon. The output table is the largest matrix of a small model; a sentence wants a few
+hundred rows of it. The lists are per sentence, so that a result does not depend on which others share its batch.
+Probabilities are then those among the listed tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regard.data.lexicon import model_one
+from regard.decoding.best import Best, best_tokens, rows_at_once
+from regard.directory import Loaded, read_tensors
+from regard.errors import RegardError
+from regard.files import write_atomic
+from regard.text.tokenizer import Tokenizer
+
+COMMON, LIKELY = 100, 20  # how many are listed for every sentence, and for each of its tokens
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Target ids: ``common`` [F] for every sentence, ``likely`` [V, N] for each source id; ``vocabulary``: whose."""
+
+    common: NDArray[np.int32]
+    likely: NDArray[np.int32]
+    vocabulary: bytes
+
+    def allowed(self, sources: Sequence[Sequence[int]], size: int) -> Tensor:
+        """Who may use what, [B, size], of a target vocabulary of that size."""
+        found = np.zeros((len(sources), size), dtype=bool)
+        found[:, self.common] = True
+        for row, ids in zip(found, sources, strict=True):
+            row[self.likely[np.asarray(ids, dtype=np.int64)]] = True
+        return torch.from_numpy(found)
+
+    def write(self, path: Path) -> None:
+        """As safetensors, in one step."""
+        digest = np.frombuffer(self.vocabulary, np.uint8)
+        arrays: dict[str, NDArray[Any]] = {"common": self.common, "likely": self.likely, "vocabulary": digest}
+        write_atomic(path, safetensors.numpy.save(arrays))
+
+    @classmethod
+    def read(cls, path: Path | str, loaded: Loaded) -> Shortlist:
+        """One that was made for the vocabulary of a model; else an error that names the file."""
+        found = read_tensors(Path(path))
+        size = (loaded.tokenizer.size, loaded.target_tokenizer.size)
+        kinds = {name: (tensor.dtype, tensor.dim()) for name, tensor in found.items()}
+        if kinds != {"common": (torch.int32, 1), "likely": (torch.int32, 2), "vocabulary": (torch.uint8, 1)}:
+            raise RegardError(f"{path}: not a shortlist (regard shortlist makes one)")
+        common, likely, digest = (found[name].numpy() for name in ("common", "likely", "vocabulary"))
+        if digest.tobytes() != vocabulary(loaded.tokenizer, loaded.target_tokenizer):
+            raise RegardError(f"{path}: made for another vocabulary than that of {loaded.path}: make it anew")
+        listed = np.concatenate((common, likely.flatten()))
+        if len(likely) != size[0] or not len(common) or listed.min() < 0 or listed.max() >= size[1]:
+            raise RegardError(f"{path}: damaged: its ids do not fit the vocabulary of {loaded.path}")
+        return cls(common, likely, digest.tobytes())
+
+
+def learn(
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    loaded: Loaded,
+    *,
+    common: int = COMMON,
+    likely: int = LIKELY,
+) -> Shortlist:
+    """From the ids of sentence pairs: the commonest target ids, and IBM Model 1's likeliest for each source id.
+
+    The end mark is always listed, and where both languages have one vocabulary each source token itself: names stay.
+    """
+    sizes = loaded.tokenizer.size, loaded.target_tokenizer.size
+    counts = np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in targets]), minlength=sizes[1])
+    counts[loaded.settings.eos] = counts.max() + 1
+    first = np.argsort(-counts, kind="stable")[:common].astype(np.int32)
+    lexicon = model_one([np.asarray(x) for x in sources], [np.asarray(x) for x in targets], nothing=sizes[0])
+    starts = np.searchsorted(lexicon.source, np.arange(sizes[0] + 2))
+    rank = np.arange(len(lexicon.source)) - starts[lexicon.source]
+    chosen = (rank < likely) & (lexicon.source < sizes[0])
+    table = np.full((sizes[0], likely + 1), first[0], dtype=np.int32)
+    table[lexicon.source[chosen], rank[chosen]] = lexicon.target[chosen]
+    if loaded.tokenizer is loaded.target_tokenizer:
+        table[:, likely] = np.arange(sizes[0])
+    return Shortlist(first, table, vocabulary(loaded.tokenizer, loaded.target_tokenizer))
+
+
+def vocabulary(source: Tokenizer, target: Tokenizer) -> bytes:
+    """A digest of both vocabularies, 32 bytes."""
+    return hashlib.sha256((source.fingerprint + target.fingerprint).encode()).digest()
+
+
+class Narrow:
+    """The rows of a model's output table that some sentence of a batch may use, with the face of the model itself."""
+
+    def __init__(self, model: Any, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
+        table, bias = model.output_table()
+        if suppressed is not None:
+            allowed[:, suppressed.cpu()] = False
+        tokens = allowed.any(0).nonzero()[:, 0]
+        self.closed = ~allowed[:, tokens].to(table.device)  # [B, C]
+        self.eos = int(torch.searchsorted(tokens, eos))
+        self.tokens = tokens.to(table.device)  # [C]
+        self.place = torch.full((len(table),), -1, device=table.device).index_copy_(
+            0, self.tokens, torch.arange(len(tokens), device=table.device)
+        )
+        self.table, self.bias = table[self.tokens], None if bias is None else bias[self.tokens]
+
+    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """hidden [*, D] → [*, C]"""
+        return torch.nn.functional.linear(hidden, self.table, self.bias)
+
+    def best(self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None) -> Best:
+        """As ``best_tokens``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
+        if banned is not None:
+            banned = self.place[banned.clamp(min=0)].masked_fill_(banned < 0, -1)
+        best = best_tokens(
+            self, hidden, k, self.eos,
+            chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
+        )  # fmt: skip
+        return best._replace(tokens=self.tokens[best.tokens])
