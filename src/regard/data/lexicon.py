@@ -53,7 +53,7 @@ def _few_enough(sources: Sequence[Ids], targets: Sequence[Ids]) -> NDArray[np.in
     """The pairs whose cells fit, taken evenly from all."""
     cells = np.array([(len(one) + 1) * len(other) for one, other in zip(sources, targets, strict=True)])
     step = max(1.0, cells.sum() / CELLS)
-    return np.unique((np.arange(0, len(cells), step)).astype(np.int64))
+    return np.unique(np.arange(0, len(cells), step).astype(np.int64))
 
 
 def _cells(pairs: Sequence[tuple[Ids, Ids]], nothing: int) -> tuple[Ids, Ids, Ids]:
@@ -61,9 +61,7 @@ def _cells(pairs: Sequence[tuple[Ids, Ids]], nothing: int) -> tuple[Ids, Ids, Id
     source = [np.repeat(np.append(one, nothing).astype(np.int64), len(other)) for one, other in pairs]
     target = [np.tile(np.asarray(other, np.int64), len(one) + 1) for one, other in pairs]
     ends = np.cumsum([len(other) for _, other in pairs])
-    place = [
-        np.tile(np.arange(end - len(other), end), len(one) + 1)
-        for end, (one, other) in zip(ends, pairs, strict=True)
-    ]  # fmt: skip
+    spans = [np.arange(end - len(other), end) for end, (_, other) in zip(ends, pairs, strict=True)]
+    place = [np.tile(span, len(one) + 1) for span, (one, _) in zip(spans, pairs, strict=True)]
     empty = [np.empty(0, np.int64)]
     return np.concatenate(source or empty), np.concatenate(target or empty), np.concatenate(place or empty)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,9 +18,12 @@ from torch import Tensor
 from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
 from regard.decoding.inputs import Settings, padded
+from regard.decoding.narrow import Narrow
 from regard.decoding.search import Candidates, Search
-from regard.decoding.shortlist import Narrow, Shortlist
 from regard.errors import RegardError
+
+if TYPE_CHECKING:
+    from regard.decoding.shortlist import Shortlist
 
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
@@ -117,8 +120,7 @@ class _Engine:
         self.narrow: tuple[np.ndarray, Narrow] | None = None  # of the sentences with these numbers
         table = model.output_table()[0]
         self.device = torch.device(device) if device is not None else table.device
-        self.vocabulary = len(table)
-        self.rows = rows_at_once(self.vocabulary, self.device)
+        self.rows = rows_at_once(table.shape[0], self.device)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
         self.look = 1 if self.device.type == "cpu" else LOOK
         inputs = sources if sources is not None else prompts
@@ -263,7 +265,8 @@ class _Engine:
         """What the sentences of a flight may use, made anew when others are in it."""
         assert self.shortlist is not None and self.sources is not None
         if self.narrow is None or self.narrow[0] is not flight.index:
-            allowed = self.shortlist.allowed([self.sources[i] for i in flight.index], self.vocabulary)
+            size = len(self.model.output_table()[0])
+            allowed = self.shortlist.allowed([self.sources[i] for i in flight.index], size)
             self.narrow = flight.index, Narrow(self.model, allowed, self.settings.eos, self.suppressed)
         return self.narrow[1]
 

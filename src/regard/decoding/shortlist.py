@@ -21,13 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regard.data.lexicon import model_one
-from regard.decoding.best import Best, best_tokens, rows_at_once
 from regard.directory import Loaded, read_tensors
 from regard.errors import RegardError
 from regard.files import write_atomic
 from regard.text.tokenizer import Tokenizer
-
-COMMON, LIKELY = 100, 20  # how many are listed for every sentence, and for each of its tokens
 
 
 @dataclass(frozen=True)
@@ -74,10 +71,10 @@ def learn(
     targets: Sequence[Sequence[int]],
     loaded: Loaded,
     *,
-    common: int = COMMON,
-    likely: int = LIKELY,
+    common: int,
+    likely: int,
 ) -> Shortlist:
-    """From the ids of sentence pairs: the commonest target ids, and IBM Model 1's likeliest for each source id.
+    """From the ids of sentence pairs: the ``common``est target ids, and IBM Model 1's ``likely``est of each source id.
 
     The end mark is always listed, and where both languages have one vocabulary each source token itself: names stay.
     """
@@ -99,34 +96,3 @@ def learn(
 def vocabulary(source: Tokenizer, target: Tokenizer) -> bytes:
     """A digest of both vocabularies, 32 bytes."""
     return hashlib.sha256((source.fingerprint + target.fingerprint).encode()).digest()
-
-
-class Narrow:
-    """The rows of a model's output table that some sentence of a batch may use, with the face of the model itself."""
-
-    def __init__(self, model: Any, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
-        table, bias = model.output_table()
-        if suppressed is not None:
-            allowed[:, suppressed.cpu()] = False
-        tokens = allowed.any(0).nonzero()[:, 0]
-        self.closed = ~allowed[:, tokens].to(table.device)  # [B, C]
-        self.eos = int(torch.searchsorted(tokens, eos))
-        self.tokens = tokens.to(table.device)  # [C]
-        self.place = torch.full((len(table),), -1, device=table.device).index_copy_(
-            0, self.tokens, torch.arange(len(tokens), device=table.device)
-        )
-        self.table, self.bias = table[self.tokens], None if bias is None else bias[self.tokens]
-
-    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
-        """hidden [*, D] → [*, C]"""
-        return torch.nn.functional.linear(hidden, self.table, self.bias)
-
-    def best(self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None) -> Best:
-        """As ``best_tokens``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
-        if banned is not None:
-            banned = self.place[banned.clamp(min=0)].masked_fill_(banned < 0, -1)
-        best = best_tokens(
-            self, hidden, k, self.eos,
-            chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
-        )  # fmt: skip
-        return best._replace(tokens=self.tokens[best.tokens])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,8 +18,10 @@ from regard.decoding.engine import decode
 from regard.decoding.flight import Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
-from regard.decoding.shortlist import Shortlist
 from regard.nn.recorder import watched
+
+if TYPE_CHECKING:
+    from regard.decoding.shortlist import Shortlist
 
 MOST = 4  # flights side by side: Python itself runs on one core at a time
 WORTH = 512  # tokens (sentences × beam × length) that a flight of its own wants
