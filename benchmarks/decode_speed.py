@@ -30,7 +30,10 @@ ENGINES = {
 
 
 def trained(minutes: float, preset: str = "tiny", device: str = "cpu") -> Path:
-    """A model of that shape, as Marian lays it out, trained on Multi30k once; tiny is 4+4 layers, 128 wide."""
+    """A model of that shape, as Marian lays it out, trained on Multi30k once; tiny is 4+4 layers, 128 wide.
+
+    A training that was cut off is resumed.
+    """
     import tomli_w
 
     run = WORK / f"decode-model-{preset}-{minutes:g}"
@@ -49,7 +52,8 @@ def trained(minutes: float, preset: str = "tiny", device: str = "cpu") -> Path:
     }  # fmt: skip
     path = WORK / "decode.toml"
     path.write_text(tomli_w.dumps(config))
-    command = [sys.executable, "-m", "regard", "train", path, "--run", run, "--force", "--device", device]
+    given = ["--resume", run] if (run / "checkpoints").exists() else [path, "--run", run, "--force"]
+    command = [sys.executable, "-m", "regard", "train", *given, "--device", device]
     child(command, threads=0, environment={"REGARD_DATA": str(evidence.data_folder())})
     return run
 
