@@ -15,8 +15,8 @@ from torch import Tensor
 
 from regard.nn.layout import Layout, everything_is_real, real
 
-# Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of them
-# reading takes twice as long, since what the processor fetches ahead is of no use.
+# Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
+# them reading takes twice as long, since what the processor fetches ahead is of no use.
 AHEAD = 4
 
 
