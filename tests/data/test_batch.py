@@ -32,6 +32,23 @@ def test_every_token_is_at_its_place(rows: list[tuple[list[int], list[int]]], pr
     assert batch.target_tokens == int((batch.labels != IGNORED).sum())
 
 
+@given(rows=ROWS, step=st.integers(1, 4))
+def test_parts_are_what_their_pairs_alone_would_be(rows: list[tuple[list[int], list[int]]], step: int) -> None:
+    rows *= step  # no part is empty
+    settings = TextSettings()
+    sources, targets = zip(*rows, strict=True)
+    parts = collate(sources, targets, settings).every(step)
+    assert len(parts) == step
+    for start, part in enumerate(parts):
+        alone = collate(sources[start::step], targets[start::step], settings)
+        assert part.source is not None and alone.source is not None
+        for mine, wanted in zip(
+            (*part.source, *part.target, part.labels), (*alone.source, *alone.target, alone.labels), strict=True
+        ):
+            assert torch.equal(mine, wanted)
+        assert part.target_tokens == alone.target_tokens
+
+
 def test_a_model_without_a_source_has_none() -> None:
     batch = collate(None, [[7]], TextSettings())
     assert batch.source is None

@@ -1,7 +1,7 @@
 """One update: what is divided by what, what is dropped when, and where the data stands."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
 from regard.models import registry
+from regard.training import cores
 from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest
@@ -70,6 +71,56 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config
     for parameter, wanted in zip(trainer.parameters, whole, strict=True):
         torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-7)
     assert int(sums[2]) == tokens
+
+
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Enough for three parts of a small batch."""
+    monkeypatch.setattr(cores, "WORTH", 20)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_batch_on_several_cores_has_the_gradients_of_the_whole(
+    tiny: Callable[..., Config], tmp_path: Path, three_threads: None
+) -> None:
+    feed, prepared = feed_of(tiny(**{"model.dropout": 0.0, "training.label_smoothing": 0.1}), tmp_path)
+    trainer = trainer_of(feed.config, prepared)
+    batch = feed.batch(np.arange(23), 0)
+    parts = trainer.cores.parts(batch)
+    assert len(parts) == 3
+    assert sum(part.target_tokens for part in parts) == batch.target_tokens
+    item = Item(0, 0, [], [batch], batch.target_tokens, batch.target_tokens)
+    sums = trainer.gradients(item, 1)
+    found = [parameter.grad.clone() for parameter in trainer.parameters]
+    assert torch.get_num_threads() == 3
+    trainer.cores.most = 1
+    torch.testing.assert_close(sums, trainer.gradients(item, 1))
+    for parameter, mine in zip(trainer.parameters, found, strict=True):
+        torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.3])
+def test_what_several_cores_drop_is_the_same_each_time(
+    tiny: Callable[..., Config], tmp_path: Path, three_threads: None, attention_dropout: float
+) -> None:
+    feed, prepared = feed_of(tiny(**{"model.dropout": 0.5, "model.attention_dropout": attention_dropout}), tmp_path)
+    trainer = trainer_of(feed.config, prepared)
+    batches = [feed.batch(np.arange(40), 0), feed.batch(np.arange(40, 60), 0)]
+    tokens = sum(batch.target_tokens for batch in batches)
+    item = Item(0, 0, [], batches, tokens, tokens)
+
+    def gradients(step: int) -> list[torch.Tensor]:
+        trainer.gradients(item, step)
+        return [parameter.grad.clone() for parameter in trainer.parameters]
+
+    first = gradients(7)
+    for _ in range(5):
+        torch.rand(100)  # what others draw does not matter
+        assert all(map(torch.equal, gradients(7), first))
+    assert not all(map(torch.equal, gradients(8), first))
 
 
 def test_what_is_dropped_depends_on_the_update_alone(tiny: Callable[..., Config], tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ class Batch:
         target = self.target.to(device, non_blocking=True)
         return replace(self, source=source, target=target, labels=self.labels.to(device, non_blocking=True))
 
+    def every(self, step: int) -> list[Batch]:
+        """As many batches as ``step``, each of every so manieth pair, with no more padding than it needs."""
+        return [self._some(slice(start, None, step)) for start in range(step)]
+
+    def _some(self, rows: slice) -> Batch:
+        target = self.target.some(rows)
+        labels = self.labels[rows, : target.ids.shape[1]]
+        source = None if self.source is None else self.source.some(rows)
+        return Batch(source, target, labels, int((labels != IGNORED).sum()))
+
 
 def collate(
     sources: Sequence[Sequence[int] | np.ndarray] | None,

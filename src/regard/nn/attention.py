@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from regard.nn.dropout import dropped
 from regard.nn.layout import Layout, Packing
 
 
@@ -35,7 +35,7 @@ def attend(
     """
     weights = attention_weights(query, key, layout, bias=bias, scale=scale)
     value = _per_query_head(value, query.shape[1])
-    return F.dropout(weights, dropout).to(value.dtype) @ value if dropout else weights.to(value.dtype) @ value
+    return (dropped(weights, dropout) if dropout else weights).to(value.dtype) @ value
 
 
 def attention_weights(

@@ -5,7 +5,10 @@ Measured on one core at 4,096 × 128 numbers: ``F.dropout`` and its way back 5.4
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,28 +29,46 @@ class Dropout(nn.Module):
         """x [*] → [*], or ``residual`` + dropped x in one pass over memory."""
         if not self.training or self.p == 0:
             return x if residual is None else residual + x
-        if x.device.type != "cpu":
-            dropped = F.dropout(x, self.p)
-            return dropped if residual is None else residual + dropped
-        mask = cpu_mask(x, self.p)
         if residual is None:
-            return x * mask
-        dropped_and_added: Tensor = _MaskedAdd.apply(x, residual, mask)  # type: ignore[no-untyped-call]
+            return dropped(x, self.p)
+        if x.device.type != "cpu":
+            return residual + dropped(x, self.p)
+        dropped_and_added: Tensor = _MaskedAdd.apply(x, residual, cpu_mask(x, self.p))  # type: ignore[no-untyped-call]
         return dropped_and_added
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
+def dropped(x: Tensor, p: float) -> Tensor:
+    """x with each number 0 with probability p, the rest scaled by 1 / (1 - p)."""
+    return x * cpu_mask(x, p) if x.device.type == "cpu" else F.dropout(x, p)
+
+
+_of_thread = threading.local()
+
+
+@contextlib.contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Inside, this thread's masks on CPU are drawn from a generator of its own: others may draw at the same time."""
+    _of_thread.generator = generator
+    try:
+        yield
+    finally:
+        _of_thread.generator = None
+
+
 def cpu_mask(like: Tensor, p: float) -> Tensor:
     """A mask shaped and typed as ``like``: 0 with probability p, else 1 / (1 - p).
 
-    One random byte a number, from torch's default generator, compared with 256 p. That threshold is seldom whole: it is
-    rounded up or down by one more draw, the same for the whole tensor, so that each number's probability is p to within
-    2⁻⁵³, and only the share within one call lies on the grid of 1/256.
+    One random byte a number, from the thread's generator or else torch's default, compared with 256 p. That threshold
+    is seldom whole: it is rounded up or down by one more draw, the same for the whole tensor, so that each number's
+    probability is p to within 2⁻⁵³, and only the share within one call lies on the grid of 1/256.
     """
     count = like.numel()
-    words = torch.empty(count // 8 + 2, dtype=torch.int64).random_(-(2**63), None)  # the whole range of 64 bits
+    generator = getattr(_of_thread, "generator", None)
+    words = torch.empty(count // 8 + 2, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)  # the whole range of 64 bits
     low = math.floor(256 * p)
     threshold = low + (words[-1].item() / 2**64 + 0.5 < 256 * p - low)
     if threshold == 256:  # more than any byte; p is above 255 / 256

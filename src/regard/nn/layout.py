@@ -26,6 +26,11 @@ class Tokens(NamedTuple):
         ids, lengths = (tensor.to(device, non_blocking=non_blocking) for tensor in self)
         return Tokens(ids, lengths)
 
+    def some(self, rows: slice) -> Tokens:
+        """The chosen sentences, with no more padding than they need."""
+        lengths = self.lengths[rows]
+        return Tokens(self.ids[rows, : int(lengths.max())], lengths)
+
 
 class Memory(NamedTuple):
     """What an encoder leaves for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real."""

@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from regard.config import Config
+from regard.data.batch import Batch
+from regard.nn.dropout import drawing_from
 from regard.training import average
+from regard.training.cores import Cores
 from regard.training.distributed import Group
 from regard.training.feed import Item
-from regard.training.objective import build_objective
+from regard.training.objective import Sums, build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
-from regard.training.streams import seed_stream
+from regard.training.streams import seed_stream, stream_key
+
+Position = tuple[int, str, int, int, int]  # of a random stream: seed, purpose, update, micro-batch, rank
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.training)
         self.objective = build_objective(config.training)
         self.precision = precision(config.training.precision, device)
+        self.cores = Cores(device)
         self.ema: dict[str, Tensor] = {}
         if config.training.ema:
             self.ema = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -71,13 +77,37 @@ class Trainer:
         nll = torch.zeros((), device=self.device)
         for micro, batch in enumerate(item.batches):
             # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
-            seed_stream(self.config.seed, "dropout", step, micro, self.group.rank)
-            with self.autocast():
-                sums = self.objective(self.model, batch.to(self.device))
-            torch.autograd.backward(sums.loss / divisor)
-            loss += sums.loss.detach()
-            nll += sums.nll.detach()
+            position = self.config.seed, "dropout", step, micro, self.group.rank
+            parts = self.cores.parts(batch)
+            if len(parts) == 1:
+                seed_stream(*position)
+                found = [self._sums(batch)]
+                torch.autograd.backward(found[0].loss / divisor)
+            else:
+                found = self._side_by_side(parts, divisor, position)
+            for sums in found:
+                loss += sums.loss.detach()
+                nll += sums.nll.detach()
         return torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
+
+    def _sums(self, batch: Batch) -> Sums:
+        with self.autocast():
+            return self.objective(self.model, batch.to(self.device))
+
+    def _side_by_side(self, parts: list[Batch], divisor: int, position: Position) -> list[Sums]:
+        """The sums of each part, each with a stream of its own; their gradients are added up in order."""
+
+        def work(number: int, part: Batch) -> tuple[Sums, tuple[Tensor | None, ...]]:
+            with drawing_from(torch.Generator().manual_seed(stream_key(*position, number))):
+                sums = self._sums(part)
+                return sums, torch.autograd.grad(sums.loss / divisor, self.parameters, allow_unused=True)
+
+        found = self.cores.each(work, parts)
+        for parameter, *gradients in zip(self.parameters, *(gradients for _, gradients in found), strict=True):
+            # Never in place: autograd may have given one tensor to two parameters.
+            there = [gradient for gradient in (parameter.grad, *gradients) if gradient is not None]
+            parameter.grad = sum(there[1:], start=there[0]).contiguous() if there else None
+        return [sums for sums, _ in found]
 
     def rehearse(self, item: Item, *, with_update: bool = False) -> None:
         """Forward and backward in this process alone, and ``with_update`` Adam too, which moves no weight then.
