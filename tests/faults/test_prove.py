@@ -22,10 +22,14 @@ def prove_resume(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+TWO_THREADS = ("--set", "training.threads=2", "--set", "training.batch_tokens=2000")  # of which batches get two parts
+
+
 @pytest.mark.slow
-def test_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sets", [(), TWO_THREADS], ids=["one thread", "two threads"])
+def test_it_holds(tmp_path: Path, sets: tuple[str, ...]) -> None:
     tiny_run.write(tmp_path)
-    done = prove_resume(tmp_path, "--run", "run")
+    done = prove_resume(tmp_path, "--run", "run", *sets)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     names = ["weights", "moving average", "optimizer", "position", "weights to be averaged", "chosen model", "metrics"]
