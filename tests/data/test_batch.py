@@ -37,7 +37,7 @@ def test_parts_are_what_their_pairs_alone_would_be(rows: list[tuple[list[int], l
     rows *= step  # no part is empty
     settings = TextSettings()
     sources, targets = zip(*rows, strict=True)
-    parts = collate(sources, targets, settings).every(step)
+    parts = collate(sources, targets, settings).dealt(step)
     assert len(parts) == step
     for start, part in enumerate(parts):
         alone = collate(sources[start::step], targets[start::step], settings)

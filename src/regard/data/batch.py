@@ -35,9 +35,9 @@ class Batch:
         target = self.target.to(device, non_blocking=True)
         return replace(self, source=source, target=target, labels=self.labels.to(device, non_blocking=True))
 
-    def every(self, step: int) -> list[Batch]:
-        """As many batches as ``step``, each of every so manieth pair, with no more padding than it needs."""
-        return [self._some(slice(start, None, step)) for start in range(step)]
+    def dealt(self, count: int) -> list[Batch]:
+        """``count`` batches: pair i goes to number i modulo count. Each has no more padding than it needs."""
+        return [self._some(slice(first, None, count)) for first in range(count)]
 
     def _some(self, rows: slice) -> Batch:
         target = self.target.some(rows)

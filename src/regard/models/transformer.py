@@ -37,7 +37,7 @@ class Transformer:
         default=None, metadata={"help": "dropout on embedding + position; not given: as dropout"}
     )
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout inside the feed-forward network"})
-    attention_dropout: float = field(default=0.0, metadata={"help": "dropout on attention weights"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "dropout on attention weights (slow on CPU)"})
     positions: Positions = field(
         default=Sinusoidal(), metadata={"help": "sinusoidal, learned, rotary, relative_bias or none"}
     )

@@ -35,12 +35,11 @@ class Cores:
     def parts(self, batch: Batch) -> list[Batch]:
         """The batch in as many parts as pay."""
         count = min(self.most, len(batch.labels), batch.labels.numel() // WORTH)
-        return batch.every(count) if count > 1 else [batch]
+        return batch.dealt(count) if count > 1 else [batch]
 
     def each(self, work: Callable[[int, Batch], Found], parts: list[Batch]) -> list[Found]:
-        """``work`` on each numbered part, side by side; in order."""
-        if len(parts) == 1 or self.pool is None:
-            return [work(number, part) for number, part in enumerate(parts)]
+        """``work`` on each of several parts and its number, side by side; in order."""
+        assert self.pool is not None
         threads = torch.get_num_threads()
         try:
             return list(self.pool.map(work, range(len(parts)), parts))
