@@ -100,7 +100,8 @@ def main() -> None:
     sources, tries = (
         tokenizer.encode_batch(multi30k.raw(split)[0][: given.sentences]) for split in ("test_2016_flickr", "val")
     )
-    words = f"--preset {given.preset} --minutes {given.minutes:g} --rounds {given.rounds}"
+    sizes_tried = " ".join(map(str, given.batch_tokens))
+    words = f"--preset {given.preset} --minutes {given.minutes:g} --rounds {given.rounds} --batch-tokens {sizes_tried}"
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
@@ -125,7 +126,7 @@ def main() -> None:
         if not given.quick:
             evidence.write(
                 f"decode-speed-{given.preset}-beam-{beam}",
-                command=f"python benchmarks/decode_speed.py {words}",
+                command=f"python benchmarks/decode_speed.py {words} --beams {beam}",
                 figures=figures,
                 table=table(figures, "target tokens/s", memory=False),  # the others convert the model in-process
                 packages=["ctranslate2", "transformers"],

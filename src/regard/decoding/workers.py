@@ -8,7 +8,6 @@ times (beam 5) to 1.4 times (greedy) what one flight of two threads makes. Each 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,11 @@ from regard.decoding.flight import Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.nn.recorder import watched
+from regard.threads import MOST, Threads
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
 
-MOST = 4  # flights side by side: Python itself runs on one core at a time
 WORTH = 512  # tokens (sentences × beam × length) that a flight of its own wants
 
 
@@ -37,9 +36,8 @@ def decode_on_cores(
     shortlist: Shortlist | None = None,
 ) -> list[Result]:
     """``decode``, on as many of PyTorch's threads as are worth it; each flight may have ``batch_tokens``."""
-    threads = torch.get_num_threads()
     tokens = search.beam * sum(len(ids) + 1 for ids in sources)
-    workers = min(threads, MOST, tokens // WORTH)
+    workers = min(torch.get_num_threads(), MOST, tokens // WORTH)
     on_cpu = model.output_table()[0].device.type == "cpu"
     if workers < 2 or not on_cpu or watched(model):  # a recording wants its calls in order
         return list(decode(model, sources, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
@@ -47,7 +45,6 @@ def decode_on_cores(
     stopped = Event()
 
     def work(mine: list[int]) -> list[Result]:
-        torch.set_num_threads(threads // workers)
         found = []
         part = [sources[i] for i in mine]
         for result in decode(model, part, settings, search, batch_tokens=batch_tokens, shortlist=shortlist):
@@ -56,15 +53,14 @@ def decode_on_cores(
                 break
         return found
 
-    training = model.training
+    threads, training = Threads(workers), model.training
     model.eval()  # here, so that no flight that is done first changes it for the others
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with threads.pool:
             try:
-                parts = list(pool.map(work, (order[first::workers] for first in range(workers))))
+                parts = threads.each(work, (order[first::workers] for first in range(workers)))
             finally:
                 stopped.set()
     finally:
         model.train(training)
-        torch.set_num_threads(threads)  # threads that begin later have what was set last
     return sorted((result for part in parts for result in part), key=lambda result: result.index)

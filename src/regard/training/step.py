@@ -102,7 +102,7 @@ class Trainer:
                 sums = self._sums(part)
                 return sums, torch.autograd.grad(sums.loss / divisor, self.parameters, allow_unused=True)
 
-        found = self.cores.each(work, parts)
+        found = self.cores.threads.each(work, range(len(parts)), parts)
         for parameter, *gradients in zip(self.parameters, *(gradients for _, gradients in found), strict=True):
             # Never in place: autograd may have given one tensor to two parameters.
             there = [gradient for gradient in (parameter.grad, *gradients) if gradient is not None]
