@@ -53,12 +53,13 @@ def choose(
 
 SHORT = 8  # queries up to which plain products are faster on a CPU than its blocked kernel
 FEW = 400  # multiplications of one head's query below which ``bmm`` is a plain loop, which a sum over keys outruns
+VECTOR = 16  # fp32 numbers in the widest register of a CPU
 SQUARE = 128 * 128  # queries × keys up to which they are so in training: the way back is 2 to 4 times faster
 
 
 def _plain(query: Tensor, key: Tensor, bias: Tensor | None) -> bool:
     """Whether a CPU does this call sooner by plain products."""
-    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64):
+    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64, torch.bfloat16):
         return False
     if query.shape[1] != key.shape[1] or torch.compiler.is_compiling():
         return False
@@ -109,12 +110,20 @@ def _two_products(
     scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
     if mask is not None:
         scores.view(*many, *scores.shape[1:]).add_(mask)
-    weights = scores.softmax(-1)
+    weights = _softmax(scores).to(value.dtype)
     if query.shape[1] == 1 and value.shape[1] * value.shape[2] < FEW:
         mixed = (weights.transpose(1, 2) * value).sum(1)
     else:
         mixed = torch.bmm(weights, value)
     return mixed.view(*many, *query.shape[1:2], value.shape[2]), (query, key, value, weights)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last axis, in at least fp32."""
+    keys = scores.shape[-1]
+    if keys < VECTOR:  # PyTorch's loop for rows that do not fill a register takes ten times as long
+        scores = F.pad(scores, (0, VECTOR - keys), value=-math.inf)
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))[..., :keys]
 
 
 class _Products(torch.autograd.Function):
@@ -130,7 +139,8 @@ class _Products(torch.autograd.Function):
         query, key, value, weights = ctx.saved_tensors
         gradient = gradient.reshape(len(weights), *gradient.shape[2:])
         d_value = weights.transpose(1, 2) @ gradient
-        d_scores = torch._softmax_backward_data(gradient @ value.transpose(1, 2), weights, -1, weights.dtype)
+        d_weights, wide = gradient @ value.transpose(1, 2), torch.promote_types(weights.dtype, torch.float32)
+        d_scores = torch._softmax_backward_data(d_weights.to(wide), weights.to(wide), -1, wide).to(weights.dtype)
         d_query, d_key = _scaled(d_scores, key, ctx.scale), _scaled(d_scores.transpose(1, 2), query, ctx.scale)
         return *(x.view(*ctx.many, *x.shape[1:]) for x in (d_query, d_key, d_value)), None, None
 
