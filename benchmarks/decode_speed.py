@@ -29,7 +29,7 @@ ENGINES = {
 }  # fmt: skip
 
 
-def trained(minutes: float, preset: str = "tiny", device: str = "cpu") -> Path:
+def trained(minutes: float, preset: str = "tiny", device: str = "cpu", precision: str = "auto") -> Path:
     """A model of that shape, as Marian lays it out, trained on Multi30k once; tiny is 4+4 layers, 128 wide.
 
     A training that was cut off is resumed.
@@ -48,7 +48,7 @@ def trained(minutes: float, preset: str = "tiny", device: str = "cpu") -> Path:
             "architecture": "transformer", "preset": preset, "dropout": 0.1,
             "positions": {"kind": "sinusoidal", "interleaved": False},
         },
-        "training": {"minutes": minutes, "warmup_steps": 800, "validate_every": 200},
+        "training": {"minutes": minutes, "warmup_steps": 800, "validate_every": 200, "precision": precision},
     }  # fmt: skip
     path = WORK / "decode.toml"
     path.write_text(tomli_w.dumps(config))
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny", help="the shape of the model that is trained")
     parser.add_argument("--minutes", type=float, default=10.0, help="of its training")
+    parser.add_argument("--precision", default="auto", help="of its training: auto, fp32 or bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--sentences", type=int, default=1000)
@@ -95,7 +96,7 @@ def main() -> None:
     from regard.text.tokenizer import Tokenizer
 
     WORK.mkdir(parents=True, exist_ok=True)
-    model = trained(given.minutes, given.preset)
+    model = trained(given.minutes, given.preset, precision=given.precision)
     tokenizer = Tokenizer.read(model / "tokenizer.json", ("nfc",))
     sources, tries = (
         tokenizer.encode_batch(multi30k.raw(split)[0][: given.sentences]) for split in ("test_2016_flickr", "val")

@@ -107,7 +107,8 @@ def test_the_kernel_is_chosen_by_size_and_by_what_it_can() -> None:
 
     everything = Layout()
     assert chosen(3, 200, False, everything) is products, "a decoding step"
-    assert chosen(40, 40, False, everything) is fused, "an encoder, without gradients"
+    assert chosen(40, 40, False, everything) is products, "an encoder of short sentences"
+    assert chosen(300, 300, False, everything) is fused, "an encoder of long ones"
     assert chosen(40, 40, True, everything) is products, "training on short sentences"
     assert chosen(300, 300, True, everything) is fused, "the weights of long ones are not kept"
     assert chosen(3, 5, False, everything, groups=2) is fused, "grouped heads"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from regard.nn.int8 import Int8Linear, available, in_int8
+from regard.nn.int8 import WIDE, Int8Linear, available, in_int8
 
 if not available():
     pytest.skip("PyTorch has no integer products here", allow_module_level=True)
@@ -63,8 +63,19 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     assert torch.equal(narrow(torch.zeros(2, 16)), linear.bias.expand(2, 4))
 
 
-def test_every_linear_layer_gives_its_place() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"inner": nn.Linear(4, 4)}), nn.LayerNorm(4))
+def test_every_wide_linear_layer_gives_its_place() -> None:
+    inner = nn.ModuleDict({"inner": nn.Linear(2 * WIDE, 4), "narrow": nn.Linear(WIDE - 1, 4)})
+    model = nn.Sequential(nn.Linear(WIDE, 4), inner, nn.LayerNorm(4))
     in_int8(model)
-    assert not [module for module in model.modules() if isinstance(module, nn.Linear)]
-    assert sum(isinstance(module, Int8Linear) for module in model.modules()) == 2
+    kinds = [type(module) for module in model.modules() if isinstance(module, nn.Linear | Int8Linear)]
+    assert kinds == [Int8Linear, Int8Linear, nn.Linear]
+
+
+@torch.inference_mode()
+def test_what_comes_out_is_of_the_type_that_goes_in_or_of_the_one_that_is_wanted() -> None:
+    linear, narrow = layer(96, 64)
+    x = torch.randn(5, 96).bfloat16()
+    assert narrow(x).dtype == torch.bfloat16
+    wide = Int8Linear(linear.weight, linear.bias, torch.float32)(x)
+    assert wide.dtype == torch.float32
+    torch.testing.assert_close(narrow(x), wide.bfloat16())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from regard.decoding.flight import Result
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
-from regard.decoding.workers import decode_on_cores
+from regard.decoding.workers import WORTH, decode_on_cores
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.nn import packed
+from regard.nn.recorder import watched
 
 #: (sources without end marks, search, batch_tokens) → their results, in order.
 Engine = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
@@ -40,12 +42,28 @@ def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engin
         )
     if name != "regard":
         raise RegardError(f"engine {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
-    return partial(_own, loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
+    return Own(loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
 
 
-def _own(
-    loaded: Loaded, shortlist: Shortlist | None, sources: Sequence[list[int]], search: Search, batch_tokens: int
-) -> Iterable[Result]:
-    return decode_on_cores(
-        loaded.model, sources, loaded.settings, search, batch_tokens=batch_tokens, shortlist=shortlist
-    )
+class Own:
+    """regard's own engine. On a CPU much text is decoded by a twin of the model, made once (nn/packed.py)."""
+
+    def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
+        self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
+        self._twin: tuple[object, Any] = (None, None)  # the state of the weights that it was made of, and it
+
+    def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
+        return decode_on_cores(
+            self._prepared(sources, search), sources, self.settings, search,
+            batch_tokens=batch_tokens, shortlist=self.shortlist,
+        )  # fmt: skip
+
+    def _prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
+        weights = list(self.model.parameters())
+        much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
+        if not much or watched(self.model) or weights[0].device.type != "cpu":
+            return self.model
+        state = [(weight.data_ptr(), weight._version) for weight in weights]
+        if self._twin[0] != state:
+            self._twin = state, packed.twin(self.model)
+        return self._twin[1]

@@ -1,29 +1,29 @@
-"""Decoding on several CPU cores: a few flights side by side, each with a thread of its own.
+"""Decoding on several CPU cores: a few flights side by side, each in a process of its own.
 
-The products of a step are small, and dividing each among the cores gains little: two flights of one thread make 1.3
-times (beam 5) to 1.4 times (greedy) what one flight of two threads makes. Each sentence comes out as it would alone
-(engine.py).
+The products of a step are small, and dividing each among the cores gains little; flights of one core each do not wait
+for one another. Each sentence comes out as it would alone (engine.py).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from threading import Event
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from regard.decoding.engine import decode
-from regard.decoding.flight import Result
+from regard.decoding.flight import Hypothesis, Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.nn.recorder import watched
-from regard.threads import MOST, Threads
+from regard.processes import can_fork, side_by_side
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
 
-WORTH = 512  # tokens (sentences × beam × length) that a flight of its own wants
+WORTH = 1024  # tokens (sentences × beam × length) that a process of its own wants
 
 
 def decode_on_cores(
@@ -36,31 +36,26 @@ def decode_on_cores(
     shortlist: Shortlist | None = None,
 ) -> list[Result]:
     """``decode``, on as many of PyTorch's threads as are worth it; each flight may have ``batch_tokens``."""
-    tokens = search.beam * sum(len(ids) + 1 for ids in sources)
-    workers = min(torch.get_num_threads(), MOST, tokens // WORTH)
-    on_cpu = model.output_table()[0].device.type == "cpu"
-    if workers < 2 or not on_cpu or watched(model):  # a recording wants its calls in order
-        return list(decode(model, sources, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
-    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    stopped = Event()
 
-    def work(mine: list[int]) -> list[Result]:
-        found = []
+    def flight(mine: Sequence[int]) -> list[Result]:
         part = [sources[i] for i in mine]
-        for result in decode(model, part, settings, search, batch_tokens=batch_tokens, shortlist=shortlist):
-            found.append(Result(mine[result.index], result.hypotheses))
-            if stopped.is_set():
-                break
-        return found
+        results = decode(model, part, settings, search, batch_tokens=batch_tokens, shortlist=shortlist)
+        return [Result(mine[result.index], result.hypotheses) for result in results]
 
-    threads, training = Threads(workers), model.training
-    model.eval()  # here, so that no flight that is done first changes it for the others
-    try:
-        with threads.pool:
-            try:
-                parts = threads.each(work, (order[first::workers] for first in range(workers)))
-            finally:
-                stopped.set()
-    finally:
-        model.train(training)
-    return sorted((result for part in parts for result in part), key=lambda result: result.index)
+    tokens = search.beam * sum(len(ids) + 1 for ids in sources)
+    on_cpu = model.output_table()[0].device.type == "cpu"
+    most = min(torch.get_num_threads(), tokens // WORTH) if on_cpu and not watched(model) else 1
+    with can_fork() as forks:
+        if most < 2 or not forks:
+            return flight(range(len(sources)))
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        parts = side_by_side(lambda mine: _packed(flight(mine)), [order[first::most] for first in range(most)])
+    return sorted((result for part in parts for result in _unpacked(part)), key=lambda result: result.index)
+
+
+def _packed(results: list[Result]) -> bytes:
+    return json.dumps([(one.index, [astuple(each) for each in one.hypotheses]) for one in results]).encode()
+
+
+def _unpacked(part: bytes) -> list[Result]:
+    return [Result(index, [Hypothesis(*each) for each in hypotheses]) for index, hypotheses in json.loads(part)]

@@ -63,11 +63,9 @@ def _plain(query: Tensor, key: Tensor, bias: Tensor | None) -> bool:
         return False
     if query.shape[1] != key.shape[1] or torch.compiler.is_compiling():
         return False
-    if torch.is_grad_enabled() and query.requires_grad:
-        if bias is not None and bias.requires_grad:
-            return False
-        return query.shape[-2] * key.shape[-2] <= SQUARE
-    return query.shape[-2] <= SHORT
+    if torch.is_grad_enabled() and query.requires_grad and bias is not None and bias.requires_grad:
+        return False
+    return query.shape[-2] <= SHORT or query.shape[-2] * key.shape[-2] <= SQUARE
 
 
 def _blind(query: Tensor, key: Tensor, layout: Layout) -> bool:

@@ -31,9 +31,12 @@ def linear_cross_entropy(
 
 
 def default_chunk(vocabulary: int, device: torch.device) -> int:
-    """On CPU about 8 MB of fp32 logits, which a last-level cache holds; elsewhere enough to fill the device."""
-    numbers = 1 << (21 if device.type == "cpu" else 26)
-    return max(64, numbers // vocabulary // 64 * 64)
+    """On a CPU about 16 MB of fp32 logits, which a last-level cache holds; elsewhere enough to fill the device.
+
+    Not fewer than 512 rows: each chunk adds a product as large as the table to the table's gradient.
+    """
+    numbers = 1 << (22 if device.type == "cpu" else 26)
+    return max(512, numbers // vocabulary // 64 * 64)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -1,0 +1,83 @@
+"""Work on several CPU cores as forked processes: each begins with all that this one has in memory, and starts at once.
+
+Threads of one Python wait for each other between operators, which costs a decoding a third of its speed
+(docs/benchmarks.md). A forked process has no such neighbour. It keeps to one thread in PyTorch, as PyTorch's own data
+loaders do: of the threads that its parent may have used, it has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+
+_lock = threading.Lock()
+_busy = 0
+
+
+@contextlib.contextmanager
+def can_fork() -> Iterator[bool]:
+    """Whether work inside may be given to forked processes: on Linux, and while no other thread does such work.
+
+    Another thread could hold a lock of PyTorch's, which in the forked process nobody would ever open.
+    """
+    global _busy
+    with _lock:
+        _busy += 1
+        alone = _busy == 1
+    try:
+        yield alone and sys.platform == "linux"
+    finally:
+        with _lock:
+            _busy -= 1
+
+
+def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[bytes]:
+    """What ``work`` makes of each part, in order: of the first here, of each other in a process of its own.
+
+    A process that ends before its work is done, by an error or by force, leaves its part to this one, in which an
+    error then is the caller's to see.
+    """
+    children = [_forked(work, part) for part in parts[1:]]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // len(parts)))
+    try:
+        found = [work(parts[0])]
+        for (_, pipe), part in zip(children, parts[1:], strict=True):
+            message = pipe.read()
+            found.append(message[1:] if message else work(part))
+        return found
+    finally:
+        torch.set_num_threads(threads)
+        for process, pipe in children:
+            pipe.close()
+            os.kill(process, signal.SIGKILL)  # it is done, or nobody waits for it any more
+            os.waitpid(process, 0)
+
+
+def _forked(work: Callable[[Part], bytes], part: Part) -> tuple[int, BinaryIO]:
+    """A process that does the work, and the pipe from which its message is read: a byte and the result, or nothing."""
+    ours, theirs = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on forks beside threads; see can_fork
+        process = os.fork()
+    if process:
+        os.close(theirs)
+        return process, os.fdopen(ours, "rb")
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+        torch.set_num_threads(1)
+        result = work(part)
+        with os.fdopen(theirs, "wb") as pipe:
+            pipe.write(b"=" + result)
+    finally:
+        os._exit(0)  # nothing of the parent's is flushed, closed or removed twice
