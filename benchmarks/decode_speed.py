@@ -24,7 +24,8 @@ import multi30k
 from contest import PEERS, WORK, child, rounds, table
 
 ENGINES = {
-    "regard": "regard", "regard:int8": "regard, int8", "ctranslate2": "CTranslate2",
+    "regard": "regard", "regard:bf16": "regard, bf16", "regard:int8": "regard, int8",
+    "ctranslate2": "CTranslate2",
     "ctranslate2:int8": "CTranslate2, int8", "huggingface": "Hugging Face generate",
 }  # fmt: skip
 

@@ -8,7 +8,8 @@ Multi30k en-de in 8,000 joint subwords; the shape of a preset (tiny: 4+4 layers,
 label smoothing 0.1, Adam; batches of 4,096 tokens (sentences × longest side). Rates are target tokens (subwords and end
 marks, no padding) a second of wall time after the warm-up, without validation and saving. Contenders:
 
-- regard: `regard train`, as anyone runs it; and once more by torchrun, a process a core, which share each batch;
+- regard: `regard train`, as anyone runs it; with `training.precision = "bf16"`, products in bf16, weights and sums in
+  fp32; and by torchrun, a process a core, which share each batch;
 - JoeyNMT 2.3: `joeynmt train` in an environment of its own (made by this script), and once more with the C library
   told to keep freed memory, which JoeyNMT does not ask for;
 - eole 0.6.4, OpenNMT's successor: `eole train` likewise, freed memory kept; pre-norm, as it is built;
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=60, help="updates timed in each run, after 10 of warm-up")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each contender; 0 = PyTorch's choice")
-    names = "regard torchrun joeynmt kept eole sdpa torch marian trainer"
+    names = "regard bf16 torchrun joeynmt kept eole sdpa torch marian trainer"
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of: {names}")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
@@ -167,6 +168,7 @@ def main() -> None:
     processes = given.threads or len(cores())
     every = {
         "regard": ("regard", lambda: regard(shape)),
+        "bf16": ("regard, bf16", lambda: regard({**shape, "precision": "bf16"})),
         "torchrun": (f"regard, {processes} processes", lambda: regard(shape, processes)),
         "joeynmt": ("JoeyNMT 2.3", lambda: joeynmt(shape, data, kept=False)),
         "kept": ("JoeyNMT 2.3, freed memory kept", lambda: joeynmt(shape, data, kept=True)),
@@ -181,6 +183,7 @@ def main() -> None:
     print(json.dumps({key: figures[key] for key in ("rate", "peak_mib", "ratio")}, indent=2))
     if not given.quick:
         words = f"--preset {given.preset} --rounds {given.rounds} --updates {given.updates}"
+        words += f" --only {' '.join(given.only)}" if given.only else ""
         evidence.write(
             f"train-speed-{given.preset}",
             command=f"python benchmarks/train_speed.py {words}",

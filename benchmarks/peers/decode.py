@@ -1,6 +1,6 @@
 """One engine translating one file, timed: python decode.py ENGINE MODEL JOB.json
 
-ENGINE is regard[:int8], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; Hugging Face wants one of
+ENGINE is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; Hugging Face wants one of
 Marian's shape (post-norm, sinusoids). The others get the same weights through regard.interop. JOB: {"sources": ids
 without end mark, "beam", "batch_tokens", "threads", "max_extra", "device", "precision": fp32 or bf16}. All search
 alike: score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading the model and
@@ -47,7 +47,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
     if precision == "int8":
         loaded.model.to_int8()
     else:
-        loaded.model.to(devices.dtype(job["precision"]))
+        loaded.model.to(devices.dtype(precision or job["precision"]))
     engine = build_engine("regard", loaded)
 
     def translate(sources: Ids) -> Ids:
