@@ -70,6 +70,8 @@ def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, 
 
 def fastest(engine: str, model: Path, job: dict[str, Any], sizes: list[int]) -> int:
     """The batch size at which an engine is fastest, tried once each."""
+    if len(sizes) == 1:
+        return sizes[0]
     rates = {size: translate(engine, model, {**job, "batch_tokens": size}, {})["rate"] for size in sizes}
     tried = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
     print(f"{ENGINES[engine]}, target tokens/s on val by batch size: {tried}", file=sys.stderr, flush=True)
@@ -104,6 +106,8 @@ def main() -> None:
     )
     sizes_tried = " ".join(map(str, given.batch_tokens))
     words = f"--preset {given.preset} --minutes {given.minutes:g} --rounds {given.rounds} --batch-tokens {sizes_tried}"
+    words += f" --sentences {given.sentences}" if given.sentences < 1000 else ""
+    words += f" --precision {given.precision}" if given.precision != "auto" else ""
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",

@@ -50,6 +50,20 @@ def test_what_a_process_does_not_do_is_done_here(how: str) -> None:
     assert no_children()
 
 
+def test_a_message_that_breaks_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, usual = os.getpid(), os.fdopen
+
+    def fdopen(number: int, mode: str) -> object:
+        if os.getpid() != here:
+            os.write(number, (1001).to_bytes(8) + b"half of it")
+            os._exit(1)
+        return usual(number, mode)
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    assert side_by_side(lambda part: bytes([part]) * 1000, [1, 2]) == [b"\1" * 1000, b"\2" * 1000]
+    assert side_by_side(lambda part: b"", [1, 2]) == [b"", b""]
+
+
 def test_an_error_is_the_callers_and_nobody_stays_behind() -> None:
     threads = torch.get_num_threads()
     for bad in (1, 2):

@@ -20,6 +20,8 @@ import torch
 
 Part = TypeVar("Part")
 
+SIZE = 8  # bytes of a number
+
 _lock = threading.Lock()
 _busy = 0
 
@@ -53,19 +55,20 @@ def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[b
     try:
         found = [work(parts[0])]
         for (_, pipe), part in zip(children, parts[1:], strict=True):
-            message = pipe.read()
-            found.append(message[1:] if message else work(part))
+            size, result = int.from_bytes(pipe.read(SIZE)), pipe.read()
+            found.append(result if len(result) + 1 == size else work(part))
         return found
     finally:
         torch.set_num_threads(threads)
         for process, pipe in children:
             pipe.close()
-            os.kill(process, signal.SIGKILL)  # it is done, or nobody waits for it any more
-            os.waitpid(process, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # where ended children are not kept
+                os.kill(process, signal.SIGKILL)  # it is done, or nobody waits for it any more
+                os.waitpid(process, 0)
 
 
 def _forked(work: Callable[[Part], bytes], part: Part) -> tuple[int, BinaryIO]:
-    """A process that does the work, and the pipe from which its message is read: a byte and the result, or nothing."""
+    """A process that does the work, and the pipe from which its message is read: 1 + the result's size, the result."""
     ours, theirs = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on forks beside threads; see can_fork
@@ -78,6 +81,6 @@ def _forked(work: Callable[[Part], bytes], part: Part) -> tuple[int, BinaryIO]:
         torch.set_num_threads(1)
         result = work(part)
         with os.fdopen(theirs, "wb") as pipe:
-            pipe.write(b"=" + result)
+            pipe.write((len(result) + 1).to_bytes(SIZE) + result)
     finally:
         os._exit(0)  # nothing of the parent's is flushed, closed or removed twice

@@ -52,8 +52,9 @@ def decoding_speed(
 
     With ``parts`` it is done once more in one flight, watched, to say where the time goes.
     """
-    device = translator.model.output_table()[0].device
-    rate, work = matrix_rate(device), work_of(translator.model)
+    table = translator.model.output_table()[0]
+    device = table.device
+    rate, work = matrix_rate(device, table.dtype), work_of(translator.model)
     sources = [ids for ids in translator.tokenizer.encode_batch(list(texts)) if ids]
     found = []
     for beam in beams:
