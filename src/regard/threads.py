@@ -21,11 +21,18 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self.all = torch.get_num_threads()
-        self.pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(self.all // count,))
+        self.share = self.all // count
+        self.pool = ThreadPoolExecutor(count)
 
     def each(self, work: Callable[..., Found], *items: Iterable[Any]) -> list[Found]:
         """``work`` of the items, as ``map`` gives them to it; in order."""
+
+        def with_share(*item: Any) -> Found:
+            # Each time: a thread that uses PyTorch for the first time takes what any thread has set last.
+            torch.set_num_threads(self.share)
+            return work(*item)
+
         try:
-            return list(self.pool.map(work, *items))
+            return list(self.pool.map(with_share, *items))
         finally:
             torch.set_num_threads(self.all)  # threads that begin later have what was set last
