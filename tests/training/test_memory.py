@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,3 +67,12 @@ def test_the_estimate_of_memory_holds(tiny: Callable[..., Config], tmp_path: Pat
     used = max(row["peak_bytes"] for row in rows if row["kind"] == "train")
     assert rows[0]["peak_bytes"] == pytest.approx(used, rel=0.15)
     assert {row["kind"] for row in rows} >= {"preflight", "train", "validation", "save"}
+
+
+def test_onednn_keeps_few_kernels_unless_it_was_told_otherwise() -> None:
+    code = "import os; from regard.training.memory import keep_memory; keep_memory(); "
+    code += "print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    for given, expected in (({}, "128"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ONEDNN")} | given
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ _MEBIBYTE = 1 << 20
 
 @functools.cache
 def keep_memory() -> str:
-    """Tell the C library to keep what is freed; "" when it does, else one line that says why not."""
+    """Tell the C library to keep what is freed; "" when it does, else one line that says why not.
+
+    And oneDNN to keep fewer kernels than its 1,024, one for each shape: few batches have the shapes of another.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # read when its first kernel is made
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version.restype = ctypes.c_char_p
