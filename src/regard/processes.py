@@ -8,6 +8,7 @@ loaders do: of the threads that its parent may have used, it has none.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,7 @@ def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[b
     A process that ends before its work is done, by an error or by force, leaves its part to this one, in which an
     error then is the caller's to see.
     """
+    gc.freeze()  # nothing that is there already is looked through for garbage: PyTorch alone is half a million objects
     children = [_forked(work, part) for part in parts[1:]]
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // len(parts)))
@@ -60,6 +62,7 @@ def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[b
         return found
     finally:
         torch.set_num_threads(threads)
+        gc.unfreeze()
         for process, pipe in children:
             pipe.close()
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # where ended children are not kept

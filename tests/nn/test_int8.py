@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from regard.nn import native
 from regard.nn.int8 import WIDE, Int8Linear, available, in_int8
 
 if not available():
     pytest.skip("PyTorch has no integer products here", allow_module_level=True)
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["by operators", "by compiled loops"], scope="module", autouse=True)
+def loops(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Everything is shown for both ways."""
+    compiled = request.param == "by compiled loops"
+    if compiled and native.library() is None:
+        pytest.skip("there is no C compiler here")
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(native, "library", lambda: None)
+        yield compiled
 
 
 def layer(inputs: int, outputs: int, seed: int = 0) -> tuple[nn.Linear, Int8Linear]:
@@ -63,12 +78,12 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     assert torch.equal(narrow(torch.zeros(2, 16)), linear.bias.expand(2, 4))
 
 
-def test_every_wide_linear_layer_gives_its_place() -> None:
+def test_every_linear_layer_that_gains_gives_its_place(loops: bool) -> None:
     inner = nn.ModuleDict({"inner": nn.Linear(2 * WIDE, 4), "narrow": nn.Linear(WIDE - 1, 4)})
     model = nn.Sequential(nn.Linear(WIDE, 4), inner, nn.LayerNorm(4))
     in_int8(model)
     kinds = [type(module) for module in model.modules() if isinstance(module, nn.Linear | Int8Linear)]
-    assert kinds == [Int8Linear, Int8Linear, nn.Linear]
+    assert kinds == [Int8Linear, Int8Linear, Int8Linear if loops else nn.Linear]
 
 
 @torch.inference_mode()

@@ -10,10 +10,11 @@ from torch.profiler import ProfilerActivity, profile
 
 # Kind → what an operator's name holds; the first that fits counts.
 KINDS = {
-    "products with weights": ("::addmm", "::mm"),
-    "attention": ("::bmm", "::baddbmm", "attention"),
-    "softmax": ("softmax", "logsumexp"),
-    "norms": ("layer_norm", "rms_norm"),
+    "products with weights": ("::addmm", "::mm", "linear_pointwise", "::product"),
+    "attention": ("::bmm", "::baddbmm", "attention", "::attend"),
+    "softmax": ("softmax", "logsumexp", "log_sum_exp"),
+    "norms": ("layer_norm", "rms_norm", "::normalized"),
+    "quantising": ("::quantized", "::rescale"),
     "dropout": ("dropout", "bernoulli", "random_"),
     "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
     "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),

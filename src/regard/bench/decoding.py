@@ -12,6 +12,7 @@ import torch
 
 from regard.bench.breakdown import breakdown, in_lines
 from regard.decoding.engine import decode
+from regard.decoding.engines import Own
 from regard.decoding.search import Search
 from regard.pipelines import Translator
 from regard.training.limits import matrix_rate, work_of
@@ -85,7 +86,9 @@ def decoding_speed(
 
 def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
     """Where the time of one flight goes: the profiler does not see other threads than this one."""
-    model, settings = translator.model, translator.settings
+    model, settings, engine = translator.model, translator.settings, translator.engine
+    if isinstance(engine, Own):
+        model = engine.prepared(sources, search)
     return breakdown(
         lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,

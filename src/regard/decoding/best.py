@@ -1,24 +1,37 @@
 """The k best tokens of each row of scores, and the row's log-sum-exp, reading the scores as little as possible.
 
 ``torch.topk`` over a vocabulary keeps (score, index) pairs of all of it, and a log-softmax writes all of it once
-more. Here a row is seen as C × W columns: one vectorised pass takes the maximum of each column, the k best columns
+more. Here a row is seen as W columns: one vectorised pass takes the maximum of each column, the k best columns
 hold the k best tokens, and only they are looked at again.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import functools
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-DEPTH = 32  # entries of a column
+if TYPE_CHECKING:
+    from regard.nn.native import Native
+
+DEPTH = 32  # entries of a column, about
+VECTOR = 16  # fp32 numbers in the widest register of a CPU: columns that do not fill it are read three times as slowly
 FLOATS = 1 << 22  # scores that are made at once on a CPU (16 MiB): each product lays out the whole table anew
+CACHED = 1 << 19  # as many where the table was laid out before: they stay in the cache until they are ranked
 
 
-def rows_at_once(vocabulary: int, device: torch.device) -> int:
-    """How many rows of logits are made before they are ranked; 0 = all."""
-    return max(32, FLOATS // vocabulary) if device.type == "cpu" else 0
+def rows_at_once(vocabulary: int, device: torch.device, packed: bool = False) -> int:
+    """How many rows of logits are made before they are ranked, 0 = all; ``packed``: by a table that is laid out."""
+    return max(32, (CACHED if packed else FLOATS) // vocabulary) if device.type == "cpu" else 0
+
+
+@functools.cache
+def columns(vocabulary: int) -> int:
+    """How many columns of about ``DEPTH`` entries a row of scores has, so that few are left over."""
+    about = range(vocabulary // (2 * DEPTH) // VECTOR * VECTOR + VECTOR, 2 * vocabulary // DEPTH, VECTOR)
+    return min(about, key=lambda width: vocabulary % width, default=0)
 
 
 class HasLogits(Protocol):
@@ -32,18 +45,18 @@ class Best(NamedTuple):
 
 
 def topk_by_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``scores.topk(k)`` of [M, V] by columns of ``DEPTH`` entries."""
-    rows, width = scores.shape[0], scores.shape[1] // DEPTH
-    if width < 4 * k or not scores.is_contiguous():
+    """``scores.topk(k)`` of [M, V] by columns."""
+    rows, width = scores.shape[0], columns(scores.shape[1])
+    if width < 4 * k:
         values, tokens = scores.topk(k, dim=1)
         return values, tokens
-    head = DEPTH * width
-    columns = scores[:, :head].view(rows, DEPTH, width)
-    peaks = columns.amax(1)  # [M, W]
+    depth = scores.shape[1] // width
+    head = depth * width
+    peaks = scores[:, :head].view(rows, depth, width).amax(1)  # [M, W]
     column = peaks.topk(k, dim=1, sorted=False).indices  # [M, k]
-    depths = torch.arange(DEPTH, device=scores.device).mul_(width)
-    index = (column[:, :, None] + depths).view(rows, k * DEPTH)
-    if head < scores.shape[1]:  # the fewer than DEPTH last entries belong to no column and are all looked at
+    depths = torch.arange(depth, device=scores.device).mul_(width)
+    index = (column[:, :, None] + depths).view(rows, k * depth)
+    if head < scores.shape[1]:  # the last entries, which belong to no column, are all looked at
         tail = torch.arange(head, scores.shape[1], device=scores.device).expand(rows, -1)
         index = torch.cat((index, tail), 1)
     values, place = scores.gather(1, index).topk(k, dim=1)
@@ -60,12 +73,14 @@ def best_tokens(
     suppressed: Tensor | None = None,
     banned: Tensor | None = None,
     closed: Tensor | None = None,
+    native: Native | None = None,
 ) -> Best:
     """The k best continuations of hidden [B, R, D], the logits of ``chunk`` rows at a time (0 = of all).
 
     ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
     share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
-    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary.
+    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary. ``native``: loops that
+    sum in one pass.
     """
     batch, rows, width = hidden.shape
     flat = hidden.reshape(batch * rows, width)
@@ -77,7 +92,7 @@ def best_tokens(
         scores = model.logits(flat[part])
         if closed is not None:
             scores.masked_fill_(closed[part], -torch.inf)
-        parts.append(_best_of(scores, k, eos, suppressed, ban))
+        parts.append(_best_of(scores, k, eos, suppressed, ban, native))
     values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
     k = values.shape[-1]
     return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
@@ -93,13 +108,14 @@ def spread(best: Best, chosen: Tensor, batch: int, rows: int) -> Best:
 
 
 def _best_of(
-    scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None
+    scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None, native: Native | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``best_tokens``, for logits [M, V] that may be overwritten."""
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
+    norm = native.log_sum_exp(scores)[:, None] if native else None  # [M, 1]
     if suppressed is not None:
         hidden_away.append(scores[:, suppressed])
         scores[:, suppressed] = -torch.inf
@@ -107,13 +123,14 @@ def _best_of(
         # A ban may name one id twice: what it hides is read from a mask, once.
         mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, banned.clamp(min=0), True)
         mask[:, 0] = (banned == 0).any(1)
-        hidden_away.append(torch.where(mask, scores, -torch.inf).logsumexp(1, keepdim=True))
+        hidden_away.append(torch.where(mask, scores, -torch.inf))
         scores.masked_fill_(mask, -torch.inf)
     values, tokens = topk_by_columns(scores, min(k, scores.shape[1]))
-    # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
-    p = torch.softmax(scores, 1, out=scores)
-    norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()  # [M, 1]
-    for part in hidden_away:
-        norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
+    if norm is None:
+        # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
+        p = torch.softmax(scores, 1, out=scores)
+        norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()
+        for part in hidden_away:
+            norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
     # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
     return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)

@@ -21,6 +21,7 @@ from regard.decoding.inputs import Settings, padded
 from regard.decoding.narrow import Narrow
 from regard.decoding.search import Candidates, Search
 from regard.errors import RegardError
+from regard.nn.layout import Memory
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
 LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
+ENCODED = 2048  # tokens that a CPU encodes at once
 LEAVE = 0.2  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
 
 
@@ -120,7 +122,10 @@ class _Engine:
         self.narrow: tuple[np.ndarray, Narrow] | None = None  # of the sentences with these numbers
         table = model.output_table()[0]
         self.device = torch.device(device) if device is not None else table.device
-        self.rows = rows_at_once(table.shape[0], self.device)
+        # What a twin for decoding on a CPU has (nn/packed.py):
+        self.native = getattr(model, "native", None)
+        packed = getattr(model, "prepared_output", None) is not None
+        self.rows = rows_at_once(table.shape[0], self.device, packed)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
         self.look = 1 if self.device.type == "cpu" else LOOK
         inputs = sources if sources is not None else prompts
@@ -207,9 +212,7 @@ class _Engine:
         search, settings = self.search, self.settings
         memory = None
         if self.sources is not None:
-            memory = self.model.encode(
-                padded([[*self.sources[i], settings.eos] for i in index], settings.pad, self.device)
-            )
+            memory = self._encoded(index)
         own = self.prompts
         heads = [[*self.start, *own[i]] if own is not None else self.start for i in index]
         prompt = padded(heads, settings.pad, self.device)
@@ -219,6 +222,20 @@ class _Engine:
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
         return flight, self._rank(flight, hidden.gather(1, last), follow=False, look=True)
+
+    def _encoded(self, index: np.ndarray) -> Memory:
+        """The memory of these sentences. On a CPU few are encoded at a time: of like length, and within its cache."""
+        assert self.sources is not None
+        sources = [[*self.sources[i], self.settings.eos] for i in index]
+        parts: list[Memory] = []
+        longest = int(self.sizes[index].max())
+        at_once = max(1, ENCODED // longest) if self.device.type == "cpu" else len(sources)
+        for at in range(0, len(sources), at_once):
+            parts.append(self.model.encode(padded(sources[at : at + at_once], self.settings.pad, self.device)))
+        if len(parts) == 1:
+            return parts[0]
+        hidden = [torch.nn.functional.pad(part.hidden, (0, 0, 0, longest - part.hidden.shape[1])) for part in parts]
+        return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
 
     def _step(self, flight: Flight, look: bool) -> Record:
         hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
@@ -254,11 +271,13 @@ class _Engine:
         k = self.search.beam + 1 if self.search.beam > 1 else 1
         if self.shortlist is None:
             best = best_tokens(
-                self.model, hidden, k, self.settings.eos, chunk=self.rows, suppressed=self.suppressed, banned=banned
-            )
+                self.model, hidden, k, self.settings.eos,
+                chunk=self.rows, suppressed=self.suppressed, banned=banned, native=self.native,
+            )  # fmt: skip
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
-            best = self._narrow(flight).best(hidden, k, row.div(rows, rounding_mode="floor"), banned)
+            sentence = row.div(rows, rounding_mode="floor")
+            best = self._narrow(flight).best(hidden, k, sentence, banned, self.native)
         return best if chosen is None else spread(best, chosen, batch, rows)
 
     def _narrow(self, flight: Flight) -> Narrow:

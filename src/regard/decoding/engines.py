@@ -54,11 +54,12 @@ class Own:
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
         return decode_on_cores(
-            self._prepared(sources, search), sources, self.settings, search,
+            self.prepared(sources, search), sources, self.settings, search,
             batch_tokens=batch_tokens, shortlist=self.shortlist,
         )  # fmt: skip
 
-    def _prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
+    def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
+        """The model, or its twin where so much is to be decoded that it is worth it."""
         weights = list(self.model.parameters())
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
         if not much or watched(self.model) or weights[0].device.type != "cpu":

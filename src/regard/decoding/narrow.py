@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from regard.decoding.best import Best, best_tokens, rows_at_once
+
+if TYPE_CHECKING:
+    from regard.nn.native import Native
 
 
 class Narrow:
@@ -28,9 +31,11 @@ class Narrow:
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
         """hidden [*, D] → [*, C]"""
-        return torch.nn.functional.linear(hidden, self.table, self.bias)
+        return torch.nn.functional.linear(hidden.to(self.table.dtype), self.table, self.bias)
 
-    def best(self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None) -> Best:
+    def best(
+        self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None, native: Native | None = None
+    ) -> Best:
         """As ``best_tokens``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
         if banned is not None:
             place = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
@@ -38,5 +43,6 @@ class Narrow:
         best = best_tokens(
             self, hidden, k, self.eos,
             chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
+            native=native,
         )  # fmt: skip
         return best._replace(tokens=self.tokens[best.tokens])

@@ -137,8 +137,9 @@ class DecoderOnlyModel(TiedModel):
         self.target_embedding.reserve(capacity)
         device = self.target_embedding.table.weight.device
         return KeyValueState(
-            layers=len(self.decoder.layers), batch=batch, beams=beams, capacity=capacity, device=device
-        )
+            layers=len(self.decoder.layers), batch=batch, beams=beams, capacity=capacity, device=device,
+            dtype=self.cache_dtype,
+        )  # fmt: skip
 
     def step(
         self, tokens: Tensor, state: KeyValueState, lengths: Tensor | None = None, extent: int | None = None

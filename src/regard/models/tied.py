@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regard.nn import int8, packed
+from regard.nn import int8, native, packed
 from regard.nn.embedding import Embedding
 
 Share = Literal["all", "target", "none"]
@@ -25,7 +25,10 @@ class TiedModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.ties: dict[str, str] = {}
-        self.prepared_output: int8.Int8Linear | packed.PackedLinear | None = None  # for decoding on a CPU
+        # For decoding on a CPU (nn/packed.py):
+        self.prepared_output: int8.Int8Linear | packed.PackedLinear | None = None
+        self.native: native.Native | None = None
+        self.cache_dtype: torch.dtype | None = None  # of keys and values; None: that in which they come
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def tie(self, share: Share, output_bias: bool = False) -> None:
@@ -56,7 +59,7 @@ class TiedModel(nn.Module):
         table, bias = self.output_table()
         if candidates is not None:
             table, bias = table[candidates], None if bias is None else bias[candidates]
-        return nn.functional.linear(hidden, table, bias)
+        return nn.functional.linear(hidden.to(table.dtype), table, bias)
 
     def to_int8(self) -> None:
         """Multiply in int8 from now on where that gains, for decoding on a CPU, and in bf16 elsewhere if it can.

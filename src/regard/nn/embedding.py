@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,10 +44,16 @@ class Embedding(nn.Module):
 
 
 class Table(nn.Embedding):
-    """A table of vectors [V, D], drawn from N(0, 1/D): with √D in front they come out with variance 1."""
+    """A table of vectors [V, D], drawn from N(0, 1/D): with √D in front they come out with variance 1.
+
+    They come out in ``dtype``, or if there is none in the table's own.
+    """
+
+    dtype: torch.dtype | None = None
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, 0, self.embedding_dim**-0.5)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight)
+        found = F.embedding(input, self.weight)
+        return found if self.dtype is None else found.to(self.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from regard.nn.attention import KeyValueCache
@@ -73,11 +74,15 @@ class TransformerStack(nn.Module):
         x = x if self.norm is None else self.norm(x)
         return x if layout.packing is None else layout.packing.unpack(x)
 
-    def project_memory(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's keys and values of a memory [B, S, D], [B, G, S, K]: laid out for reading them at every step."""
+    def project_memory(self, memory: Tensor, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of a memory [B, S, D], [B, G, S, K]: laid out for reading them at every step.
+
+        They are cast to ``dtype`` if there is one.
+        """
         pairs = []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer) and layer.cross_attention is not None
             key, value = layer.cross_attention.project_memory(memory)
-            pairs.append((key.contiguous(), value.contiguous()))
+            key, value = (x.new_empty(x.shape, dtype=dtype or x.dtype).copy_(x) for x in (key, value))
+            pairs.append((key, value))
         return pairs

@@ -8,6 +8,7 @@ and those before a sentence that came later, are seen by nobody. Dead slots are 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,7 +25,7 @@ class LayerCache:
     """Keys and values of one layer, [B, G, slots, K], written where the state says."""
 
     def __init__(self, state: KeyValueState) -> None:
-        self.state = state
+        self.state = weakref.proxy(state)  # which holds this: so that both go at once when nobody wants them any more
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
@@ -40,7 +41,8 @@ class LayerCache:
         top = self.state.top
         if cache is None:
             # Zeros, for a slot that is not visible still meets a weight of 0, and 0 · NaN is NaN.
-            cache = new.new_zeros(*new.shape[:2], self.state.slots, new.shape[3])
+            shape = *new.shape[:2], self.state.slots, new.shape[3]
+            cache = new.new_zeros(shape, dtype=self.state.dtype or new.dtype)
         cache[:, :, top : top + new.shape[2]] = new
         return cache
 
@@ -49,7 +51,8 @@ class KeyValueState:
     """What a Transformer decoder remembers: tensors only, sentences on axis 0, all changes in place on the object.
 
     ``capacity`` is how many tokens a hypothesis may have, its prompt included. ``memory`` holds each layer's keys and
-    values of the encoder's output, [B, G, S, K], once per sentence.
+    values of the encoder's output, [B, G, S, K], once per sentence. New ones are kept in ``dtype``, or if there is
+    none in the type in which they come.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class KeyValueState:
         device: torch.device,
         memory: Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_lengths: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        self.dtype = dtype
         self.batch, self.beams, self.capacity = batch, beams, capacity
         self.device = device
         self.caches = [LayerCache(self) for _ in range(layers)]
