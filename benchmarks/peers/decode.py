@@ -1,11 +1,11 @@
 """One engine translating one file, timed: python decode.py ENGINE MODEL JOB.json
 
-ENGINE is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; Hugging Face wants
-one of Marian's shape (post-norm, sinusoids). The others get the same weights through regard.interop. JOB: {"sources":
-ids without end mark, "beam", "batch_tokens", "threads", "max_extra", "device", "precision": fp32 or bf16}. All search
-alike: score / length, a sentence is done when as many hypotheses have ended as the beam is wide. Reading the model and
-a first batch, in which weights are laid out, are not timed. The last line of the output is a JSON object with the ids
-that were found.
+ENGINE is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; for Hugging Face
+it has to be of Marian's shape (post-norm, sinusoids) or Pegasus' (pre-norm). The others get the same weights through
+regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra", "device",
+"precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many hypotheses have ended as
+the beam is wide. Reading the model and a first batch, in which weights are laid out, are not timed. The last line of
+the output is a JSON object with the ids that were found.
 """
 
 from __future__ import annotations
@@ -59,19 +59,35 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
 
 
 def marian(loaded: directory.Loaded) -> Any:
-    """The same weights as a MarianMTModel; positions are given as a table, in whichever order ours has them."""
-    from transformers import MarianConfig, MarianMTModel
+    """The same weights as a MarianMTModel, or in pre-norm as the Pegasus model, which is Marian's in that order.
+
+    Positions are given as a table, in whichever order ours has them.
+    """
+    from transformers import MarianConfig, MarianMTModel, PegasusConfig, PegasusForConditionalGeneration
 
     from regard.interop.marian import export_model
     from regard.nn.positions import Sinusoidal, sinusoids
 
     model: Any = loaded.model
-    interleaved = model.options.positions.interleaved
-    model.options = dataclasses.replace(model.options, positions=Sinusoidal(interleaved=False))
+    interleaved, pre = model.options.positions.interleaved, model.options.order == "pre"
+    model.options = dataclasses.replace(
+        model.options, positions=Sinusoidal(interleaved=False), order="post", final_norm=False
+    )
     settings = dataclasses.replace(loaded.settings, max_length=1023)
+    final = {}
+    if pre:
+        for side in ("encoder", "decoder"):
+            stack = getattr(model, side)
+            final |= {f"model.{side}.layer_norm.{name}": value for name, value in stack.norm.state_dict().items()}
+            stack.norm = None
     config, weights = export_model(model, settings)
     config.pop("bad_words_ids")
-    theirs: Any = MarianMTModel(MarianConfig(**config)).eval()
+    if pre:
+        del config["model_type"], config["architectures"]
+        theirs: Any = PegasusForConditionalGeneration(PegasusConfig(**config)).eval()
+    else:
+        theirs = MarianMTModel(MarianConfig(**config)).eval()
+    weights |= final
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     untied = [name for name in missing if not any(word in name for word in ("embed", "lm_head"))]
     assert not unexpected and not untied, (unexpected, untied)
