@@ -70,12 +70,11 @@ def marian(loaded: directory.Loaded) -> Any:
 
     model: Any = loaded.model
     interleaved, pre = model.options.positions.interleaved, model.options.order == "pre"
-    model.options = dataclasses.replace(
-        model.options, positions=Sinusoidal(interleaved=False), order="post", final_norm=False
-    )
+    model.options = dataclasses.replace(model.options, positions=Sinusoidal(interleaved=False))
     settings = dataclasses.replace(loaded.settings, max_length=1023)
     final = {}
     if pre:
+        model.options = dataclasses.replace(model.options, order="post", final_norm=False)
         for side in ("encoder", "decoder"):
             stack = getattr(model, side)
             final |= {f"model.{side}.layer_norm.{name}": value for name, value in stack.norm.state_dict().items()}

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from regard.nn.kernels import VECTOR
+
 if TYPE_CHECKING:
     from regard.nn.native import Native
 
 DEPTH = 32  # entries of a column, about
-VECTOR = 16  # fp32 numbers in the widest register of a CPU: columns that do not fill it are read three times as slowly
 FLOATS = 1 << 22  # scores that are made at once on a CPU (16 MiB): each product lays out the whole table anew
 CACHED = 1 << 19  # as many where the table was laid out before: they stay in the cache until they are ranked
 
@@ -29,7 +30,10 @@ def rows_at_once(vocabulary: int, device: torch.device, packed: bool = False) ->
 
 @functools.cache
 def columns(vocabulary: int) -> int:
-    """How many columns of about ``DEPTH`` entries a row of scores has, so that few are left over."""
+    """How many columns of about ``DEPTH`` entries a row of scores has, so that few are left over.
+
+    They fill a CPU's registers: others are read three times as slowly.
+    """
     about = range(vocabulary // (2 * DEPTH) // VECTOR * VECTOR + VECTOR, 2 * vocabulary // DEPTH, VECTOR)
     return min(about, key=lambda width: vocabulary % width, default=0)
 

@@ -107,5 +107,5 @@ def in_fp32(module: nn.Module) -> None:
         elif not isinstance(child, nn.Linear):
             in_fp32(child)
     for name, parameter in list(module._parameters.items()):
-        if parameter is not None and not isinstance(module, Table):
+        if parameter is not None:
             module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=False)
