@@ -77,8 +77,8 @@ def test_compiled_loops_leave_few_operators_to_a_step(beam: int, monkeypatch: py
     for model in models:
         model.to_int8()
     two, three = (of_a_step(packed.twin(model), beam, monkeypatch) for model in models)
-    # A layer: 3 sums of a residual, 1 ReLU, keys and values written. All else is in the loops.
-    assert three - two <= 8
+    assert three == two  # the layers are one call
+    assert two <= 45  # embedding and bookkeeping
 
 
 def test_sentences_are_encoded_with_others_of_their_length() -> None:

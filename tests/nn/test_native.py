@@ -12,132 +12,125 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from processors import LOOPS, compiled, on_processors
+from torch import Tensor
 
 from regard.nn import int8, native
-from regard.nn.attention import Core, attend
-from regard.nn.layout import Layout
 
-LOOPS = native.library()
-compiled = pytest.mark.skipif(LOOPS is None, reason="there is no C compiler here")
 torch.set_num_threads(1)
-sizes = st.integers(1, 70)
+sizes = st.integers(1, 150)
 
 
-@compiled
+def made(loops: native.Native, kind: str, inputs: int, outputs: int) -> tuple[native.Matrix, Tensor, Tensor]:
+    """A linear layer as the loops have it, its weights as they are then, and its bias."""
+    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
+    if kind == "int8":
+        steps = weight.abs().amax(1) / 63  # as where two products share 16 bits
+        rounded = (weight / steps[:, None]).round().to(torch.int8)
+        return native.Matrix(loops, rounded, bias, steps), rounded.float() * steps[:, None], bias
+    weight = weight.bfloat16() if kind == "bf16" else weight
+    return native.Matrix(loops, weight, bias), weight.float(), bias
+
+
+@on_processors
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @torch.inference_mode()
-@given(rows=st.integers(0, 9), width=sizes, seed=st.integers(0, 99), scale=st.sampled_from([0.0, 1e-6, 1.0, 1e6]))
-def test_rows_are_cut_to_bytes_as_by_operators(rows: int, width: int, seed: int, scale: float) -> None:
-    assert LOOPS
-    torch.manual_seed(seed)
-    x = torch.randn(rows, width) * scale
-    (cut, step), (expected, steps) = LOOPS.quantized(x, int8.LEAST), int8.quantized(x)
-    torch.testing.assert_close(step, steps, rtol=1e-6, atol=0)
-    # What lies half way between two bytes goes up here and to the even one there.
-    assert bool(((cut.int() - expected.int()).abs() <= 1).all())
-    assert bool((((cut.float() - 128) * step[:, None] - x).abs() <= 0.501 * step[:, None]).all())
-
-
-@compiled
-@torch.inference_mode()
-def test_a_number_that_is_not_finite_is_not_lost() -> None:
-    assert LOOPS
-    for wrong in (torch.nan, torch.inf):
-        x = torch.randn(3, 40)
-        x[1, 7] = wrong
-        step = LOOPS.quantized(x, int8.LEAST)[1]
-        assert step.isnan().tolist() == [False, True, False]
-        assert not bool(LOOPS.log_sum_exp(x)[1].isfinite())
-        assert not bool(LOOPS.normalized(x, nn.LayerNorm(40))[1].isfinite().any())
-
-
-@compiled
-@pytest.mark.skipif(not int8.available(), reason="PyTorch has no integer products here")
-@torch.inference_mode()
-@given(rows=st.integers(1, 40), inputs=sizes, outputs=sizes, seed=st.integers(0, 99))
-def test_few_rows_are_multiplied_to_the_same_bits_as_many(rows: int, inputs: int, outputs: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    linear, x = nn.Linear(inputs, outputs), torch.randn(rows, inputs)
-    layer = int8.Int8Linear(linear.weight, linear.bias)
-    few = layer(x)
-    before, int8.FEW = int8.FEW, 0
-    try:
-        assert torch.equal(layer(x), few)
-    finally:
-        int8.FEW = before
-
-
-@compiled
-@torch.inference_mode()
-@given(
-    rows=st.integers(0, 9), width=st.integers(1, 300), seed=st.integers(0, 99), scale=st.sampled_from([0.1, 5.0, 80])
-)
-def test_log_sum_exp_and_layer_norm(rows: int, width: int, seed: int, scale: float) -> None:
-    assert LOOPS
-    torch.manual_seed(seed)
-    x = torch.randn(rows, width) * scale
-    # fp32 has 2⁻²⁴; of a sum of 300 a few times that is lost, and as much of exp.
-    torch.testing.assert_close(LOOPS.log_sum_exp(x).double(), x.double().logsumexp(1), rtol=1e-6, atol=2e-6)
-    norm = nn.LayerNorm(width)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    torch.testing.assert_close(LOOPS.normalized(x, norm), norm(x), rtol=1e-4, atol=1e-4)
-    for row in range(rows):
-        assert torch.equal(LOOPS.log_sum_exp(x[row : row + 1]), LOOPS.log_sum_exp(x)[row : row + 1])
-        assert torch.equal(LOOPS.normalized(x[row : row + 1], norm), LOOPS.normalized(x, norm)[row : row + 1])
-
-
-def heads(batch: int, count: int, tokens: int, width: int) -> Tensor:
-    """[B, H, T, K] as a projection leaves it: tokens before heads in memory, other things beside."""
-    return torch.randn(batch, tokens, count + 1, width)[:, :, 1:].transpose(1, 2)
-
-
-@compiled
-@torch.inference_mode()
-@given(
-    batch=st.integers(0, 3), groups=st.integers(1, 3), group=st.integers(1, 2), queries=st.integers(1, 7),
-    keys=st.integers(1, 40), width=st.sampled_from([16, 32, 48, 64]), seed=st.integers(0, 99),
-    masks=st.sampled_from(["none", "padding", "hypotheses", "bias"]), halves=st.booleans(),
-)  # fmt: skip
-def test_attention_is_the_equation(
-    batch: int, groups: int, group: int, queries: int, keys: int, width: int, seed: int, masks: str, halves: bool
+@given(rows=st.integers(0, 30), inputs=sizes, outputs=sizes, seed=st.integers(0, 99))
+def test_a_product_is_a_product_and_a_row_does_not_see_the_others(
+    loops: native.Native, kind: str, rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
-    assert LOOPS
+    if not loops.multiplies[{"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[kind]]:
+        pytest.skip("this processor has no instructions for it")
     torch.manual_seed(seed)
-    query, key, value = (
-        heads(batch, n, t, width) for n, t in ((groups * group, queries), (groups, keys), (groups, keys))
-    )
-    if halves:
-        key, value = key.bfloat16(), value.bfloat16()
-    shape = {"padding": (batch, 1, 1, keys), "hypotheses": (batch, 1, queries, keys)}.get(
-        masks, (batch, groups * group, queries, keys)
-    )
-    mask = None if masks == "none" else torch.randn(shape) if masks == "bias" else torch.zeros(shape)
-    if mask is not None:
-        mask.masked_fill_(torch.rand(shape) < 0.4, -torch.inf)  # now and then everything that a query has
-    got = LOOPS.attend(query, key, value, mask, 0.3)
-    allowed = None if mask is None else (mask > -torch.inf).expand(batch, groups * group, queries, keys)
-    bias = None if mask is None else mask.masked_fill(mask == -torch.inf, 0)
-    expected = attend(query, key.float(), value.float(), Layout(mask=allowed), bias=bias, scale=0.3)
-    # Sums of up to 64 and 40 products in another order.
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    for row in range(batch):
-        alone = None if mask is None else mask[row : row + 1]
-        one = slice(row, row + 1)
-        assert torch.equal(LOOPS.attend(query[one], key[one], value[one], alone, 0.3), got[one])
+    matrix, weight, bias = made(loops, kind, inputs, outputs)
+    x = torch.randn(rows, inputs)
+    cut = x
+    if kind == "bf16":
+        cut = x.bfloat16().float()
+    elif kind == "int8":
+        # As in int8.py, but that what lies half way between two bytes goes up here, and to the even one there.
+        step = x.abs().amax(1, keepdim=True).clamp(min=int8.LEAST) / 127
+        cut = ((x * (127 / (step * 127)) + 128.5).floor() - 128) * step
+    expected = (cut.double() @ weight.double().T + bias).float()
+    got = matrix(x)
+    # fp32 loses 2⁻²⁴ of what is summed at every sum; a byte more or less, where x / step is nearly half, is a step.
+    tolerance = 1e-5 * (cut.abs() @ weight.abs().T + 1)
+    if kind == "int8" and rows:
+        tolerance = tolerance + step * weight.abs().amax(1)
+    assert bool(((got - expected).abs() <= tolerance).all())
+    for row in range(rows):
+        assert torch.equal(matrix(x[row : row + 1])[0], got[row])
+
+
+@on_processors
+@torch.inference_mode()
+def test_a_number_that_is_not_finite_is_not_lost(loops: native.Native) -> None:
+    for wrong in (torch.nan, torch.inf):
+        for kind in ("fp32", "int8"):
+            matrix, _, _ = made(loops, kind, 40, 20)
+            x = torch.randn(3, 40)
+            x[1, 7] = wrong
+            finite = matrix(x).isfinite().all(1)
+            assert finite.tolist() == [True, False, True]
+            values, _, ends = loops.ranked(matrix(x), 2, 0, None)
+            assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1].isfinite())
+
+
+@on_processors
+@torch.inference_mode()
+@given(
+    rows=st.integers(0, 40), width=st.integers(1, 600), k=st.integers(1, 7), seed=st.integers(0, 99),
+    scale=st.sampled_from([0.0, 0.1, 5.0, 80.0]), hidden=st.integers(0, 3),
+)  # fmt: skip
+def test_the_best_of_scores_and_of_an_output_table(
+    loops: native.Native, rows: int, width: int, k: int, seed: int, scale: float, hidden: int
+) -> None:
+    torch.manual_seed(seed)
+    k, end = min(k, width), seed % width
+    away = torch.randint(width, (hidden,))
+    matrix, _, _ = made(loops, "fp32", 24, width)
+    x = torch.randn(rows, 24) * scale
+    scores = matrix(x)
+    expected = scores.double().log_softmax(1)
+    last = expected[:, end].clone()
+    expected[:, away] = -torch.inf
+    values, tokens, ends = loops.best(matrix, x, k, end, away if hidden else None)
+    # fp32 has 2⁻²⁴, of the score from which the logarithm is subtracted too.
+    tolerance = {"rtol": 1e-5, "atol": 1e-5 + 2**-22 * float(scores.abs().max()) if rows else 0.0}
+    torch.testing.assert_close(ends.double(), last, **tolerance)
+    torch.testing.assert_close(values.double(), expected.topk(k, 1).values, **tolerance)
+    there = values > -torch.inf  # what is hidden has no place
+    torch.testing.assert_close(values.double()[there], expected.gather(1, tokens)[there], **tolerance)
+    assert bool((values <= 0).all() and (ends <= 0).all())
+    again = loops.ranked(scores, k, end, away if hidden else None)
+    for one, other in zip((values, tokens, ends), again, strict=True):
+        assert torch.equal(one, other)
 
 
 @compiled
 @torch.inference_mode()
-@pytest.mark.parametrize(("queries", "width"), [(native.FEW + 1, 32), (3, 24)])
-def test_what_the_loops_do_not_do_goes_the_usual_way(queries: int, width: int) -> None:
+def test_of_equal_scores_the_first_is_first() -> None:
     assert LOOPS
+    scores = torch.zeros(2, 300)
+    scores[0, [40, 41, 250]] = 1.0
+    assert LOOPS.ranked(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
+
+
+@on_processors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_keys_and_values_of_a_memory_end_where_its_sentences_do(loops: native.Native, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    query, key, value = (heads(2, 2, queries, width) for _ in range(3))
-    core = Core()
-    found = native.NativeCore(core, LOOPS)(query, key.bfloat16(), value.bfloat16(), Layout(causal=True))
-    expected = core(query, key.bfloat16().float(), value.bfloat16().float(), Layout(causal=True))
-    torch.testing.assert_close(found, expected)
+    batch, tokens, groups, width = 3, 130, 2, 16
+    matrix, _, _ = made(loops, "fp32", 40, 2 * groups * width)
+    memory, lengths = torch.randn(batch, tokens, 40), torch.tensor([130, 7, 97])
+    keys, values = (torch.full((batch, groups, tokens, width), 9.0, dtype=dtype) for _ in range(2))
+    loops.project(matrix, memory, lengths, keys, values)
+    parts = matrix(memory).view(batch, tokens, 2, groups, width).permute(2, 0, 3, 1, 4).to(dtype)
+    for found, expected in zip((keys, values), parts, strict=True):
+        for b, length in enumerate(lengths):
+            assert torch.equal(found[b, :, :length], expected[b, :, :length])
+            assert bool((found[b, :, length:] == 9).all())
 
 
 def looked_for(environment: dict[str, str]) -> Any:

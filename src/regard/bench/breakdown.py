@@ -8,19 +8,21 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from regard.nn import native
+
 # Kind → what an operator's name holds; the first that fits counts.
 KINDS = {
-    "products with weights": ("::addmm", "::mm", "linear_pointwise", "::product"),
-    "attention": ("::bmm", "::baddbmm", "attention", "::attend"),
-    "softmax": ("softmax", "logsumexp", "log_sum_exp"),
-    "norms": ("layer_norm", "rms_norm", "::normalized"),
-    "quantising": ("::quantized", "::rescale"),
+    "products with weights": ("::addmm", "::mm", "linear_pointwise", "::product", "::project"),
+    "attention": ("::bmm", "::baddbmm", "attention"),
+    "softmax": ("softmax", "logsumexp"),
+    "norms": ("layer_norm", "rms_norm"),
     "dropout": ("dropout", "bernoulli", "random_"),
-    "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
+    "ranking": ("::best", "::ranked", "topk", "::sort", "::max", "::amax", "argmax"),
     "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),
     "optimizer": ("_fused_adam", "_norm"),  # the gradient's norm
 }
 REST, OUTSIDE = "other operators", "between operators"
+STACK = "native::stack"  # many layers in one call, which says itself what it did (nn/native.py)
 
 
 def breakdown(work: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -31,21 +33,23 @@ def breakdown(work: Callable[[], object], device: torch.device) -> dict[str, flo
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    loops = native.library()
+    before = loops.spent() if loops else {}
     with profile(activities=activities) as profiler:
         start = time.perf_counter()
         work()
         if on_gpu:
             torch.cuda.synchronize()  # a clock is read
         seconds = time.perf_counter() - start
-    parts: dict[str, float] = {}
+    parts = {kind: after - before[kind] for kind, after in loops.spent().items()} if loops else {}
     for event in profiler.key_averages():
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        if spent:
+        if spent and event.key != STACK:
             kind = kind_of(event.key)
             parts[kind] = parts.get(kind, 0.0) + spent / 1e6
     parts[OUTSIDE] = max(seconds - sum(parts.values()), 0.0)
     whole = sum(parts.values())
-    return {kind: spent / whole for kind, spent in sorted(parts.items(), key=lambda item: -item[1])}
+    return {kind: spent / whole for kind, spent in sorted(parts.items(), key=lambda item: -item[1]) if spent}
 
 
 def kind_of(operator: str) -> str:

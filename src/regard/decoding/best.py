@@ -16,7 +16,7 @@ from torch import Tensor
 from regard.nn.kernels import VECTOR
 
 if TYPE_CHECKING:
-    from regard.nn.native import Native
+    from regard.nn.native import Matrix, Native
 
 DEPTH = 32  # entries of a column, about
 FLOATS = 1 << 22  # scores that are made at once on a CPU (16 MiB): each product lays out the whole table anew
@@ -78,16 +78,21 @@ def best_tokens(
     banned: Tensor | None = None,
     closed: Tensor | None = None,
     native: Native | None = None,
+    table: Matrix | None = None,
 ) -> Best:
     """The k best continuations of hidden [B, R, D], the logits of ``chunk`` rows at a time (0 = of all).
 
     ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
     share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
     Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary. ``native``: loops that
-    sum in one pass.
+    rank in one pass; ``table``: the model's output table as they multiply with it.
     """
     batch, rows, width = hidden.shape
     flat = hidden.reshape(batch * rows, width)
+    if native is not None and table is not None and banned is None and closed is None:
+        k = min(k, table.outputs)
+        values, tokens, ends = native.best(table, flat, k, eos, suppressed)
+        return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
     barred = None if banned is None else banned.reshape(batch * rows, -1)
     parts = []
     for at in range(0, batch * rows, chunk or batch * rows):
@@ -117,9 +122,11 @@ def _best_of(
     """As ``best_tokens``, for logits [M, V] that may be overwritten."""
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
+    k = min(k, scores.shape[1])
+    if native is not None and banned is None and scores.dtype == torch.float32:
+        return native.ranked(scores, k, eos, suppressed)
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
-    norm = native.log_sum_exp(scores)[:, None] if native else None  # [M, 1]
     if suppressed is not None:
         hidden_away.append(scores[:, suppressed])
         scores[:, suppressed] = -torch.inf
@@ -129,12 +136,11 @@ def _best_of(
         mask[:, 0] = (banned == 0).any(1)
         hidden_away.append(torch.where(mask, scores, -torch.inf))
         scores.masked_fill_(mask, -torch.inf)
-    values, tokens = topk_by_columns(scores, min(k, scores.shape[1]))
-    if norm is None:
-        # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
-        p = torch.softmax(scores, 1, out=scores)
-        norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()
-        for part in hidden_away:
-            norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
+    values, tokens = topk_by_columns(scores, k)
+    # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
+    p = torch.softmax(scores, 1, out=scores)
+    norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()
+    for part in hidden_away:
+        norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
     # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
     return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)

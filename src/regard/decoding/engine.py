@@ -123,9 +123,9 @@ class _Engine:
         table = model.output_table()[0]
         self.device = torch.device(device) if device is not None else table.device
         # What a twin for decoding on a CPU has (nn/packed.py):
-        self.native = getattr(model, "native", None)
-        packed = getattr(model, "prepared_output", None) is not None
-        self.rows = rows_at_once(table.shape[0], self.device, packed)
+        prepared = getattr(model, "prepared_output", None)
+        self.native, self.table = getattr(model, "native", None), getattr(prepared, "matrix", None)
+        self.rows = rows_at_once(table.shape[0], self.device, prepared is not None)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
         self.look = 1 if self.device.type == "cpu" else LOOK
         inputs = sources if sources is not None else prompts
@@ -273,6 +273,7 @@ class _Engine:
             best = best_tokens(
                 self.model, hidden, k, self.settings.eos,
                 chunk=self.rows, suppressed=self.suppressed, banned=banned, native=self.native,
+                table=self.table,
             )  # fmt: skip
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen

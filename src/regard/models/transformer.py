@@ -147,7 +147,7 @@ class TransformerModel(TiedModel):
             beams=beams,
             capacity=capacity,
             device=memory.hidden.device,
-            memory=self.decoder.project_memory(memory.hidden, self.cache_dtype),
+            memory=self.decoder.project_memory(memory, self.cache_dtype),
             memory_lengths=memory.lengths,
             dtype=self.cache_dtype,
         )

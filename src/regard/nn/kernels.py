@@ -91,7 +91,7 @@ def products(
     """Two products, the weights kept for the way back: where they are few; shapes as in ``attend``."""
     assert not dropout, "it would have to fall between the products"
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    mask = additive_mask(query, key, layout, bias)
+    mask = additive_mask(query.shape[-2], key.shape[-2], query, layout, bias)
     if not torch.is_grad_enabled():
         return _two_products(query, key, value, mask, scale)[0]
     mixed: Tensor = _Products.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
@@ -161,22 +161,24 @@ def fused(
     """PyTorch's ``scaled_dot_product_attention``: shapes as in ``attend``, without a mask where nothing is hidden."""
     grouped = query.shape[1] != key.shape[1]
     causal = layout.causal and layout.mask is None and bias is None and query.shape[-2] > 1
-    mask = None if causal else additive_mask(query, key, layout, bias)
+    mask = None if causal else additive_mask(query.shape[-2], key.shape[-2], query, layout, bias)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
 
 
-def additive_mask(query: Tensor, key: Tensor, layout: Layout, bias: Tensor | None) -> Tensor | None:
-    """What is added to the scores, broadcastable to [B, H, Q, S]: 0 or -inf, and the bias; shared by the layers."""
-    queries, keys = query.shape[-2], key.shape[-2]
+def additive_mask(queries: int, keys: int, like: Tensor, layout: Layout, bias: Tensor | None) -> Tensor | None:
+    """What is added to the scores, broadcastable to [B, H, Q, S]: 0 or -inf, and the bias; shared by the layers.
+
+    It is of the type of ``like``, and where that is.
+    """
     if layout.mask is None and not layout.causal:
-        return None if bias is None else bias.to(query.dtype)
+        return None if bias is None else bias.to(like.dtype)
 
     def make() -> Tensor:
-        allowed = layout.allowed(queries, keys, query.device)
+        allowed = layout.allowed(queries, keys, like.device)
         assert allowed is not None
-        start = torch.zeros((), dtype=query.dtype, device=query.device) if bias is None else bias.to(query.dtype)
+        start = torch.zeros((), dtype=like.dtype, device=like.device) if bias is None else bias.to(like.dtype)
         return start.masked_fill(~allowed, -math.inf)
 
-    return layout.once(("additive", id(bias), query.dtype, queries, keys), make)
+    return layout.once(("additive", id(bias), like.dtype, queries, keys), make)

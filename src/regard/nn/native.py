@@ -1,4 +1,4 @@
-"""The loops of native.c, compiled once for this machine where there is a C compiler, and called on tensors.
+"""The loops of c/, compiled once for this machine where there is a C compiler, and called on tensors.
 
 Without a compiler everything goes by PyTorch's operators. The library lies in the user's cache folder.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import math
 import os
 import platform
 import shutil
@@ -20,24 +19,24 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
-
-from regard.nn.attention import Core
-from regard.nn.kernels import additive_mask
-from regard.nn.layout import Layout
+from torch import Tensor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = Path(__file__).with_name("c")
 # What adds up in another order says so in the source: all else is rounded as it is written, and the same everywhere.
 FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math",
     "-fopenmp-simd",
 )  # fmt: skip
-FEW = 32  # queries of a sentence up to which one by one is faster than by products
-LANES = 16  # numbers that native.c takes at a time
+LANES = 16  # numbers that the loops take at a time
 PATIENCE = 60  # seconds that a compiler is given
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights, as in products.h
+INPUTS_OF_UNIT = (1, 2, 4)  # that share 4 bytes, by kind
+PARTS = ("products with weights", "attention", "norms")  # of a stack's time, as in stack.c
+
+pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 
 @functools.cache
@@ -55,7 +54,8 @@ def library() -> Native | None:
 def _compiled(compiler: str) -> Path:
     """The library's file, made unless it is there already."""
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Feat"))]
-    made_of = [SOURCE.read_text(), *FLAGS, compiler, platform.machine(), *processor[:1]]
+    sources = [path.read_text() for path in sorted(SOURCES.iterdir())]
+    made_of = [*sources, *FLAGS, compiler, platform.machine(), *processor[:1]]
     name = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regard"
     path = folder / f"native-{name}.so"
@@ -63,7 +63,7 @@ def _compiled(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             new = Path(place, "native.so")
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(new), "-lm"]
+            command = [compiler, *FLAGS, str(SOURCES / "stack.c"), "-o", str(new), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
             new.replace(path)
     return path
@@ -82,127 +82,138 @@ def _seen(call: Callable[P, T]) -> Callable[P, T]:
     return shown
 
 
+class Linear(ctypes.Structure):
+    """``struct linear`` of products.h; zeros: there is none."""
+
+    _fields_ = (
+        ("inputs", size), ("outputs", size), ("kind", ctypes.c_int),
+        ("panels", pointer), ("bias", pointer), ("steps", pointer), ("offsets", pointer),
+    )  # fmt: skip
+
+
+class Kept(ctypes.Structure):
+    """``struct kept`` of attention.h: keys or values [B, G, S, K] and their strides in numbers."""
+
+    _fields_ = (("at", pointer), ("sentence", size), ("head", size), ("token", size))
+
+    @classmethod
+    def of(cls, x: Tensor) -> Kept:
+        assert x.stride(3) == 1
+        return cls(x.data_ptr(), *x.stride()[:3])
+
+
+class Seen(ctypes.Structure):
+    """``struct seen`` of stack.c: what is attended to in one layer."""
+
+    _fields_ = (("keys", Kept), ("values", Kept))
+
+
 class Native:
     """One method for each loop; tensors are fp32, on the CPU, and need no gradient."""
 
     def __init__(self, loops: Any) -> None:
-        pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
-        self._quantize, self._rescale, self._sums = loops.quantize_rows, loops.rescale_rows, loops.log_sum_exp_of_rows
-        self._few = loops.multiply_few
-        self._normalize, self._attend = loops.normalize_rows, loops.attend
-        self._quantize.argtypes = (pointer, size, size, number, pointer, pointer)
-        self._few.argtypes = (pointer, size, size, number, pointer, size, pointer, pointer, pointer, pointer, pointer)
-        self._rescale.argtypes = (pointer, size, size, pointer, pointer)
-        self._sums.argtypes = (pointer, size, size, pointer)
-        self._normalize.argtypes = (pointer, size, size, pointer, pointer, number, pointer)
-        self._attend.argtypes = (
-            *(pointer, size, size, size) * 4, ctypes.c_int, *(size,) * 6, number, pointer
-        )  # fmt: skip
-        for loop in (self._quantize, self._few, self._rescale, self._sums, self._normalize):
-            loop.restype = None
+        self._linear, self._stack, self._spent = loops.run_linear, loops.run, loops.seconds_spent
+        self._project, self._rank, self._rank_all = loops.project, loops.rank, loops.rank_all
+        self._linear.argtypes = (pointer, pointer, size, pointer)
+        self._stack.argtypes = (pointer, pointer)
+        self._project.argtypes = (pointer, pointer, size, size, pointer, Seen, ctypes.c_int, size, size)
+        found = (size, size, pointer, size, pointer, pointer, pointer)
+        self._rank.argtypes, self._rank.restype = (pointer, size, size, *found), None
+        self._rank_all.argtypes = (pointer, pointer, size, *found)
+        self._spent.restype = ctypes.POINTER(ctypes.c_double * len(PARTS))
+        self.panel: int = loops.panel()
+        self.multiplies = {dtype: bool(loops.multiplies(kind)) for dtype, kind in KINDS.items()}
 
     @_seen
-    def quantized(self, rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
-        """[R, K] → bytes [R, K], 128 standing for 0, and the step of each row [R], at least ``least`` / 127."""
-        rows = rows.contiguous()
-        cut, steps = torch.empty_like(rows, dtype=torch.uint8), rows.new_empty(rows.shape[0])
-        self._quantize(rows.data_ptr(), *rows.shape, least, cut.data_ptr(), steps.data_ptr())
-        return cut, steps
-
-    @_seen
-    def product(self, rows: Tensor, least: float, weight: Tensor, sums: Tensor, steps: Tensor, bias: Tensor) -> Tensor:
-        """[R, K] → [R, N], all of ``Int8Linear`` at once: weight [N, K] in bytes, whose rows add up to ``sums`` [N]."""
-        rows, (outputs, width) = rows.contiguous(), weight.shape
-        out, cut = rows.new_empty(rows.shape[0], outputs), rows.new_empty(width, dtype=torch.uint8)
-        self._few(
-            rows.data_ptr(), *rows.shape, least, weight.data_ptr(), outputs, sums.data_ptr(), steps.data_ptr(),
-            bias.data_ptr(), cut.data_ptr(), out.data_ptr(),
-        )  # fmt: skip
+    def product(self, x: Tensor, matrix: Matrix) -> Tensor:
+        """x [*, in] → [*, out]"""
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], matrix.outputs)
+        rows = x.numel() // x.shape[-1]
+        if not self._linear(ctypes.byref(matrix.linear), x.data_ptr(), rows, out.data_ptr()):
+            raise MemoryError("no memory for the rows of a product")
         return out
 
     @_seen
-    def rescale(self, found: Tensor, steps: Tensor, bias: Tensor) -> Tensor:
-        """found [R, N] · steps [R] + bias [N], in place."""
-        self._rescale(found.data_ptr(), *found.shape, steps.data_ptr(), bias.data_ptr())
+    def stack(self, stack: ctypes.Structure, call: ctypes.Structure) -> None:
+        """All layers of a stack (compiled.py)."""
+        if not self._stack(ctypes.byref(stack), ctypes.byref(call)):
+            raise MemoryError("no memory for what lies between the layers")
+
+    @_seen
+    def project(self, matrix: Matrix, memory: Tensor, lengths: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Keys and values [B, G, S, K] of a memory [B, S, D], written up to the ``lengths`` [B]."""
+        memory, lengths = memory.contiguous(), lengths.to("cpu", torch.int64)
+        batch, groups, tokens, width = keys.shape
+        done = self._project(
+            ctypes.byref(matrix.linear), memory.data_ptr(), batch, tokens, lengths.data_ptr(),
+            Seen(Kept.of(keys), Kept.of(values)), keys.dtype == torch.bfloat16, groups, width,
+        )  # fmt: skip
+        if not done:
+            raise MemoryError("no memory for keys and values")
+
+    @_seen
+    def ranked(self, scores: Tensor, k: int, end: int, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities and tokens [R, k] of the best of scores [R, V], best first, and those of ``end`` [R].
+
+        The scores may be overwritten. Of equal ones the first is first; ``hidden`` [n] are not among them.
+        """
+        scores = scores.contiguous()
+        found, places = _best(scores, k, hidden)
+        self._rank(scores.data_ptr(), *scores.shape, k, end, *places)
         return found
 
     @_seen
-    def log_sum_exp(self, rows: Tensor) -> Tensor:
-        """log Σ exp of each row of [R, V] → [R]."""
-        rows = rows.contiguous()
-        sums = rows.new_empty(rows.shape[0])
-        self._sums(rows.data_ptr(), *rows.shape, sums.data_ptr())
-        return sums
-
-    @_seen
-    def normalized(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Layer norm of [*, D]."""
+    def best(self, table: Matrix, x: Tensor, k: int, end: int, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``ranked`` of the scores of x [R, D] by an output table."""
         x = x.contiguous()
-        out, width = torch.empty_like(x), x.shape[-1]
-        gain, bias = norm.weight.data_ptr(), norm.bias.data_ptr()
-        self._normalize(x.data_ptr(), x.numel() // width, width, gain, bias, norm.eps, out.data_ptr())
-        return out
+        found, places = _best(x, k, hidden)
+        if not self._rank_all(ctypes.byref(table.linear), x.data_ptr(), len(x), k, end, *places):
+            raise MemoryError("no memory for the scores of a few rows")
+        return found
 
-    @_seen
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Equation (1): query [B, H, Q, K], key and value [B, G, S, K], a mask to add, broadcastable to [B, H, Q, S].
+    def spent(self) -> dict[str, float]:
+        """The seconds that ``stack`` has taken in this process, by part."""
+        return dict(zip(PARTS, self._spent().contents, strict=True))
 
-        K is a multiple of ``LANES``; keys and values are in fp32 or bf16.
 
-        → [B, H, Q, K], whose heads lie together. A query that may attend to nothing gets zeros.
-        """
-        batch, heads, queries, width = query.shape
-        groups, keys = key.shape[1:3]
-        query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-        mixed = query.new_empty(batch, queries, heads, width)
-        if mask is None:
-            masked: tuple[int | None, ...] = (None, 0, 0, 0)
-        else:
-            mask = mask.expand(batch, heads, queries, keys)
-            mask = mask if mask.stride(3) == 1 else mask.contiguous()
-            masked = mask.data_ptr(), *mask.stride()[:3]
-        done = self._attend(
-            query.data_ptr(), *query.stride()[:3], key.data_ptr(), *key.stride()[:3], value.data_ptr(),
-            *value.stride()[:3], *masked, key.dtype == torch.bfloat16, batch, heads, heads // groups, queries, keys,
-            width, scale, mixed.data_ptr(),
+def _best(rows: Tensor, k: int, hidden: Tensor | None) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int | None, ...]]:
+    """Room for what ``Native.ranked`` finds, and its last arguments."""
+    values, ends = rows.new_empty(len(rows), k), rows.new_empty(len(rows))
+    tokens = torch.empty_like(values, dtype=torch.int64)
+    not_these = (None, 0) if hidden is None else (hidden.data_ptr(), len(hidden))
+    return (values, tokens, ends), (*not_these, values.data_ptr(), tokens.data_ptr(), ends.data_ptr())
+
+
+class Matrix:
+    """The weights of a linear layer, laid out once for ``Native.product``; they never change."""
+
+    def __init__(self, native: Native, weight: Tensor, bias: Tensor | None, steps: Tensor | None = None) -> None:
+        """weight [out, in] in fp32, bf16 or int8, bias [out], ``steps`` [out] of weights in int8."""
+        self.native, kind = native, KINDS[weight.dtype]
+        self.outputs, inputs = weight.shape
+        panels = -(-self.outputs // native.panel)
+        unit = INPUTS_OF_UNIT[kind]
+        units = -(-inputs // unit)
+
+        def padded(x: Tensor | None, dtype: torch.dtype) -> Tensor:
+            wide = torch.zeros(panels * native.panel, dtype=dtype)
+            if x is not None:
+                wide[: self.outputs] = x
+            return wide
+
+        whole = weight.new_zeros(panels * native.panel, units * unit)
+        whole[: self.outputs, :inputs] = weight.detach()
+        laid_out = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
+        offsets = 128 * weight.sum(1, dtype=torch.int32) if steps is not None else None
+        self._tensors = (
+            laid_out, padded(bias, torch.float32), padded(steps, torch.float32), padded(offsets, torch.int32),
         )  # fmt: skip
-        if not done:
-            raise MemoryError(f"no memory for the weights of {keys} keys")
-        return mixed.transpose(1, 2)
+        self.linear = Linear(inputs, self.outputs, kind, *(x.data_ptr() for x in self._tensors))
 
+    def __deepcopy__(self, memo: object) -> Matrix:
+        return self
 
-class NativeNorm(nn.Module):
-    """An ``nn.LayerNorm`` by ``Native.normalized``; for inference alone."""
-
-    def __init__(self, norm: nn.LayerNorm, native: Native) -> None:
-        super().__init__()
-        self.norm, self.native = norm, native
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.native.normalized(x, self.norm)
-
-
-class NativeCore(nn.Module):
-    """A ``Core`` that gives few queries, as in a step or a short sentence, to ``Native.attend``; for inference."""
-
-    def __init__(self, core: Core, native: Native) -> None:
-        super().__init__()
-        self.core, self.native = core, native
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        layout: Layout,
-        *,
-        bias: Tensor | None = None,
-        scale: float | None = None,
-    ) -> Tensor:
-        """As ``Core``'s."""
-        if query.shape[2] > FEW or query.shape[3] % LANES or query.dtype != torch.float32:
-            key, value = key.to(query.dtype), value.to(query.dtype)
-            mixed: Tensor = self.core(query, key, value, layout, bias=bias, scale=scale)
-            return mixed
-        mask = additive_mask(query, key, layout, bias)
-        return self.native.attend(query, key, value, mask, 1 / math.sqrt(query.shape[3]) if scale is None else scale)
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [*, in] → [*, out]"""
+        return self.native.product(x, self)

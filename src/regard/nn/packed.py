@@ -1,8 +1,9 @@
-"""Linear layers whose weights are laid out once for oneDNN, for inference on a CPU.
+"""Linear layers whose weights are laid out once, for inference on a CPU; and a model made of them for decoding.
 
 PyTorch's own product lays out the weight anew at every call, and in fp32 asks MKL, which keeps to AVX2 on AMD's
-processors. oneDNN's uses all that the processor has. In bf16 only these products are in bf16: what lies between them
-is in fp32, since casting costs less than PyTorch's other operators lose in bf16.
+processors. The compiled loops (native.py) and oneDNN use all that the processor has; with few rows the loops are 1.3 to
+10 times faster, with many as fast. In bf16 only these products are in bf16: what lies between them is in fp32, since
+casting costs less than PyTorch's other operators lose in bf16.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from regard.nn import native
-from regard.nn.attention import Core
+from regard.nn.compiled import CompiledStack, fits
 from regard.nn.embedding import Table
 from regard.nn.int8 import Int8Linear
 
-WIDE = 256  # inputs from which a product in fp32 is faster so
+WIDE = 256  # inputs from which a product in fp32 by oneDNN is faster so
 MANY = 4096  # outputs from which it is too, with fewer inputs: a large table, which is laid out anew at every call
 
 
@@ -45,11 +46,16 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.outputs, self.dtype = len(weight), weight.dtype
-        self.packed = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
-        self.bias = None if bias is None else bias.detach()
-        self._product = torch.ops.mkldnn._linear_pointwise.default
+        loops = native.library()
+        self.matrix = native.Matrix(loops, weight, bias) if loops and loops.multiplies[weight.dtype] else None
+        if self.matrix is None:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
+            self.bias = None if bias is None else bias.detach()
+            self._product = torch.ops.mkldnn._linear_pointwise.default
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return self.matrix(x.float()).to(x.dtype)
         found: Tensor = self._product(x.to(self.dtype), self.packed, self.bias, "none", [], "")
         return found.to(x.dtype)
 
@@ -58,13 +64,15 @@ class PackedLinear(nn.Module):
 
 
 def gains(weight: Tensor) -> bool:
-    """Whether a product with this weight [out, in] is faster packed: a narrow one in fp32 is not."""
-    outputs, inputs = weight.shape
+    """Whether a product with this weight [out, in] is faster packed: by oneDNN a narrow one in fp32 is not."""
+    loops, (outputs, inputs) = native.library(), weight.shape
+    if loops and loops.multiplies.get(weight.dtype):
+        return True
     return available(weight.dtype) and (weight.dtype == torch.bfloat16 or inputs >= WIDE or outputs >= MANY)
 
 
 def twin(model: Any) -> Any:
-    """The model for decoding: packed and compiled (nn/native.py) where that gains, its tables shared.
+    """The model for decoding: packed and compiled where that gains, its tables shared.
 
     The model itself is left as it is.
     """
@@ -75,28 +83,28 @@ def twin(model: Any) -> Any:
         other.pack_output()
         output, other.output = other.output, None  # an output table of its own is still to be read
         dtype = model.output_table()[0].dtype
-        other.native = native.library() if dtype in (torch.float32, torch.bfloat16) else None
-        replace(other, other.native)
+        replace(other)
         other.output = output
         if dtype == torch.bfloat16:
             in_fp32(other)
-        if other.native and (dtype == torch.bfloat16 or isinstance(other.prepared_output, Int8Linear)):
-            other.cache_dtype = torch.bfloat16
+        if dtype in (torch.float32, torch.bfloat16) and (loops := native.library()):
+            other.native = loops
+            for name, child in list(other.named_children()):
+                if fits(child):
+                    setattr(other, name, CompiledStack(child, loops))
+            narrow = dtype == torch.bfloat16 or isinstance(other.prepared_output, Int8Linear)
+            if narrow and isinstance(getattr(other, "decoder", None), CompiledStack):
+                other.cache_dtype = torch.bfloat16
     return other.eval()
 
 
-def replace(module: nn.Module, loops: native.Native | None) -> None:
-    """What gains by it below a module gives its place: linear layers, attention's cores and norms."""
+def replace(module: nn.Module) -> None:
+    """Every linear layer below a module that gains by it gives its place to a packed one."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            if gains(child.weight):
-                setattr(module, name, PackedLinear(child.weight, child.bias))
-        elif loops and isinstance(child, Core):
-            setattr(module, name, native.NativeCore(child, loops))
-        elif loops and isinstance(child, nn.LayerNorm) and child.bias is not None:
-            setattr(module, name, native.NativeNorm(child, loops))
-        else:
-            replace(child, loops)
+        if not isinstance(child, nn.Linear):
+            replace(child)
+        elif gains(child.weight):
+            setattr(module, name, PackedLinear(child.weight, child.bias))
 
 
 def in_fp32(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from regard.nn.attention import KeyValueCache
 from regard.nn.layers import Layer, TransformerLayer
-from regard.nn.layout import Layout
+from regard.nn.layout import Layout, Memory
 from regard.nn.norm import Norm
 from regard.nn.positions import NoPositions, Positions
 
@@ -74,15 +74,15 @@ class TransformerStack(nn.Module):
         x = x if self.norm is None else self.norm(x)
         return x if layout.packing is None else layout.packing.unpack(x)
 
-    def project_memory(self, memory: Tensor, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's keys and values of a memory [B, S, D], [B, G, S, K]: laid out for reading them at every step.
+    def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of a memory, [B, G, S, K]: laid out for reading them at every step.
 
         They are cast to ``dtype`` if there is one.
         """
         pairs = []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer) and layer.cross_attention is not None
-            key, value = layer.cross_attention.project_memory(memory)
+            key, value = layer.cross_attention.project_memory(memory.hidden)
             key, value = (x.new_empty(x.shape, dtype=dtype or x.dtype).copy_(x) for x in (key, value))
             pairs.append((key, value))
         return pairs

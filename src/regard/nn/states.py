@@ -31,20 +31,24 @@ class LayerCache:
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Writes key, value [B, G, Q, K] into the state's new slots → all that may be seen, [B, G, slots read, K]."""
-        state = self.state
-        self.key, self.value = self._write(self.key, key), self._write(self.value, value)
+        state, (batch, groups, queries, width) = self.state, key.shape
+        new = slice(state.top, state.top + queries)
+        keys, values = self.room(batch, groups, width, key)
+        keys[:, :, new], values[:, :, new] = key, value
         if state.fresh:  # nothing stood there before: what was just made is all there is
             return key, value
-        return self.key[:, :, : state.extent], self.value[:, :, : state.extent]
+        return keys[:, :, : state.extent], values[:, :, : state.extent]
 
-    def _write(self, cache: Tensor | None, new: Tensor) -> Tensor:
-        top = self.state.top
-        if cache is None:
+    def room(self, batch: int, groups: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """All slots of keys and values, [B, G, slots, K], where the state's new ones are still to be written.
+
+        They are of the state's type, or if it has none of that of ``like``.
+        """
+        if self.key is None or self.value is None:
             # Zeros, for a slot that is not visible still meets a weight of 0, and 0 · NaN is NaN.
-            shape = *new.shape[:2], self.state.slots, new.shape[3]
-            cache = new.new_zeros(shape, dtype=self.state.dtype or new.dtype)
-        cache[:, :, top : top + new.shape[2]] = new
-        return cache
+            shape, dtype = (batch, groups, self.state.slots, width), self.state.dtype or like.dtype
+            self.key, self.value = like.new_zeros(shape, dtype=dtype), like.new_zeros(shape, dtype=dtype)
+        return self.key, self.value
 
 
 class KeyValueState:

@@ -1,0 +1,85 @@
+/* What is done to each row by itself: norms and activations. */
+
+#ifndef REGARD_ROWS
+#define REGARD_ROWS
+
+#include "vectors.h"
+
+struct norm {
+    const float *gain, *bias; /* no gain: no norm; no bias: none is added */
+    float epsilon;
+    int centred; /* layer norm, or else RMS norm */
+};
+
+/* out = (x - mean) / sqrt(variance + epsilon) * gain + bias, where RMS norm takes 0 for the mean; out may be x */
+static void normalize(const struct norm *norm, const float *x, long rows, long width, float *out)
+{
+    for (long r = 0; r < rows; r++, x += width, out += width) {
+        float mean = 0, variance = 0;
+        if (norm->centred) {
+#pragma omp simd reduction(+ : mean)
+            for (long k = 0; k < width; k++)
+                mean += x[k];
+            mean /= width;
+        }
+#pragma omp simd reduction(+ : variance)
+        for (long k = 0; k < width; k++)
+            variance += (x[k] - mean) * (x[k] - mean);
+        float scale = 1.0f / sqrtf(variance / width + norm->epsilon);
+#pragma omp simd
+        for (long k = 0; k < width; k++)
+            out[k] = (x[k] - mean) * scale * norm->gain[k];
+        if (norm->bias)
+#pragma omp simd
+            for (long k = 0; k < width; k++)
+                out[k] += norm->bias[k];
+    }
+}
+
+/* x += more */
+static void add(float *x, const float *more, long count)
+{
+#pragma omp simd
+    for (long k = 0; k < count; k++)
+        x[k] += more[k];
+}
+
+enum activation { RELU, GELU, GELU_TANH, SILU };
+
+/* 1 / (1 + exp(-x)) */
+ALWAYS float sigmoid(float x)
+{
+    float power = exp_of(-fabsf(x));
+    return (x < 0 ? power : 1.0f) / (1.0f + power);
+}
+
+/* The normal distribution's function within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26) */
+ALWAYS float below(float x)
+{
+    float size = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * size);
+    float series = 1.061405429f;
+    series = series * t - 1.453152027f;
+    series = series * t + 1.421413741f;
+    series = series * t - 0.284496736f;
+    series = series * t + 0.254829592f;
+    float over = 0.5f * series * t * exp_of(-size * size);
+    return x < 0 ? over : 1.0f - over;
+}
+
+/* x = activation(gate) * x, or without a gate activation(x) */
+static void activate(int activation, float *x, const float *gate, long count)
+{
+    const float *in = gate ? gate : x;
+#define ACTIVATE(value) \
+    _Pragma("omp simd") for (long k = 0; k < count; k++) { float z = in[k]; x[k] = gate ? (value) * x[k] : (value); }
+    if (activation == RELU)
+        ACTIVATE(z < 0 ? 0.0f : z)
+    else if (activation == GELU)
+        ACTIVATE(z * below(z))
+    else if (activation == GELU_TANH)
+        ACTIVATE(z * sigmoid(1.59576912f * (z + 0.044715f * z * z * z)))
+    else
+        ACTIVATE(z * sigmoid(z))
+}
+
+#endif

@@ -1,0 +1,35 @@
+"""The compiled loops for the tests: as they are here, and as an older processor would have them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+import pytest
+import torch
+
+from regard.nn import native
+
+LOOPS = native.library()
+compiled = pytest.mark.skipif(LOOPS is None, reason="there is no C compiler here")
+
+
+def with_avx2() -> native.Native | None:
+    """What a processor with AVX2 and no more compiles."""
+    if LOOPS is None or platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        return None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "FLAGS", tuple(x.replace("=native", "=x86-64-v3") for x in native.FLAGS))
+        return native.Native(ctypes.CDLL(str(native._compiled(os.environ.get("CC", "cc")))))
+
+
+PROCESSORS = {"as here": LOOPS, "AVX2": with_avx2()}
+#: A test's ``loops``, for each kind of processor that can be had.
+on_processors = pytest.mark.parametrize(
+    "loops",
+    [
+        pytest.param(each, id=name, marks=pytest.mark.skipif(each is None, reason=f"cannot be compiled: {name}"))
+        for name, each in PROCESSORS.items()
+    ],
+)
