@@ -2,8 +2,9 @@
 
 Milliseconds on one thread, by the sentences that are decoded together, of
 
-- regard: a step of the model and the ranking of its logits, as the engine calls them;
-- bare: the same operators in one function on plain tensors, no modules around them (its ids are regard's);
+- model: a step of the model and the ranking of its logits, as the engine calls them for little text;
+- twin: the same of its twin in fp32, bf16 and int8, as the engine calls them for much (nn/packed.py);
+- bare: the model's operators in one function on plain tensors, no modules around them (its ids are the model's);
 - compiled: that function through torch.compile, dynamic shapes, where a C++ compiler is found;
 - products: its products with weights alone;
 - limit: their operations by the matrix rate.
@@ -30,12 +31,14 @@ from torch.nn import functional as F
 
 from regard.decoding.best import best_tokens, rows_at_once
 from regard.models.transformer import PRESETS, Transformer
+from regard.nn import packed
 from regard.nn.layout import Tokens
 from regard.nn.positions import sinusoids
 from regard.training.limits import matrix_rate
 from regard.training.memory import keep_memory
 
 VOCABULARY, SOURCE, SO_FAR, EOS = 8000, 14, 8, 3
+PRECISIONS = ("fp32", "bf16", "int8")
 ROWS = (1, 8, 32, 88, 200, 350)
 Pair = tuple[Tensor, Tensor]
 
@@ -115,23 +118,39 @@ def decoded(model: Any, rows: int) -> tuple[Any, Tensor]:
     return state, torch.randint(4, VOCABULARY, (rows, 1))
 
 
+def twin(options: Transformer, precision: str) -> Any:
+    torch.manual_seed(0)
+    model = options.build(VOCABULARY).eval()
+    if precision == "int8":
+        model.to_int8()
+    elif precision == "bf16":
+        model.bfloat16()
+    return packed.twin(model)
+
+
 def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: float) -> list[Any]:
     torch.manual_seed(0)
     options: Transformer = PRESETS[preset]
     model = options.build(VOCABULARY).eval()
     state, tokens = decoded(model, rows)
     bare = Bare(model, state)
-    chunk = rows_at_once(VOCABULARY, tokens.device)
 
-    def ours() -> Any:
+    def step(model: Any, state: Any) -> Any:
         hidden = model.step(tokens, state, None)
         state.top, state.longest = SO_FAR, SO_FAR  # the same step again
         state.position.fill_(SO_FAR)
-        return best_tokens(model, hidden, 1, EOS, chunk=chunk)
+        table = getattr(model.prepared_output, "matrix", None)
+        chunk = rows_at_once(VOCABULARY, tokens.device, model.prepared_output is not None)
+        return best_tokens(model, hidden, 1, EOS, chunk=chunk, native=model.native, table=table)
 
     ids = tokens[:, 0].clone()
-    assert torch.equal(ours().tokens[:, 0, 0], bare.step(ids, SO_FAR)[0]), "the bare step is not the model's"
-    times = [milliseconds(ours), milliseconds(lambda: bare.step(ids, SO_FAR))]
+    found = step(model, state).tokens[:, 0, 0]
+    assert torch.equal(found, bare.step(ids, SO_FAR)[0]), "the bare step is not the model's"
+    times = [milliseconds(lambda: step(model, state))]
+    for name in PRECISIONS:
+        narrow = twin(options, name)
+        times.append(milliseconds(partial(step, narrow, decoded(narrow, rows)[0])))
+    times.append(milliseconds(lambda: bare.step(ids, SO_FAR)))
     if compiled is not None:
         times.append(milliseconds(lambda: compiled(bare, ids, SO_FAR)))
     times += [milliseconds(bare.products(rows)), 1000 * bare.operations(rows) / rate]
@@ -151,7 +170,8 @@ def main() -> None:
     rate = matrix_rate(torch.device("cpu"))
     with torch.inference_mode():
         rows = [measure(given.preset, count, compiled, rate) for count in ROWS]
-    names = ["regard", "bare operators", *(["compiled"] if compiled is not None else []), "products", "limit"]
+    twins = [f"twin, {name}" for name in PRECISIONS]
+    names = ["model", *twins, "bare operators", *(["compiled"] if compiled is not None else []), "products", "limit"]
     evidence.write(
         f"decode-step-{given.preset}",
         command=f"python benchmarks/decode_step.py --preset {given.preset}",

@@ -3,10 +3,11 @@
     python benchmarks/products.py            # results/products, results/one-query; half a minute, one thread
 
 The first table is GFLOP/s of x [rows, K] times a matrix [N, K] with its bias, through what PyTorch brings: its own
-linear layer (MKL where PyTorch was built with it), oneDNN, with weights packed beforehand FBGEMM in fp16 and in int8,
-and regard's int8 layer, which is oneDNN's (activations are cut to int8 at each call). 88 rows are a step of greedy
-decoding, 350 one of a beam, 4,096 a training batch. The second is microseconds of the ways in which one query of each
-head can attend to S keys: 88 sentences, 4 heads, 32 wide. Run it when nothing else runs.
+linear layer (MKL where PyTorch was built with it), oneDNN, with weights packed beforehand FBGEMM in fp16 and in int8
+and oneDNN in fp32 and bf16; and regard's compiled loops. Activations come and go in fp32: where they are cut or cast,
+it is at each call. 1 and 8 rows are a step of a few sentences, 88 one of greedy decoding, 350 one of a beam, 4,096 a
+training batch. The second is microseconds of the ways in which one query of each head can attend to S keys: 88
+sentences, 4 heads, 32 wide. Run it when nothing else runs.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.nn import int8
+from regard.nn import int8, native, packed
 
 SHAPES = [
     (rows, inner, outer)
     for inner, outer in ((128, 384), (128, 128), (256, 128), (128, 5000), (512, 1536), (2048, 512))
-    for rows in (88, 350, 4096)
+    for rows in (1, 8, 88, 350, 4096)
 ]
 KEYS = (4, 8, 12, 13, 16, 24, 40)
 SENTENCES, HEADS, WIDTH = 88, 4, 32
@@ -46,11 +47,25 @@ def libraries(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[],
         found["FBGEMM, fp16 weights"] = lambda: torch.ops.quantized.linear_dynamic_fp16(x, half)
         scales = (weight.abs().amax(1) / 127).double()
         rounded = torch.quantize_per_channel(weight, scales, torch.zeros(len(weight), dtype=torch.long), 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(rounded, bias)
-        found["FBGEMM, int8"] = lambda: torch.ops.quantized.linear_dynamic(x, packed, True)
+        bytes_ = torch.ops.quantized.linear_prepack(rounded, bias)
+        found["FBGEMM, int8"] = lambda: torch.ops.quantized.linear_dynamic(x, bytes_, True)
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    for name, dtype in types.items():
+        if onednn is not None and packed.available(dtype):
+            table = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
+            found[f"oneDNN, packed, {name}"] = partial(_by_onednn, x, table, bias.to(dtype), dtype)
+    loops = native.library()
+    for name, dtype in types.items():
+        if loops and loops.multiplies[dtype]:
+            found[f"regard, {name}"] = partial(native.Matrix(loops, weight.to(dtype), bias), x)
     if int8.available():
-        found["regard's int8 layer"] = partial(int8.Int8Linear(weight, bias), x)
+        found["regard, int8"] = partial(int8.Int8Linear(weight, bias), x)
     return found
+
+
+def _by_onednn(x: Tensor, table: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), table, bias, "none", [], "")
+    return product.to(x.dtype)
 
 
 def attentions(keys: int) -> dict[str, Callable[[], Tensor]]:

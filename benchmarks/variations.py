@@ -11,6 +11,7 @@ one that was cut off is resumed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -110,6 +111,8 @@ def main() -> None:
     def outputs(model: Path) -> list[str]:
         return [one.text for one in package.load(str(model)).translate(sources)]
 
+    changed = itertools.chain.from_iterable(plan["variations"].values())
+    seeds = (int(entry.removeprefix("seed=")) for entry in changed if entry.startswith("seed="))
     beside = outputs(runs[first])
     rows = [row(first, runs[first], beside, beside, references, target)]
     rows.append(row(f"{first}: {LAST}", runs[first], outputs(folder / "last"), beside, references, target))
@@ -118,12 +121,12 @@ def main() -> None:
     evidence.write(
         name,
         command=f"python benchmarks/variations.py benchmarks/variations/{given.file.name}",
-        seeds=[1],
+        seeds=sorted({1, *seeds}),
         table={
             "columns": ["", "updates", "epochs", "minutes", f"BLEU on {plan['valid']}", "difference", "p"],
             "rows": rows,
         },
-        note=f"One core and one seed each; {', '.join(plan['all'])}; p by paired bootstrap, 1,000 samples.",
+        note=f"One core each; {', '.join(plan['all'])}; p by paired bootstrap, 1,000 samples.",
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processors import compiled, on_processors
+from kinds import compiled, on_processors
 from torch import Tensor
 
 from regard.models.decoder import DecoderOnly

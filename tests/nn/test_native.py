@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processors import LOOPS, compiled, on_processors
+from kinds import LOOPS, compiled, on_processors
 from torch import Tensor
 
 from regard.nn import int8, native
@@ -168,3 +169,23 @@ def test_without_it_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: 
             path.write_bytes(b"\x7fELF and no more")
     assert not looked_for(environment)
     assert not list(tmp_path.rglob("tmp*")), "what was begun is cleared away"
+
+
+@pytest.mark.slow
+@compiled
+def test_a_wheel_brings_them_for_machines_without_a_compiler(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = "from regard.nn import native; print(native.__file__, native.library() is not None)"
+    alone = {"PYTHONPATH": str(site), "PATH": "", "CC": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | alone, capture_output=True, text=True, check=True
+    )
+    place, found = done.stdout.split()
+    assert place.startswith(str(site)) and found == "True"
+    assert not (tmp_path / "cache").exists()

@@ -1,6 +1,6 @@
-"""The loops of c/, compiled once for this machine where there is a C compiler, and called on tensors.
+"""The loops of c/, called on tensors: as the wheel holds them for such a processor, or compiled once for this machine.
 
-Without a compiler everything goes by PyTorch's operators. The library lies in the user's cache folder.
+What is compiled here lies in the user's cache folder. Without either everything goes by PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from regard.nn import processors
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SOURCES = Path(__file__).with_name("c")
-# What adds up in another order says so in the source: all else is rounded as it is written, and the same everywhere.
-FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp-simd",
-)  # fmt: skip
 LANES = 16  # numbers that the loops take at a time
 PATIENCE = 60  # seconds that a compiler is given
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights, as in products.h
@@ -41,21 +38,37 @@ pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 @functools.cache
 def library() -> Native | None:
-    """The compiled loops; None where there is no compiler, or not on Linux, where decoding forks a process a core."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
-    if compiler is None or sys.platform != "linux":
+    """The compiled loops; None where there are none, or not on Linux, where decoding forks a process a core."""
+    if sys.platform != "linux":
         return None
     try:
-        return Native(ctypes.CDLL(str(_compiled(compiler))))
+        path = _packaged() or _compiled()
+        return None if path is None else Native(ctypes.CDLL(str(path)))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _compiled(compiler: str) -> Path:
-    """The library's file, made unless it is there already."""
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Feat"))]
+def _abilities() -> str:
+    """The names of what the processor can, in Linux's words."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _packaged() -> Path | None:
+    """The library that the wheel holds for such a processor."""
+    here = set(_abilities().split())
+    fit = (name for name, (_, needed) in processors.KINDS.items() if here.issuperset(needed))
+    paths = (SOURCES.with_name(f"native-{name}.so") for name in fit)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _compiled(kind: tuple[str, ...] = processors.HERE) -> Path | None:
+    """The library compiled for a kind of processor, unless it was already; None where there is no compiler."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+    if compiler is None:
+        return None
     sources = [path.read_text() for path in sorted(SOURCES.iterdir())]
-    made_of = [*sources, *FLAGS, compiler, platform.machine(), *processor[:1]]
+    made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
     name = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regard"
     path = folder / f"native-{name}.so"
@@ -63,7 +76,7 @@ def _compiled(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             new = Path(place, "native.so")
-            command = [compiler, *FLAGS, str(SOURCES / "stack.c"), "-o", str(new), "-lm"]
+            command = processors.command(compiler, kind, str(SOURCES / "stack.c"), str(new))
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
             new.replace(path)
     return path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 
 import pytest
 import torch
 
-from regard.nn import native
+from regard.nn import native, processors
 
 LOOPS = native.library()
 compiled = pytest.mark.skipif(LOOPS is None, reason="there is no C compiler here")
@@ -19,9 +18,8 @@ def with_avx2() -> native.Native | None:
     """What a processor with AVX2 and no more compiles."""
     if LOOPS is None or platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "FLAGS", tuple(x.replace("=native", "=x86-64-v3") for x in native.FLAGS))
-        return native.Native(ctypes.CDLL(str(native._compiled(os.environ.get("CC", "cc")))))
+    path = native._compiled(processors.KINDS["x86_64-avx2"][0])
+    return native.Native(ctypes.CDLL(str(path)))
 
 
 PROCESSORS = {"as here": LOOPS, "AVX2": with_avx2()}

@@ -1,0 +1,45 @@
+"""The wheel's compiled loops: src/regard/nn/c for each kind of processor, where the build has a C compiler.
+
+A wheel that is built without one, or not on Linux, has none and fits every machine; regard then compiles them at their
+first use if it can.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+NN = Path("src/regard/nn")
+
+
+class CompiledLoops(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if version == "editable" or compiler is None or sys.platform != "linux" or platform.machine() != "x86_64":
+            return
+        processors = runpy.run_path(str(Path(self.root, NN, "processors.py")))
+        self.folder = tempfile.TemporaryDirectory()
+        for name, (kind, _) in processors["KINDS"].items():
+            into = Path(self.folder.name, f"native-{name}.so")
+            source = Path(self.root, NN, "c", "stack.c")
+            done = subprocess.run(processors["command"](compiler, kind, str(source), str(into)), capture_output=True)
+            if done.returncode:
+                self.app.display_warning(f"{compiler} does not know {name}: the wheel goes without it")
+                continue
+            build_data["force_include"][str(into)] = f"regard/nn/{into.name}"
+        if build_data["force_include"]:
+            build_data["pure_python"] = False
+            build_data["tag"] = "py3-none-linux_x86_64"  # nothing in them is of one Python
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
