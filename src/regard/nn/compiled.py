@@ -64,11 +64,13 @@ class CompiledStack(nn.Module):
 
     def __init__(self, stack: TransformerStack, native: Native) -> None:
         super().__init__()
-        self.stack, self.native = stack, native  # the stack's modules own what the structures point to
+        self.stack, self.native = stack, native
+        # What the structures point to lives as long as they do, even if a module is given other tensors.
+        self._held = [parameter.detach() for parameter in stack.parameters()]
         layers: list[Any] = list(stack.layers)
         attention, inner = layers[0].self_attention, layers[0].feedforward
         self.groups, self.head_width = attention.groups, attention.head_width
-        self._layers = (_Layer * len(layers))(*map(_layer, layers))  # kept: the structure below points to them
+        self._layers = (_Layer * len(layers))(*map(_layer, layers))
         self._stack = _Stack(
             layers=len(layers), width=attention.output.matrix.outputs, heads=attention.heads, groups=self.groups,
             head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
@@ -89,7 +91,9 @@ class CompiledStack(nn.Module):
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """As ``TransformerStack``'s, x [B, Q, D] in fp32 → [B, Q, D]."""
-        assert layout.packing is None, "only training leaves out padding"
+        assert layout.packing is None and x.dtype == torch.float32, (
+            "this is for inference, and numbers between are fp32"
+        )
         stack, (batch, queries, _) = self.stack, x.shape
         x = x.clone(memory_format=torch.contiguous_format)
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
