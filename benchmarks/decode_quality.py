@@ -1,6 +1,6 @@
 """What a precision of decoding costs in quality: BLEU on validation data, greedy and with beam 5.
 
-    python benchmarks/decode_quality.py              # results/decode-quality; two minutes
+    python benchmarks/decode_quality.py              # results/decode-quality; eight minutes
 
 The packaged model on Tatoeba's dev; and on Multi30k's val the models that decode_speed.py has trained, where they are.
 CTranslate2 runs the same weights where it is installed. No test set is read.

@@ -2,8 +2,8 @@
 
 Milliseconds on one thread, by the sentences that are decoded together, of
 
-- model: a step of the model and the ranking of its logits, as the engine calls them for little text;
-- twin: the same of its twin in fp32, bf16 and int8, as the engine calls them for much (nn/packed.py);
+- model: a step of the model and the ranking of its logits, as the engine calls them where there are no loops;
+- twin: the same of its twin in fp32, bf16 and int8, as it calls them where there are (nn/packed.py);
 - bare: the model's operators in one function on plain tensors, no modules around them (its ids are the model's);
 - compiled: that function through torch.compile, dynamic shapes, where a C++ compiler is found;
 - products: its products with weights alone;

@@ -14,6 +14,7 @@ import regard
 from regard.decoding import workers
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
+from regard.nn import native
 from regard.nn.recorder import record
 
 SETTINGS = ToySettings()
@@ -87,6 +88,14 @@ def test_a_process_that_is_killed_loses_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(workers, "decode", killed)
     found = workers.decode_on_cores(model, inputs, SETTINGS, search, batch_tokens=500)
     assert [result.hypotheses[0].ids for result in found] == [result.hypotheses[0].ids for result in expected]
+
+
+def test_little_text_is_decoded_by_the_twin_where_nothing_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = regard.load("zh-en")
+    search = translator.search(beam=1)
+    for at_hand in (False, True):
+        monkeypatch.setattr(native, "at_hand", lambda at_hand=at_hand: at_hand)
+        assert (translator.engine.prepared([[5, 6]], search) is translator.model) is not at_hand  # type: ignore[attr-defined]
 
 
 def test_weights_that_change_are_decoded_with() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -134,22 +133,23 @@ def test_keys_and_values_of_a_memory_end_where_its_sentences_do(loops: native.Na
             assert bool((found[b, :, length:] == 9).all())
 
 
-def looked_for(environment: dict[str, str]) -> Any:
-    """What a fresh process finds of the library."""
-    code = "from regard.nn import native; print(native.library() is not None)"
+def looked_for(environment: dict[str, str]) -> tuple[bool, bool, bool]:
+    """What a fresh process finds of the library: whether it is there already, is there, and then is."""
+    code = "from regard.nn import native; print(native.at_hand(), native.library() is not None, native.at_hand())"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
     assert not done.stderr
-    return done.stdout.strip() == "True"
+    before, there, after = (word == "True" for word in done.stdout.split())
+    return before, there, after
 
 
 @compiled
 def test_it_is_compiled_once_into_the_cache_folder(tmp_path: Path) -> None:
-    assert looked_for({"XDG_CACHE_HOME": str(tmp_path)})
+    assert looked_for({"XDG_CACHE_HOME": str(tmp_path)}) == (False, True, True)
     (found,) = (tmp_path / "regard").iterdir()
     made = found.stat().st_mtime_ns
-    assert looked_for({"XDG_CACHE_HOME": str(tmp_path)})
+    assert looked_for({"XDG_CACHE_HOME": str(tmp_path)}) == (True, True, True)
     assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "regard").iterdir()] == [(found, made)]
 
 
@@ -167,7 +167,7 @@ def test_without_it_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: 
         looked_for(environment)
         for path in (cache / "regard").glob("*.so"):
             path.write_bytes(b"\x7fELF and no more")
-    assert not looked_for(environment)
+    assert looked_for(environment) == (False, False, False)
     assert not list(tmp_path.rglob("tmp*")), "what was begun is cleared away"
 
 

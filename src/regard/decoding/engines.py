@@ -14,7 +14,7 @@ from regard.decoding.shortlist import Shortlist
 from regard.decoding.workers import WORTH, decode_on_cores
 from regard.directory import Loaded
 from regard.errors import RegardError
-from regard.nn import packed
+from regard.nn import native, packed
 from regard.nn.recorder import watched
 
 #: (sources without end marks, search, batch_tokens) → their results, in order.
@@ -46,7 +46,7 @@ def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engin
 
 
 class Own:
-    """regard's own engine. On a CPU much text is decoded by a twin of the model, made once (nn/packed.py)."""
+    """regard's own engine. On a CPU text is decoded by a twin of the model, made once (nn/packed.py)."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
         self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
@@ -59,10 +59,10 @@ class Own:
         )  # fmt: skip
 
     def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
-        """The model, or its twin where so much is to be decoded that it is worth it."""
+        """The model's twin, or the model itself where making that is not worth it: for little text, without loops."""
         weights = list(self.model.parameters())
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
-        if not much or watched(self.model) or weights[0].device.type != "cpu":
+        if not (much or native.at_hand()) or watched(self.model) or weights[0].device.type != "cpu":
             return self.model
         state = [(weight.data_ptr(), weight._version) for weight in weights]
         if self._twin[0] != state:

@@ -62,19 +62,37 @@ def _packaged() -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _compiled(kind: tuple[str, ...] = processors.HERE) -> Path | None:
-    """The library compiled for a kind of processor, unless it was already; None where there is no compiler."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
-    if compiler is None:
-        return None
+def at_hand() -> bool:
+    """Whether there is a ``library`` that needs not be compiled first."""
+    if sys.platform != "linux":
+        return False
+    compiler = _compiler()
+    there = _packaged() is not None or (compiler is not None and _place_of(compiler, processors.HERE).exists())
+    return there and library() is not None
+
+
+def _compiler() -> str | None:
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+
+
+@functools.cache
+def _place_of(compiler: str, kind: tuple[str, ...]) -> Path:
+    """Where the library lies that a compiler makes for a kind of processor; another source has another place."""
     sources = [path.read_text() for path in sorted(SOURCES.iterdir())]
     made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
     name = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regard"
-    path = folder / f"native-{name}.so"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "regard", f"native-{name}.so")
+
+
+def _compiled(kind: tuple[str, ...] = processors.HERE) -> Path | None:
+    """The library compiled for a kind of processor, unless it was already; None where there is no compiler."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    path = _place_of(compiler, kind)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as place:
             new = Path(place, "native.so")
             command = processors.command(compiler, kind, str(SOURCES / "stack.c"), str(new))
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
