@@ -89,6 +89,16 @@ def test_int8_is_another_precision_of_the_same_model() -> None:
     assert all(one.text for one in found)
 
 
+def test_pytorch_keeps_its_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        regard.load("zh-en", engine="ctranslate2").translate("我爱机器学习。", length_penalty="power:1.0")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_it_cannot_do_is_said() -> None:
     def refused(message: str) -> Any:
         return pytest.raises(RegardError, match=re.escape(message))

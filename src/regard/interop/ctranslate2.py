@@ -54,6 +54,7 @@ class CTranslate2:
             raise RegardError(f"ctranslate2:{precision}: expected one of {', '.join(PRECISIONS)}")
         package = library()
         self.settings = settings
+        of_pytorch = torch.get_num_threads()
         with tempfile.TemporaryDirectory() as folder:
             write(model, settings, Path(folder) / "model")
             try:
@@ -68,6 +69,8 @@ class CTranslate2:
                 )
             except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
                 raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
+            finally:
+                torch.set_num_threads(of_pytorch)  # CTranslate2 has told the OpenMP of both its own number
 
     def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
         """The results of all sources (ids without end mark), in their order."""
