@@ -6,10 +6,8 @@ first use if it can.
 
 from __future__ import annotations
 
-import os
 import platform
 import runpy
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,13 @@ NN = Path("src/regard/nn")
 
 class CompiledLoops(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        compiler = shutil.which(os.environ.get("CC", "cc"))
+        processors = runpy.run_path(str(Path(self.root, NN, "processors.py")))
+        compiler = processors["compiler"]()
         if version == "editable" or compiler is None or sys.platform != "linux" or platform.machine() != "x86_64":
             return
-        processors = runpy.run_path(str(Path(self.root, NN, "processors.py")))
         self.folder = tempfile.TemporaryDirectory()
         for name, (kind, _) in processors["KINDS"].items():
-            into = Path(self.folder.name, f"native-{name}.so")
+            into = Path(self.folder.name, processors["file_of"](name))
             source = Path(self.root, NN, "c", "stack.c")
             done = subprocess.run(processors["command"](compiler, kind, str(source), str(into)), capture_output=True)
             if done.returncode:

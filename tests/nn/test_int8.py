@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kinds import PROCESSORS
 from torch import nn
 
 from regard.nn import native
@@ -18,16 +19,15 @@ if not available():
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["by operators", "by compiled loops"], scope="module", autouse=True)
+@pytest.fixture(params=["by operators", *PROCESSORS], scope="module", autouse=True)
 def loops(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Everything is shown for both ways."""
-    compiled = request.param == "by compiled loops"
-    if compiled and native.library() is None:
+    """Everything is shown for all ways."""
+    found = PROCESSORS.get(request.param)
+    if found is None and request.param in PROCESSORS:
         pytest.skip("there is no C compiler here")
     with pytest.MonkeyPatch.context() as patch:
-        if not compiled:
-            patch.setattr(native, "library", lambda: None)
-        yield compiled
+        patch.setattr(native, "library", lambda: found)
+        yield found is not None
 
 
 def layer(inputs: int, outputs: int, seed: int = 0) -> tuple[nn.Linear, Int8Linear]:
@@ -84,6 +84,16 @@ def test_every_linear_layer_that_gains_gives_its_place(loops: bool) -> None:
     in_int8(model)
     kinds = [type(module) for module in model.modules() if isinstance(module, nn.Linear | Int8Linear)]
     assert kinds == [Int8Linear, Int8Linear, Int8Linear if loops else nn.Linear]
+
+
+def test_loops_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = native.library()
+    if found is None:
+        pytest.skip("this is by operators")
+    monkeypatch.setitem(found.multiplies, torch.int8, False)  # as with AVX-512, but without VNNI
+    model = nn.Sequential(nn.Linear(WIDE, 4), nn.Linear(WIDE - 1, 4))
+    in_int8(model)
+    assert [type(module) for module in model] == [Int8Linear, nn.Linear]
 
 
 @torch.inference_mode()

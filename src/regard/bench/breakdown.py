@@ -33,7 +33,7 @@ def breakdown(work: Callable[[], object], device: torch.device) -> dict[str, flo
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    loops = native.library()
+    loops = native.library() if native.at_hand() else None  # by now, if the work uses them
     before = loops.spent() if loops else {}
     with profile(activities=activities) as profiler:
         start = time.perf_counter()

@@ -62,7 +62,7 @@ class Own:
         """The model's twin, or the model itself where making that is not worth it: for little text, without loops."""
         weights = list(self.model.parameters())
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
-        if not (much or native.at_hand()) or watched(self.model) or weights[0].device.type != "cpu":
+        if weights[0].device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         state = [(weight.data_ptr(), weight._version) for weight in weights]
         if self._twin[0] != state:

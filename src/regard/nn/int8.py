@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regard.nn import native
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
-# Steps on either side of 0: without VNNI two products of u8 × i8 share 16 bits.
+# Steps on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
 ACTIVATIONS, WEIGHTS = 127, 127 if VNNI else 63
 WIDE = 256  # inputs from which cutting them pays where PyTorch's operators do it
 LEAST = 1e-30  # the step of a row of zeros
@@ -33,12 +33,12 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.dtype, loops = dtype, native.library()
+        self.dtype, loops = dtype, native.multiplying(torch.int8)
         weight = weight.detach().float()
         self.outputs = len(weight)
-        step = weight.abs().amax(1).clamp_(min=LEAST).div_(WEIGHTS)  # [out]
+        step = weight.abs().amax(1).clamp_(min=LEAST).div_(loops.weight_steps if loops else WEIGHTS)  # [out]
         rounded = (weight / step[:, None]).round_().to(torch.int8)
-        self.matrix = native.Matrix(loops, rounded, bias, step) if loops and loops.multiplies[torch.int8] else None
+        self.matrix = native.Matrix(loops, rounded, bias, step) if loops else None
         if self.matrix is None:
             self.step, self.zero = step, torch.zeros(self.outputs, dtype=torch.int32)
             self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
@@ -69,7 +69,7 @@ def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def in_int8(module: nn.Module) -> None:
     """Every ``nn.Linear`` below a module that is wide enough gives its place to an ``Int8Linear``."""
-    wide = 1 if native.library() else WIDE
+    wide = 1 if native.multiplying(torch.int8) else WIDE
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             if child.in_features >= wide:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +47,13 @@ def library() -> Native | None:
         return None
 
 
+def multiplying(dtype: torch.dtype) -> Native | None:
+    """The loops, where they multiply with weights of this type."""
+    loops = library()
+    return loops if loops and loops.multiplies.get(dtype) else None
+
+
+@functools.cache
 def _abilities() -> str:
     """The names of what the processor can, in Linux's words."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -58,7 +64,7 @@ def _packaged() -> Path | None:
     """The library that the wheel holds for such a processor."""
     here = set(_abilities().split())
     fit = (name for name, (_, needed) in processors.KINDS.items() if here.issuperset(needed))
-    paths = (SOURCES.with_name(f"native-{name}.so") for name in fit)
+    paths = (SOURCES.with_name(processors.file_of(name)) for name in fit)
     return next((path for path in paths if path.exists()), None)
 
 
@@ -66,13 +72,9 @@ def at_hand() -> bool:
     """Whether there is a ``library`` that needs not be compiled first."""
     if sys.platform != "linux":
         return False
-    compiler = _compiler()
+    compiler = processors.compiler()
     there = _packaged() is not None or (compiler is not None and _place_of(compiler, processors.HERE).exists())
     return there and library() is not None
-
-
-def _compiler() -> str | None:
-    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
 
 
 @functools.cache
@@ -86,7 +88,7 @@ def _place_of(compiler: str, kind: tuple[str, ...]) -> Path:
 
 def _compiled(kind: tuple[str, ...] = processors.HERE) -> Path | None:
     """The library compiled for a kind of processor, unless it was already; None where there is no compiler."""
-    compiler = _compiler()
+    compiler = processors.compiler()
     if compiler is None:
         return None
     path = _place_of(compiler, kind)
@@ -153,6 +155,7 @@ class Native:
         self._rank_all.argtypes = (pointer, pointer, size, *found)
         self._spent.restype = ctypes.POINTER(ctypes.c_double * len(PARTS))
         self.panel: int = loops.panel()
+        self.weight_steps: int = loops.weight_steps()  # of weights in int8, on either side of 0
         self.multiplies = {dtype: bool(loops.multiplies(kind)) for dtype, kind in KINDS.items()}
 
     @_seen

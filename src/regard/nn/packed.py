@@ -46,8 +46,8 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.outputs, self.dtype = len(weight), weight.dtype
-        loops = native.library()
-        self.matrix = native.Matrix(loops, weight, bias) if loops and loops.multiplies[weight.dtype] else None
+        loops = native.multiplying(weight.dtype)
+        self.matrix = native.Matrix(loops, weight, bias) if loops else None
         if self.matrix is None:
             self.packed = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
             self.bias = None if bias is None else bias.detach()
@@ -65,8 +65,8 @@ class PackedLinear(nn.Module):
 
 def gains(weight: Tensor) -> bool:
     """Whether a product with this weight [out, in] is faster packed: by oneDNN a narrow one in fp32 is not."""
-    loops, (outputs, inputs) = native.library(), weight.shape
-    if loops and loops.multiplies.get(weight.dtype):
+    outputs, inputs = weight.shape
+    if native.multiplying(weight.dtype):
         return True
     return available(weight.dtype) and (weight.dtype == torch.bfloat16 or inputs >= WIDE or outputs >= MANY)
 

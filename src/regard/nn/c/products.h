@@ -31,23 +31,27 @@ struct linear {
     const int32_t *offsets; /* int8: 128 times the sum of each output's weights */
 };
 
-/* Whether this processor has the instructions of a kind. */
+/* Steps on either side of 0 that weights in int8 may have; 0 where this is compiled without instructions for them. */
+int weight_steps(void)
+{
+#if defined __AVX512VNNI__
+    return 127;
+#elif defined __AVX2__ && !defined __AVX512F__
+    return 63; /* two products share 16 bits */
+#else
+    return 0;
+#endif
+}
+
+/* Whether this is compiled with the instructions of a kind. */
 int multiplies(int kind)
 {
-    switch (kind) {
-    case FP32:
-        return 1;
-    case BF16:
 #ifdef __AVX512BF16__
-        return 1;
+    int bf16 = 1;
+#else
+    int bf16 = 0;
 #endif
-        return 0;
-    default:
-#if defined __AVX512VNNI__ || (defined __AVX2__ && !defined __AVX512F__)
-        return 1;
-#endif
-        return 0;
-    }
+    return kind == FP32 ? 1 : kind == BF16 ? bf16 : weight_steps() > 0;
 }
 
 long panel(void)
@@ -72,7 +76,7 @@ ALWAYS lanes add_product(int kind, lanes sums, uint32_t x, const uint32_t *weigh
     if (kind == INT8)
         return (lanes)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32((int)x), _mm512_loadu_si512(weights));
 #elif defined __AVX2__
-    if (kind == INT8) { /* two products share 16 bits: weights have 7 (int8.py) */
+    if (kind == INT8) {
         __m256i parts[2], bytes = _mm256_set1_epi32((int)x), ones = _mm256_set1_epi16(1);
         memcpy(parts, &sums, sizeof parts);
         for (int n = 0; n < 2; n++) {
