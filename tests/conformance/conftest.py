@@ -1,12 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from thin import MODELS, build
+from torch import nn
 
 
 @pytest.fixture(params=list(MODELS))
