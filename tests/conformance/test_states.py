@@ -58,9 +58,12 @@ class Beams:
         self.ids, self.memories = [self.ids[i] for i in index], [self.memories[i] for i in index]
         assert self.state.batch == len(index) and self.state.beams == self.beams
 
-    def admit(self, other: Beams) -> None:
-        self.state.admit(other.state)
-        self.ids, self.memories = self.ids + other.ids, self.memories + other.memories
+    def admit(self, other: Beams, free: list[int] | None = None) -> None:
+        """Into these places first, which are not more than come, and then behind."""
+        self.state.admit(other.state, torch.tensor(free) if free else None)
+        for number, (ids, memory) in enumerate(zip(other.ids, other.memories, strict=True)):
+            place = slice(free[number], free[number] + 1) if free and number < len(free) else slice(len(self.ids), None)
+            self.ids[place], self.memories[place] = [ids], [memory]
         assert self.state.batch == len(self.ids)
 
     def whole(self, b: int, ids: list[int]) -> Tensor:
@@ -116,6 +119,21 @@ def test_sentences_leave_and_enter(model: nn.Module) -> None:
     beams.admit(third)
     for _ in range(4):
         beams.step()
+
+
+def test_sentences_take_the_places_of_those_that_have_left(model: nn.Module) -> None:
+    beams = Beams(model, 4, seed=10)
+    beams.prompt([2, 1, 3, 1])
+    for _ in range(3):
+        beams.step()
+    for seed, free in ((11, [2, 0]), (12, [3, 1, 2])):
+        other = Beams(model, 3, seed=seed)
+        other.prompt([5, 1, 2])
+        beams.admit(other, free)
+        for _ in range(3):
+            beams.step()
+    beams.keep([4, 1, 2])
+    beams.step()
 
 
 def test_all_sentences_leave_and_new_ones_enter(model: nn.Module) -> None:

@@ -54,7 +54,7 @@ def of_a_step(model: Any, beam: int, monkeypatch: pytest.MonkeyPatch) -> int:
     def step(engine: Any, flight: Any, look: bool) -> Any:
         with Operators() as seen:
             record = usual(engine, flight, look)
-        steps.append(seen.count)
+        steps.extend([seen.count] if flight.batch > 1 else [])  # one sentence alone needs fewer
         return record
 
     monkeypatch.setattr(_Engine, "_step", step)
@@ -114,6 +114,23 @@ def test_logits_are_made_a_few_rows_at_a_time() -> None:
     with Operators() as seen:
         list(decode(model, sentences(40, 9), SETTINGS, Search(beam=5, max_extra=4)))
     assert 32 * 40_000 <= seen.largest <= max(32 * 40_000, best.FLOATS)  # not the 200 rows that are decoded at once
+
+
+@pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
+@pytest.mark.parametrize("beam", [1, 4])
+def test_compiled_loops_compute_nothing_for_those_that_have_landed(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows, usual = packed.twin(build(width=2 * native.LANES)), 0, native.Native.stack
+
+    def stack(loops: Any, stack: Any, call: Any) -> None:
+        nonlocal rows
+        rows += call.rows.count if call.own and call.rows.queries == beam else 0
+        usual(loops, stack, call)
+
+    monkeypatch.setattr(native.Native, "stack", stack)
+    search = Search(beam=beam, max_extra=20, stopping="first")
+    results = list(decode(model, sentences(300, 9), SETTINGS, search, batch_tokens=500 * beam))
+    tokens = beam * sum(len(result.hypotheses[0].ids) + 1 for result in results)
+    assert rows <= tokens if beam == 1 else rows <= 1.5 * tokens  # beams end later than their best hypothesis
 
 
 def test_few_rows_are_computed_for_those_that_have_landed() -> None:

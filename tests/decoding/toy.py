@@ -37,8 +37,11 @@ class ToyState:
     def keep(self, index: Tensor) -> None:
         self.hidden = self.hidden.index_select(0, index)
 
-    def admit(self, other: ToyState) -> None:
-        self.hidden = torch.cat((self.hidden, other.hidden))
+    def admit(self, other: ToyState, free: Tensor | None = None) -> None:
+        hidden, newcomers = list(self.hidden), list(other.hidden)
+        for place in [] if free is None else free.tolist()[: len(newcomers)]:
+            hidden[place] = newcomers.pop(0)
+        self.hidden = torch.stack(hidden + newcomers)
 
 
 class Toy(nn.Module):

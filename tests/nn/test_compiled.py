@@ -101,6 +101,25 @@ def test_step_by_step(loops: native.Native, arrangement: str, beams: int) -> Non
         batch = 2 if number >= 6 else 3
 
 
+@on_processors
+@torch.inference_mode()
+def test_hypotheses_without_a_future_are_left_out(loops: native.Native) -> None:
+    """The others get the same bits, and where sentences have left whole blocks of rows are not there."""
+    twin = twin_of(transformer("pre-norm"), loops)
+    source, start = tokens(*[7, 3, 9] * 30), torch.ones(90, 1, dtype=torch.int64)
+    states = [twin.start(twin.encode(source), 2, 30, 90) for _ in range(2)]
+    for state in states:
+        twin.step(start, state, torch.ones(90, dtype=torch.int64))
+    hopeful = torch.ones(90, 2, dtype=torch.bool)
+    for _ in range(6):
+        hopeful &= torch.rand(90, 1) < 0.8  # a whole sentence
+        hopeful &= torch.rand(90, 2) < 0.9
+        live, new = hopeful.flatten().nonzero()[:, 0], torch.randint(4, 70, (90, 2))
+        states[1].live = live
+        one, other = (twin.step(new, state).flatten(0, 1) for state in states)
+        assert torch.equal(one[live], other[live])
+
+
 @compiled
 @torch.inference_mode()
 @pytest.mark.parametrize("groups", [1, 2, 4])

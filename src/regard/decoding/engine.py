@@ -21,6 +21,7 @@ from regard.decoding.inputs import Settings, padded
 from regard.decoding.narrow import Narrow
 from regard.decoding.search import Candidates, Search
 from regard.errors import RegardError
+from regard.nn.compiled import CompiledStack
 from regard.nn.layout import Memory
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ __all__ = ["Hypothesis", "Record", "Result", "Search", "decode"]
 
 LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
 ENCODED = 2048  # tokens that a CPU encodes at once
-LEAVE = 0.2  # the landed share of a flight at which it is made smaller, and filled up: each copies the caches
+LEAVE = 0.2  # the landed share of a flight at which it is filled up or, when nobody waits, made smaller
+LEFT_OUT = 0.4  # the same where a step leaves out those that have landed (nn/compiled.py)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _Engine:
         self.native, self.table = getattr(model, "native", None), getattr(prepared, "matrix", None)
         self.rows = rows_at_once(table.shape[0], self.device, prepared is not None)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
+        self.leave = LEFT_OUT if isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
         self.look = 1 if self.device.type == "cpu" else LOOK
         inputs = sources if sources is not None else prompts
         assert inputs is not None, "decode needs sources or prompts"
@@ -165,7 +168,6 @@ class _Engine:
                 yield record
             elif len(self.waiting) and flight.landed.any() and (free := self._free(flight)):
                 newcomers, record = self._launch(free)
-                self._shrink(flight)
                 flight.admit(newcomers)
                 yield record
             else:
@@ -187,19 +189,22 @@ class _Engine:
         return count if flying else max(1, count)
 
     def _free(self, flight: Flight) -> int:
-        """How many enter now: none, until enough places are free for the copying to pay."""
+        """How many enter now: none, until enough places are free for the work to pay."""
         alive = ~flight.landed
         flying = int(alive.sum())
         if not flying:
             return self._room(0, 0)
-        if flight.landed.sum() < LEAVE * flight.batch:
+        places = flight.batch - flying
+        if places < self.leave * flight.batch:
             return 0
-        return self._room(flying, int(self.sizes[flight.index[alive]].max()))
+        room = self._room(flying, int(self.sizes[flight.index[alive]].max()))
+        # As sentences get shorter more of them have room; but if some come behind, all are copied.
+        return places if places < room < places + self.leave * flight.batch else room
 
     def _shrink_if_worth(self, flight: Flight) -> None:
         landed = flight.landed
         # One that has landed flies on with the others, but not past its own limit: that is what its cache was made for.
-        if landed.any() and (landed.sum() >= LEAVE * flight.batch or (flight.ages >= flight.limits)[landed].any()):
+        if landed.any() and (landed.sum() >= self.leave * flight.batch or (flight.ages >= flight.limits)[landed].any()):
             self._shrink(flight)
 
     def _shrink(self, flight: Flight) -> None:
@@ -238,6 +243,7 @@ class _Engine:
         return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
 
     def _step(self, flight: Flight, look: bool) -> Record:
+        flight.state.live = flight.live() if self.device.type == "cpu" else None  # which an accelerator would wait for
         hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
         return self._rank(flight, hidden, follow=True, look=look)
 
@@ -263,9 +269,8 @@ class _Engine:
         size = self.search.no_repeat_ngram
         banned = repeats(flight.ids, flight.ages, size) if size else None
         batch, rows, width = hidden.shape
-        chosen: Tensor | None = None
-        if self.device.type == "cpu" and not flight.hopeful.all():
-            chosen = flight.hopeful.flatten().nonzero()[:, 0]
+        chosen = flight.live() if self.device.type == "cpu" else None
+        if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
             banned = None if banned is None else banned.flatten(0, 1)[None, chosen]
         k = self.search.beam + 1 if self.search.beam > 1 else 1

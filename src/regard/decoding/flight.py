@@ -16,6 +16,7 @@ from torch import Tensor
 from regard.decoding.best import Best
 from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
 from regard.errors import RegardError
+from regard.nn.places import Places
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,27 @@ class Flight:
             setattr(self, name, getattr(self, name)[alive])
 
     def admit(self, other: Flight) -> None:
-        """The sentences of another flight come behind these."""
-        self.state.admit(other.state)
-        longest = max(self.ids.shape[2], other.ids.shape[2])
+        """The sentences of another flight take the places of those that have landed, and then come behind."""
+        landed = torch.as_tensor(self.landed.nonzero()[0], device=self.scores.device)
+        free = landed if len(landed) else None
+        self.state.admit(other.state, free)
+        places = Places.of(other.batch, free, self.batch, self.scores.device)
         if other.table.shape[0] > self.table.shape[0]:
             self.table = other.table
+        longest = max(self.ids.shape[2], other.ids.shape[2])
         for name in self.per_sentence:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine.dim() == 3:
                 mine, theirs = (torch.nn.functional.pad(x, (0, longest - x.shape[2])) for x in (mine, theirs))
-            setattr(self, name, torch.cat((mine, theirs)))
+            setattr(self, name, places.put(mine, theirs))
         for name in ("index", "limits", "ages", "landed"):
-            setattr(self, name, np.concatenate((getattr(self, name), getattr(other, name))))
+            grown = np.resize(getattr(self, name), places.batch)  # a copy
+            grown[places.index.cpu().numpy()] = getattr(other, name)
+            setattr(self, name, grown)
+
+    def live(self) -> Tensor | None:
+        """The hypotheses that are worth another step, [R] of B · N; None: all."""
+        return None if self.hopeful.all() else self.hopeful.flatten().nonzero()[:, 0]
 
     def greedy(self, best: Best) -> None:
         """The best token of each sentence is taken, until it is the end mark."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +53,11 @@ def decode_on_cores(
 
 
 def _packed(results: list[Result]) -> bytes:
-    return json.dumps([(one.index, [astuple(each) for each in one.hypotheses]) for one in results]).encode()
+    found = [
+        (one.index, [(each.ids, each.score, each.normalized, each.at_limit) for each in one.hypotheses])
+        for one in results
+    ]
+    return json.dumps(found).encode()
 
 
 def _unpacked(part: bytes) -> list[Result]:

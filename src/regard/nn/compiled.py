@@ -50,10 +50,14 @@ class _Mask(ctypes.Structure):
     _fields_ = (("at", pointer), ("sentence", size), ("head", size), ("query", size))
 
 
+class _Rows(ctypes.Structure):
+    _fields_ = (("places", pointer), ("count", size), ("queries", size))
+
+
 class _Call(ctypes.Structure):
     _fields_ = (
-        ("sentences", size), ("queries", size), ("x", pointer), ("halves", ctypes.c_int),
-        ("own", pointer), ("top", size), ("keys", size), ("mask", _Mask),
+        ("rows", _Rows), ("x", pointer), ("halves", ctypes.c_int),
+        ("own", pointer), ("slots", pointer), ("keys", size), ("mask", _Mask),
         ("memory", pointer), ("memory_keys", size), ("memory_mask", _Mask),
         ("cosine", pointer), ("sine", pointer), ("turn", size),
     )  # fmt: skip
@@ -94,11 +98,14 @@ class CompiledStack(nn.Module):
         assert layout.packing is None and x.dtype == torch.float32, (
             "this is for inference, and numbers between are fp32"
         )
-        stack, (batch, queries, _) = self.stack, x.shape
-        x = x.clone(memory_format=torch.contiguous_format)
+        stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        call = _Call(sentences=batch, queries=queries, x=x.data_ptr(), keys=keys)
+        live = _padding_left_out(layout) if caches is None else caches[0].state.live
+        places = torch.arange(batch * queries) if live is None else live
+        rows = x.reshape(batch * queries, width)
+        rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
+        call = _Call(rows=_Rows(places.data_ptr(), len(places), queries), x=rows.data_ptr(), keys=keys)
         mask = additive_mask(queries, keys, x, layout, bias)
         call.mask, held = self._mask(mask, batch, queries, keys)
         used: list[Any] = [held]
@@ -110,9 +117,10 @@ class CompiledStack(nn.Module):
             used += [cosine, sine]
         if caches is not None:
             kept = [cache.room(batch, self.groups, self.head_width, x) for cache in caches]
-            call.top, call.keys, call.halves = caches[0].state.top, caches[0].state.extent, _in_halves(kept)
-            used.append(_places(kept))
-            call.own = ctypes.addressof(used[-1])
+            slots = caches[0].state.new.contiguous()
+            used += [slots, _seen(kept)]
+            call.slots, call.own = slots.data_ptr(), ctypes.addressof(used[-1])
+            call.keys, call.halves = caches[0].state.extent, _in_halves(kept)
         if memory is not None:
             assert memory_layout is not None
             if isinstance(memory, Tensor):
@@ -121,10 +129,12 @@ class CompiledStack(nn.Module):
             call.memory_keys, call.halves = pairs[0][0].shape[2], _in_halves(pairs)
             mask = additive_mask(queries, call.memory_keys, x, memory_layout, None)
             call.memory_mask, held = self._mask(mask, batch, queries, call.memory_keys)
-            used += [held, pairs, _places(pairs)]
+            used += [held, pairs, _seen(pairs)]
             call.memory = ctypes.addressof(used[-1])
         self.native.stack(self._stack, call)
-        return x
+        if live is not None:
+            rows = rows.new_zeros(batch * queries, width).index_copy_(0, live, rows)
+        return rows.view(batch, queries, width)
 
     def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
         """As ``TransformerStack``'s; of the padding nothing is made."""
@@ -147,7 +157,12 @@ class CompiledStack(nn.Module):
         return _Mask(mask.data_ptr(), *mask.stride()[:3]), mask
 
 
-def _places(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
+def _padding_left_out(layout: Layout) -> Tensor | None:
+    """The places of real tokens among B × T, where padding is hidden by a mask [B, 1, 1, T]; None: all are."""
+    return None if layout.mask is None else layout.mask[:, 0, 0].flatten().nonzero()[:, 0]
+
+
+def _seen(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
     """``struct seen`` of each layer, of its keys and values [B, G, S, K]."""
     return (Seen * len(pairs))(*(Seen(Kept.of(key), Kept.of(value)) for key, value in pairs))
 

@@ -6,7 +6,6 @@ layer and hypothesis, whatever the length) and why training cannot run all posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from regard.nn.attention import AdditiveCore
 from regard.nn.dropout import Dropout
 from regard.nn.layout import Layout, Memory, real
+from regard.nn.places import Places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +190,18 @@ class RecurrentState:
         size = int(self.lengths.max()) if len(index) else 0  # the longest may have left
         self.key, self.value = (memory[:, :, :size].index_select(0, index) for memory in (self.key, self.value))
 
-    def admit(self, other: RecurrentState) -> None:
-        """The sentences of another state of as many beams are appended."""
-        self.key, self.value = _joined([self.key, other.key]), _joined([self.value, other.value])
-        self.hidden = torch.cat([self.hidden, other.hidden])
-        self.lengths = torch.cat([self.lengths, other.lengths])
+    def admit(self, other: RecurrentState, free: Tensor | None = None) -> None:
+        """The sentences of another state of as many beams take the ``free`` places [F] first, and then come behind."""
+        places = Places.of(other.batch, free, self.batch, self.lengths.device)
+        size = max(self.key.shape[2], other.key.shape[2])
+        self.key, self.value = (
+            places.put(_padded(mine, size), _padded(theirs, size))
+            for mine, theirs in ((self.key, other.key), (self.value, other.value))
+        )
+        self.hidden = places.put(self.hidden, other.hidden)
+        self.lengths = places.put(self.lengths, other.lengths)
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors [B_i, 1, S_i, *] → [ΣB, 1, max S, *], padded with zeros."""
-    longest = max(tensor.shape[2] for tensor in tensors)
-    return torch.cat([nn.functional.pad(tensor, (0, 0, 0, longest - tensor.shape[2])) for tensor in tensors])
+def _padded(x: Tensor, size: int) -> Tensor:
+    """[B, 1, S, D] with zeros up to ``size`` on its third axis."""
+    return nn.functional.pad(x, (0, 0, 0, size - x.shape[2]))

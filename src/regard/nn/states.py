@@ -1,9 +1,9 @@
 """The key/value cache of decoding: slots that are written once and never moved when beams reorder.
 
-Each sentence has one row of slots, and all rows are filled to the same place: ``top``, which the host knows. A prompt
-fills one slot a token, for all its hypotheses together; a step fills one slot a hypothesis. Which slots hypothesis n
-has among its ancestors is said by ``visible`` [B, N, slots], and that is all that reordering touches; slots of padding,
-and those before a sentence that came later, are seen by nobody. Dead slots are compacted away when they are most.
+Each sentence has a row of slots. A prompt takes one slot a token, for all its hypotheses together; a step takes one
+slot a hypothesis. Which slots hypothesis n has among its ancestors is said by ``visible`` [B, N, slots], and that is
+all that reordering touches. A slot that nobody sees (of a hypothesis without descendants, or of padding) is dead, and
+is the next to be written: a sentence takes its first dead ones, so that its slots depend on nobody else's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from regard.nn.layout import Layout, everything_is_real, real
+from regard.nn.places import Places
 
 # Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
-# them reading takes twice as long, since what the processor fetches ahead is of no use.
+# them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.
 AHEAD = 4
 
 
@@ -32,11 +33,13 @@ class LayerCache:
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Writes key, value [B, G, Q, K] into the state's new slots → all that may be seen, [B, G, slots read, K]."""
         state, (batch, groups, queries, width) = self.state, key.shape
-        new = slice(state.top, state.top + queries)
         keys, values = self.room(batch, groups, width, key)
-        keys[:, :, new], values[:, :, new] = key, value
         if state.fresh:  # nothing stood there before: what was just made is all there is
+            keys[:, :, :queries], values[:, :, :queries] = key, value
             return key, value
+        sentence = torch.arange(batch, device=key.device)[:, None]
+        for kept, new in ((keys, key), (values, value)):
+            kept[sentence, :, state.new] = new.transpose(1, 2).to(kept.dtype)
         return keys[:, :, : state.extent], values[:, :, : state.extent]
 
     def room(self, batch: int, groups: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,11 +86,13 @@ class KeyValueState:
         self.key_positions = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, slots]
         # Known on the host, so that a step needs no synchronisation:
         self.slots = 0  # slots allocated
-        self.top = 0  # slots in use: the next one is written there
+        self.used = 0  # no sentence has more live ones
+        self.top = 0  # slots that have been written, at most
         self.longest = 0  # tokens of the longest hypothesis
-        self.open = True  # every slot in use is seen by every hypothesis: no mask is needed
-        self._next_look = 16 * beams  # how many slots in use make it look for dead ones
+        self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
         # Of the step under way:
+        self.live: Tensor | None = None  # [R] of B · N, ascending: the others' hidden states are of no use; None: all
+        self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
         self.fresh = False
         self.extent = 0
 
@@ -106,17 +111,20 @@ class KeyValueState:
             raise ValueError(f"hypotheses of {longest} tokens are more than the state's capacity of {self.capacity}")
         self._make_room(queries)
         self.fresh = self.top == 0 and lengths is not None
-        new = slice(self.top, self.top + queries)
-        self.extent = new.stop if extent is None else extent
+        self.new = self._dead(queries)
+        self.top = max(self.top, self.used + queries)
+        self.extent = self.top if extent is None else extent
         if lengths is None:
             positions = self.position[:, None].expand(-1, queries)
-            self.visible[:, :, new] = torch.eye(queries, dtype=torch.bool, device=self.device)
+            seen = torch.eye(queries, dtype=torch.bool, device=self.device)[None]
             self.open = self.open and queries == 1
         else:
             positions = self.position[:, None] + torch.arange(queries, device=self.device)
-            self.visible[:, :, new] = real(lengths, queries)[:, None, :]
+            seen = real(lengths, queries)[:, None, :]
             self.open = self.open and everything_is_real(lengths, queries)
-        self.key_positions[:, new] = positions
+        index = self.new[:, None].expand(-1, self.beams, -1)
+        self.visible.scatter_(2, index, seen.expand_as(index))
+        self.key_positions.scatter_(1, self.new, positions)
         return self._layout(positions, prompt=lengths is not None)
 
     def _layout(self, positions: Tensor, prompt: bool) -> Layout:
@@ -125,14 +133,14 @@ class KeyValueState:
         visible, places = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
         if prompt:  # its tokens see what all hypotheses see, and one another in order
             visible = visible[:, :1] & (places[:, None, :] <= positions[:, :, None])
-        elif self.open and self.extent == self.top + 1:
+        elif self.open and self.extent == self.top:
             return Layout(positions=positions, key_positions=places)
         return Layout.cached(visible, positions, places)
 
     def advanced(self, queries: int, lengths: Tensor | None) -> None:
         """Counts the tokens of ``advance``, once all layers have written theirs."""
-        self.fresh = False
-        self.top += queries
+        self.fresh, self.live = False, None
+        self.used += queries
         self.position += 1 if lengths is None else lengths
         self.longest += 1 if lengths is None else queries
 
@@ -144,14 +152,13 @@ class KeyValueState:
         self.visible = self.visible.gather(1, index)
 
     def keep(self, index: Tensor) -> None:
-        """Keeps the chosen sentences, index [B'], and drops the slots before the first that one of them sees."""
+        """Keeps the chosen sentences, index [B'], and drops the slots behind the last that one of them sees."""
         self.batch = len(index)
         self.position = self.position.index_select(0, index)
-        seen = self.visible.index_select(0, index)[:, :, : self.top]
-        first = int(seen.any(1).any(0).to(torch.uint8).argmax()) if seen.numel() else self.top
-        self._change_slots(lambda x, slots: x.narrow(slots, first, self.slots - first).index_select(0, index))
-        self.top, self.slots = self.top - first, self.slots - first
-        self.open = bool(seen[:, :, first:].all())
+        seen = self.visible.index_select(0, index).any(1)  # [B', slots]
+        self.slots = self.top = int(seen.any(0).nonzero().amax()) + 1 if seen.any() else 0
+        self._change_slots(lambda x, axis: x.narrow(axis, 0, self.slots).index_select(0, index))
+        self.open = bool(self.visible.all())
         if self.memory is not None and self.memory_lengths is not None:
             self.memory_lengths = self.memory_lengths.index_select(0, index)
             size = int(self.memory_lengths.max()) if self.batch else 0
@@ -162,74 +169,85 @@ class KeyValueState:
             self.memory_layout = self._layout_of_memory()
         self._count()
 
-    def admit(self, other: KeyValueState) -> None:
-        """Appends the sentences of another state with as many beams and layers; ``other`` is not to be used again.
+    def admit(self, other: KeyValueState, free: Tensor | None = None) -> None:
+        """The sentences of another state take the ``free`` places [F], of those who have left, and then come behind.
 
-        Their slots end where these do, so that the next token of all has the same slot.
+        It has as many beams and layers, and is not to be used again. Nothing is copied but what comes, unless some come
+        behind or need more slots than there are.
         """
         if other.beams != self.beams or len(other.caches) != len(self.caches):
             raise ValueError(f"a state of {other.beams} beams cannot enter one of {self.beams}")
-        self.open = self.open and other.open and (self.top == other.top or not self.batch)
-        top = max(self.top, other.top)
-        slots = top + max(self.slots - self.top, other.slots - other.top)
+        places = Places.of(other.batch, free, self.batch, self.device)
+        alone = places.batch == other.batch
+        self.open = other.open and (alone or (self.open and free is None)) and self.top in (0, other.top)
+        if other.top > self.slots:
+            self._change_slots(lambda x, axis: _sized(x, axis, other.top))
+            self.slots = other.top
+        self.top = max(self.top, other.top)
+        if free is not None:  # whoever may be left there holds nothing
+            self.visible.index_fill_(0, free, False)
+            self.position.index_fill_(0, free, 0)
+            if self.memory_lengths is not None:
+                # One that sees nothing would be a case of its own. The encoder's lengths are not ours to change.
+                self.memory_lengths = self.memory_lengths.index_fill(0, free, 1)
 
-        def joined(one: Tensor, two: Tensor, axis: int) -> Tensor:
-            return _above((one, top - self.top, self.top), (two, top - other.top, other.top), axis, slots)
+        def entered(mine: Tensor, theirs: Tensor, axis: int, size: int) -> Tensor:
+            """The first ``size`` of theirs on an axis, over the first of mine."""
+            mine = places.room(mine)
+            mine.narrow(axis, 0, size).index_copy_(0, places.index, theirs.narrow(axis, 0, size))
+            return mine
 
         for mine, theirs in zip(self.caches, other.caches, strict=True):
-            if mine.key is None or mine.value is None:  # never written: nobody is here yet
-                mine.key, mine.value = (x if x is None else x[:0] for x in (theirs.key, theirs.value))
-            if mine.key is not None and mine.value is not None:
-                assert theirs.key is not None and theirs.value is not None, "prompts come before entering"
-                mine.key, mine.value = joined(mine.key, theirs.key, 2), joined(mine.value, theirs.value, 2)
-        self.visible = joined(self.visible, other.visible, 2)
-        self.key_positions = joined(self.key_positions, other.key_positions, 1)
-        self.position = torch.cat([self.position, other.position])
+            assert theirs.key is not None and theirs.value is not None, "prompts come before entering"
+            _, groups, _, width = theirs.key.shape
+            key, value = mine.room(self.batch, groups, width, theirs.key)
+            mine.key, mine.value = (
+                entered(one, two, 2, other.top) for one, two in ((key, theirs.key), (value, theirs.value))
+            )
+        self.visible = entered(self.visible, other.visible, 2, other.top)
+        self.key_positions = entered(self.key_positions, other.key_positions, 1, other.top)
+        self.position = places.put(self.position, other.position)
         if self.memory is not None and other.memory is not None:
             assert self.memory_lengths is not None and other.memory_lengths is not None
+            size = other.memory[0][0].shape[2]
+            longest = max(int(self.memory_lengths.max()) if self.batch else 0, size)
 
-            def both(one: Tensor, two: Tensor) -> Tensor:
-                sizes = one.shape[2], two.shape[2]
-                return _above((one, 0, sizes[0]), (two, 0, sizes[1]), 2, max(sizes))
+            def joined(one: Tensor, two: Tensor) -> Tensor:
+                # Those of the longest sentences, which come first, are not kept for all that follow.
+                one = one if longest <= one.shape[2] <= longest + longest // 3 else _sized(one, 2, longest)
+                return entered(one, two, 2, size)
 
             pairs = zip(self.memory, other.memory, strict=True)
-            self.memory = [(both(a, c), both(b, d)) for (a, b), (c, d) in pairs]
-            self.memory_lengths = torch.cat([self.memory_lengths, other.memory_lengths])
+            self.memory = [(joined(key, its), joined(value, too)) for (key, value), (its, too) in pairs]
+            self.memory_lengths = places.put(self.memory_lengths, other.memory_lengths)
             self.memory_layout = self._layout_of_memory()
-        self.batch += other.batch
-        self.top, self.slots = top, slots
+        self.batch = places.batch
         self.capacity = max(self.capacity, other.capacity)
         self._count()
 
     # -- slots ---------------------------------------------------------------------------------------------------------
 
     def _make_room(self, queries: int) -> None:
-        needed = self.top + queries
-        if self.beams > 1 and needed > self._next_look:
-            self._compact()
-            needed = self.top + queries
-            self._next_look = self.top + 8 * self.beams
+        """So many dead slots for each sentence."""
+        if self.used + queries > self.slots and self.beams > 1:
+            self.used = self._most_live()
+        needed = self.used + queries
         if needed > self.slots:
             most = needed + (self.capacity - self.longest) * self.beams
             ahead = max(AHEAD * self.beams, needed // 8)  # the longer the rows, the less a gap costs and a copy gains
-            more = min(needed + ahead, most) - self.slots
-            self._change_slots(lambda x, slots: _wider(x, slots, more))
-            self.slots += more
+            self.slots = min(needed + ahead, most)
+            self._change_slots(lambda x, axis: _sized(x, axis, self.slots))
 
-    def _compact(self) -> None:
-        """Moves the slots that somebody sees to the end of those in use, in their order, if most are dead."""
-        live = self.visible[:, :, : self.top].any(1)  # [B, slots]
-        size = int(live.sum(1).max()) if self.batch else 0
-        if 2 * size > self.top:
-            return
-        order = live.to(torch.uint8).argsort(dim=1, stable=True)[:, self.top - size :]
+    def _dead(self, count: int) -> Tensor:
+        """Each sentence's first ``count`` slots that nobody sees, [B, count]."""
+        if self.top == 0:
+            return torch.arange(count, device=self.device).expand(self.batch, count)
+        if self.beams == 1:  # nobody dies
+            return self.position[:, None] + torch.arange(count, device=self.device)
+        return self.visible.any(1).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
 
-        def chosen(x: Tensor, slots: int) -> Tensor:
-            index = order.view(len(order), *(1,) * (slots - 1), size, *(1,) * (x.dim() - 1 - slots))
-            return x.gather(slots, index.expand(*x.shape[:slots], size, *x.shape[slots + 1 :]))
-
-        self._change_slots(chosen)
-        self.top = self.slots = size
+    def _most_live(self) -> int:
+        return int(self.visible.any(1).sum(1).max()) if self.visible.numel() else 0
 
     def _change_slots(self, change: Callable[[Tensor, int], Tensor]) -> None:
         """Everything that has slots, each with the axis on which it has them."""
@@ -241,6 +259,7 @@ class KeyValueState:
     def _count(self) -> None:
         """What the host knows of the lengths, read from the device: only where sentences leave or enter."""
         self.longest = int(self.position.max()) if self.batch else 0
+        self.used = self.longest if self.beams == 1 else self._most_live()
 
     def _layout_of_memory(self) -> Layout | None:
         if self.memory is None or self.memory_lengths is None:
@@ -248,27 +267,10 @@ class KeyValueState:
         return Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
 
 
-def _wider(x: Tensor, axis: int, more: int) -> Tensor:
-    """With as many zeros at the end of an axis."""
-    size = x.shape[axis]
-    wide = x.new_empty(*x.shape[:axis], size + more, *x.shape[axis + 1 :])
-    _fill(wide, x, 0, size, axis)
-    return wide
-
-
-def _above(one: tuple[Tensor, int, int], other: tuple[Tensor, int, int], axis: int, size: int) -> Tensor:
-    """Two batches as one, ``size`` wide on an axis: of (x, start, length), x's first ``length`` stand at ``start``."""
-    shape = list(one[0].shape)
-    shape[0], shape[axis] = len(one[0]) + len(other[0]), size
-    both = one[0].new_empty(shape)
-    for part, rows in zip((one, other), torch.split(both, [len(one[0]), len(other[0])]), strict=True):
-        _fill(rows, *part, axis)
-    return both
-
-
-def _fill(room: Tensor, x: Tensor, start: int, length: int, axis: int) -> None:
-    """Along an axis: zeros, from ``start`` on the first ``length`` of x, and zeros again. Nothing is written twice."""
-    end = start + length
-    room.narrow(axis, 0, start).zero_()
-    room.narrow(axis, start, length).copy_(x.narrow(axis, 0, length))
-    room.narrow(axis, end, room.shape[axis] - end).zero_()
+def _sized(x: Tensor, axis: int, size: int) -> Tensor:
+    """A copy that is ``size`` long on an axis: cut off, or with zeros at its end."""
+    kept = min(size, x.shape[axis])
+    room = x.new_empty(*x.shape[:axis], size, *x.shape[axis + 1 :])
+    room.narrow(axis, 0, kept).copy_(x.narrow(axis, 0, kept))
+    room.narrow(axis, kept, size - kept).zero_()  # nothing is written twice
+    return room

@@ -36,8 +36,17 @@ ALWAYS void attend_one(const float *query, const char *keys, long key_step, cons
                        int halves, const float *mask, long count, long width, float scale, const char *next_keys,
                        const char *next_values, float *restrict weights, float *restrict mixed)
 {
-    long bytes = halves ? 2 : 4;
+    long bytes = halves ? 2 : 4, unseen = 0;
     float most = -INFINITY;
+    while (mask && count && mask[count - 1] == -INFINITY)
+        count--;
+    while (mask && unseen < count && mask[unseen] == -INFINITY)
+        unseen++;
+    if (unseen) { /* of those who came before: what is left is added up as if nothing stood there */
+        count -= unseen, mask += unseen;
+        keys += unseen * key_step * bytes, values += unseen * value_step * bytes;
+        next_keys += unseen * key_step * bytes, next_values += unseen * value_step * bytes;
+    }
     for (long s = 0; s < count; s++) {
         weights[s] = -INFINITY;
         if (mask && mask[s] == -INFINITY) /* unseen: neither its key nor its value is read */
@@ -75,30 +84,52 @@ ALWAYS void attend_one(const float *query, const char *keys, long key_step, cons
     }
 }
 
-/* query [sentences, queries, heads * width], its rows ``query_step`` apart -> mixed [sentences, queries, heads * width].
-   Of ``heads`` each ``group`` share keys and values, of which there are ``count`` a sentence. */
-static void attend(const float *query, long query_step, struct kept keys, struct kept values, int halves,
-                   struct mask mask, long sentences, long queries, long heads, long group, long count, long width,
-                   float scale, float *weights, float *mixed)
+/* Which rows there are, of those that the sentences might have: row r is query places[r] % queries of sentence
+   places[r] / queries, and places ascend. */
+struct rows {
+    const int64_t *places;
+    long count, queries;
+};
+
+/* How many rows from ``first`` on are of one sentence */
+static long of_one_sentence(struct rows rows, long first)
+{
+    long end = first + 1;
+    while (end < rows.count && rows.places[end] / rows.queries == rows.places[first] / rows.queries)
+        end++;
+    return end - first;
+}
+
+/* query [rows, heads * width], its rows ``query_step`` apart -> mixed [rows, heads * width]. Of ``heads`` each ``group``
+   share keys and values, of which there are ``count`` a sentence; if they are ``among`` the rows, a sentence has
+   as many as it has rows, and the steps from sentence to sentence are from row to row. */
+static void attend(const float *query, long query_step, struct rows rows, struct kept keys, struct kept values,
+                   int halves, int among, struct mask mask, long heads, long group, long count, long width, float scale,
+                   float *weights, float *mixed)
 {
     long bytes = halves ? 2 : 4;
-    for (long b = 0; b < sentences; b++)
-        for (long h = 0; h < heads; h++)
-            for (long i = 0; i < queries; i++) {
-                const float *one = query + (b * queries + i) * query_step + h * width;
-                const char *its_keys = keys.at + (b * keys.sentence + h / group * keys.head) * bytes;
-                const char *its_values = values.at + (b * values.sentence + h / group * values.head) * bytes;
-                const float *its_mask = mask.at ? mask_from(mask, b).at + h * mask.head + i * mask.query : 0;
-                /* the next head's, or the next sentence's first head's; the last of all has none */
-                int over = h + 1 == heads, end = over && b + 1 == sentences;
-                const char *next_keys = end ? its_keys : over ? kept_from(keys, b + 1, halves).at
-                                                              : its_keys + keys.head * bytes;
-                const char *next_values = end ? its_values : over ? kept_from(values, b + 1, halves).at
-                                                                  : its_values + values.head * bytes;
-                float *out = mixed + ((b * queries + i) * heads + h) * width;
+    for (long first = 0, size; first < rows.count; first += size) {
+        size = of_one_sentence(rows, first);
+        long b = rows.places[first] / rows.queries, last = first + size == rows.count;
+        long next = last ? b : rows.places[first + size] / rows.queries, seen = among ? size : count;
+        struct kept its_keys = kept_from(keys, among ? first : b, halves);
+        struct kept its_values = kept_from(values, among ? first : b, halves);
+        struct kept next_keys = last ? its_keys : kept_from(keys, among ? first + size : next, halves);
+        struct kept next_values = last ? its_values : kept_from(values, among ? first + size : next, halves);
+        struct mask its_mask = mask_from(mask, b);
+        for (long h = 0; h < heads; h++) {
+            const char *k = its_keys.at + h / group * keys.head * bytes, *next_k = k + keys.head * bytes;
+            const char *v = its_values.at + h / group * values.head * bytes, *next_v = v + values.head * bytes;
+            if (h + 1 == heads)
+                next_k = next_keys.at, next_v = next_values.at;
+            for (long r = first; r < first + size; r++) {
+                const float *q = query + r * query_step + h * width;
+                const float *m = 0;
+                if (its_mask.at)
+                    m = its_mask.at + h * mask.head + rows.places[r] % rows.queries * mask.query;
+                float *out = mixed + (r * heads + h) * width;
 #define ATTEND(halves, width) \
-    attend_one(one, its_keys, keys.token, its_values, values.token, halves, its_mask, count, width, scale, next_keys, \
-               next_values, weights, out)
+    attend_one(q, k, keys.token, v, values.token, halves, m, seen, width, scale, next_k, next_v, weights, out)
                 /* What the compiler knows is twice as fast. */
                 if (halves && width == 32)
                     ATTEND(1, 32);
@@ -113,6 +144,8 @@ static void attend(const float *query, long query_step, struct kept keys, struct
                 else
                     ATTEND(0, width);
             }
+        }
+    }
 }
 
 #endif

@@ -34,11 +34,12 @@ struct seen {
 };
 
 struct call {
-    long sentences, queries; /* queries of each sentence */
-    float *x; /* [sentences, queries, width], in place */
+    struct rows rows; /* all of a sentence or its first ones, but where keys are kept any of them */
+    float *x; /* [rows, width], in place */
     int halves; /* what is kept is in bf16 */
-    const struct seen *own; /* of each layer, with room for these queries' from slot ``top`` on; 0: nothing is kept */
-    long top, keys; /* keys that are seen of it; without it queries see one another */
+    const struct seen *own; /* of each layer; 0: nothing is kept, and queries see one another */
+    const int64_t *slots; /* [sentences, queries] where their keys and values are kept */
+    long keys; /* slots that are looked at */
     struct mask mask;
     const struct seen *memory; /* of each layer */
     long memory_keys;
@@ -120,51 +121,48 @@ static void leaving(const struct stack *s, const struct norm *norm, float *x, co
         normalize(norm, x, rows, s->width, x);
 }
 
-/* x [sentences, queries, width], the sentences from ``first`` on; likewise below */
+/* x [rows, width]: whole sentences of those of the call; likewise below */
 static void attend_to_own(const struct stack *s, const struct attention *a, const struct call *c,
-                          const struct seen *kept, long first, long sentences, float *x, const struct room *room)
+                          const struct seen *kept, struct rows rows, float *x, const struct room *room)
 {
-    long rows = sentences * c->queries, width = s->head_width, step = a->input.outputs;
+    long width = s->head_width, step = a->input.outputs;
     int halves = kept && c->halves;
-    struct seen seen = {
-        {(char *)(room->projected + s->heads * width), c->queries * step, width, step},
-        {(char *)(room->projected + (s->heads + s->groups) * width), c->queries * step, width, step},
+    struct seen among = {
+        {(char *)(room->projected + s->heads * width), step, width, step},
+        {(char *)(room->projected + (s->heads + s->groups) * width), step, width, step},
     };
-    if (kept) {
-        seen.keys = kept_from(kept->keys, first, halves);
-        seen.values = kept_from(kept->values, first, halves);
-    }
-    product(&a->input, entering(s, &a->norm, x, rows, room->y), rows, room->projected, room);
-    for (long r = 0; r < rows; r++) {
+    struct seen seen = kept ? *kept : among;
+    product(&a->input, entering(s, &a->norm, x, rows.count, room->y), rows.count, room->projected, room);
+    for (long r = 0; r < rows.count; r++) {
         float *query = room->projected + r * step, *key = query + s->heads * width, *value = key + s->groups * width;
-        long b = r / c->queries, i = r % c->queries;
+        long b = rows.places[r] / rows.queries, i = rows.places[r] % rows.queries;
         if (c->cosine) {
-            long turn = (first + b) * c->turn + i * (width / 2);
+            long turn = b * c->turn + i * (width / 2);
             rotate(query, s->heads + s->groups, width, c->cosine + turn, c->sine + turn);
         }
         if (kept) {
-            keep(kept_from(seen.keys, b, halves), halves, c->top + i, key, s->groups, width);
-            keep(kept_from(seen.values, b, halves), halves, c->top + i, value, s->groups, width);
+            long slot = c->slots[rows.places[r]];
+            keep(kept_from(seen.keys, b, halves), halves, slot, key, s->groups, width);
+            keep(kept_from(seen.values, b, halves), halves, slot, value, s->groups, width);
         }
     }
-    attend(room->projected, step, seen.keys, seen.values, halves, mask_from(c->mask, first), sentences, c->queries,
-           s->heads, s->heads / s->groups, c->keys, width, 1 / sqrtf(width), room->weights, room->mixed);
+    attend(room->projected, step, rows, seen.keys, seen.values, halves, !kept, c->mask, s->heads, s->heads / s->groups,
+           c->keys, width, 1 / sqrtf(width), room->weights, room->mixed);
     look(ATTENTION);
-    product(&a->output, room->mixed, rows, room->z, room);
-    leaving(s, &a->norm, x, room->z, rows);
+    product(&a->output, room->mixed, rows.count, room->z, room);
+    leaving(s, &a->norm, x, room->z, rows.count);
 }
 
 static void attend_to_memory(const struct stack *s, const struct attention *a, const struct call *c,
-                             const struct seen *memory, long first, long sentences, float *x, const struct room *room)
+                             const struct seen *memory, struct rows rows, float *x, const struct room *room)
 {
-    long rows = sentences * c->queries, width = s->head_width, step = a->input.outputs;
-    product(&a->input, entering(s, &a->norm, x, rows, room->y), rows, room->projected, room);
-    attend(room->projected, step, kept_from(memory->keys, first, c->halves), kept_from(memory->values, first, c->halves),
-           c->halves, mask_from(c->memory_mask, first), sentences, c->queries, s->heads, s->heads / s->groups,
-           c->memory_keys, width, 1 / sqrtf(width), room->weights, room->mixed);
+    long width = s->head_width;
+    product(&a->input, entering(s, &a->norm, x, rows.count, room->y), rows.count, room->projected, room);
+    attend(room->projected, a->input.outputs, rows, memory->keys, memory->values, c->halves, 0, c->memory_mask, s->heads,
+           s->heads / s->groups, c->memory_keys, width, 1 / sqrtf(width), room->weights, room->mixed);
     look(ATTENTION);
-    product(&a->output, room->mixed, rows, room->z, room);
-    leaving(s, &a->norm, x, room->z, rows);
+    product(&a->output, room->mixed, rows.count, room->z, room);
+    leaving(s, &a->norm, x, room->z, rows.count);
 }
 
 /* Equation (2) */
@@ -179,11 +177,23 @@ static void feed_forward(const struct stack *s, const struct layer *layer, long 
     leaving(s, &layer->norm, x, room->z, rows);
 }
 
+/* The rows from ``first`` on that are computed together: whole sentences, and of short ones up to BLOCK rows. */
+static struct rows block(struct rows rows, long first)
+{
+    long end = first;
+    for (long size; end < rows.count; end += size) {
+        size = of_one_sentence(rows, end);
+        if (end > first && end + size - first > BLOCK)
+            break;
+    }
+    return (struct rows){rows.places + first, end - first, rows.queries};
+}
+
 /* The layers one after another, and in each a block of sentences after another: what is between its sub-layers stays
    near. 0 where there is no memory for that. */
 int run(const struct stack *s, const struct call *c)
 {
-    long at_once = BLOCK / c->queries ? BLOCK / c->queries : 1, rows = at_once * c->queries;
+    long rows = c->rows.queries > BLOCK ? c->rows.queries : BLOCK;
     long joined = (s->heads + 2 * s->groups) * s->head_width, mixed = s->heads * s->head_width;
     long keys = c->keys > c->memory_keys ? c->keys : c->memory_keys;
     long widest = s->width > s->inner ? s->width : s->inner;
@@ -202,17 +212,18 @@ int run(const struct stack *s, const struct call *c)
     parts.weights = (float *)parts.cut + BLOCK * widest;
     look(PARTS);
     for (long l = 0; l < s->layers; l++)
-        for (long first = 0; first < c->sentences; first += at_once) {
+        for (long first = 0; first < c->rows.count;) {
             const struct layer *layer = &s->layer[l];
-            long sentences = c->sentences - first < at_once ? c->sentences - first : at_once;
-            float *x = c->x + first * c->queries * s->width;
-            attend_to_own(s, &layer->own, c, c->own ? &c->own[l] : 0, first, sentences, x, &parts);
+            struct rows some = block(c->rows, first);
+            float *x = c->x + first * s->width;
+            attend_to_own(s, &layer->own, c, c->own ? &c->own[l] : 0, some, x, &parts);
             if (layer->cross.input.inputs)
-                attend_to_memory(s, &layer->cross, c, &c->memory[l], first, sentences, x, &parts);
-            feed_forward(s, layer, sentences * c->queries, x, &parts);
+                attend_to_memory(s, &layer->cross, c, &c->memory[l], some, x, &parts);
+            feed_forward(s, layer, some.count, x, &parts);
+            first += some.count;
         }
     if (s->last.gain)
-        normalize(&s->last, c->x, c->sentences * c->queries, s->width, c->x);
+        normalize(&s->last, c->x, c->rows.count, s->width, c->x);
     look(BETWEEN);
     free(room);
     return 1;
