@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import Toy, ToySettings, by_hand, sentences
 
-from regard.decoding.engine import Search, decode
+from regard.decoding.engine import Input, Search, decode, records
 from regard.errors import RegardError
 from regard.models.decoder import DecoderOnly
 from regard.models.transformer import Transformer
@@ -61,6 +61,27 @@ def test_results_are_in_the_order_of_the_input_and_do_not_depend_on_the_batch():
                 assert [h.ids for h in one.hypotheses] == [h.ids for h in other.hypotheses]
                 for a, b in zip(one.hypotheses, other.hypotheses, strict=True):
                     assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+def test_inputs_that_come_while_others_are_decoded_join_them():
+    model, sources = Toy(seed=1), sentences(40, 1)
+    search = Search(beam=3, max_extra=20)
+    coming = [Input(100 + i, source) for i, source in enumerate(sources[10:])]
+    flights: list[list[int]] = []
+    found = {}
+
+    def more() -> list[Input]:
+        return [coming.pop() for _ in range(min(len(coming), 3))]
+
+    inputs = [Input(i, source) for i, source in enumerate(sources[:10])]
+    for record in records(model, inputs, SETTINGS, search, batch_tokens=100, more=more):
+        flights.append(record.sentences)
+        found.update((result.index, result.hypotheses) for result in record.results)
+    assert any(min(flight) < 100 <= max(flight) for flight in flights)
+    alone = list(decode(model, sources, SETTINGS, search))
+    assert len(found) == 40
+    for i, one in enumerate(alone):
+        assert [h.ids for h in found[i if i < 10 else 90 + i]] == [h.ids for h in one.hypotheses]
 
 
 def test_sentences_leave_and_enter():

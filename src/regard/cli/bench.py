@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,11 +22,14 @@ from regard.cli.common import (
 )
 from regard.errors import RegardError
 
+if TYPE_CHECKING:
+    from regard.pipelines import Translator
+
 bench = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
-    help="This machine's speed, as a share of its limit: regard bench train, regard bench decode MODEL.",
+    help="This machine's speed, as a share of its limit: regard bench train, decode MODEL, serve MODEL.",
 )
 
 
@@ -102,24 +105,68 @@ def decode(
 
     Example: regard bench decode zh-en --beam 1 --beam 5
     """
-    import itertools
-
     from regard.bench.decoding import decoding_speed
-    from regard.data.corpus import read_lines
 
     picture = picture_path(png)
     translator = open_translator(model, device, dtype, threads, shortlist=shortlist)
-    if not source and translator.settings.source != "zh":
-        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
-    path = source or str(_dev())
-    texts = [text for text, _ in itertools.islice(read_lines(path), sentences)]
-    talk(f"{len(texts):,} lines of {path}")
+    texts = _texts(translator, model, source, sentences)
     found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens, parts=parts or picture is not None)
     _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
     if json:
         print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
     else:
         print("\n".join(line for speed in found for line in speed.lines()))
+
+
+@bench.command()
+def serve(
+    model: Model,
+    source: Annotated[
+        str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")
+    ] = "",
+    clients: Annotated[
+        list[int] | None, typer.Option("--clients", min=1, help="So many ask at once; give several.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For how long each number of clients asks.")] = 10.0,
+    beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, help="Hypotheses kept.")] = None,
+    png: Png = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Start regard serve, let clients ask for a sentence at a time, and say how long they wait.
+
+    Beside it, what the same text takes as a file; the share is that of the matrix rate.
+
+    Example: regard bench serve zh-en --clients 1 --clients 64
+    """
+    from regard.bench.serving import serving_speed
+
+    picture = picture_path(png)
+    translator = open_translator(model, device, dtype, threads)
+    texts = _texts(translator, model, source, 1000)
+    given = ["--device", device, "--dtype", dtype, "--threads", str(threads)]
+    found = serving_speed(translator, model, texts, clients or (1, 8, 64), seconds, beam, given)
+    _draw({f"{load.clients} clients": load.parts for load in found.loads}, picture)
+    if json:
+        print_json({"model": model, **found.to_dict()})
+    else:
+        print("\n".join(found.lines()))
+
+
+def _texts(translator: Translator, model: str, source: str, most: int) -> list[str]:
+    """Lines of a file, or of Tatoeba's dev for a model that reads Chinese."""
+    import itertools
+
+    from regard.data.corpus import read_lines
+
+    if not source and translator.settings.source != "zh":
+        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
+    path = source or str(_dev())
+    texts = [text for text, _ in itertools.islice(read_lines(path), most)]
+    talk(f"{len(texts):,} lines of {path}")
+    return texts
 
 
 def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:

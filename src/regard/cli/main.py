@@ -29,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("regard.cli.demo:demo", "translate at once with the packaged zh→en model, then train one"),
     "train": Verb("regard.cli.train:train", "train a translator from a configuration or from two text files"),
     "translate": Verb("regard.cli.translate:translate", "translate lines of a file or of standard input"),
+    "serve": Verb("regard.cli.serve:serve", "translate over HTTP, sentences of all requests together"),
     "evaluate": Verb("regard.cli.evaluate:evaluate", "BLEU, chrF and perplexity on a test set; compare two systems"),
     "score": Verb("regard.cli.score:score", "log-probabilities of given translations"),
     "look": Verb("regard.cli.look:look", "what the model attends to, drawn"),

@@ -7,9 +7,10 @@ accelerator every ``LOOK`` steps. A sentence's result does not depend on which o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,15 @@ LOOK = 4  # steps between two looks of the host, where looking means waiting for
 ENCODED = 2048  # tokens that a CPU encodes at once
 LEAVE = 0.2  # the landed share of a flight at which it is filled up or, when nobody waits, made smaller
 LEFT_OUT = 0.4  # the same where a step leaves out those that have landed (nn/compiled.py)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is to be decoded, under a number of its own."""
+
+    number: int
+    source: Sequence[int] | None  # without end mark
+    prompt: Sequence[int] = ()  # what stands before the output, after the start mark and the forced prefix
 
 
 @dataclass(frozen=True)
@@ -73,10 +83,13 @@ def decode(
     """
     ready: dict[int, Result] = {}
     coming = 0
+    count = len(sources if sources is not None else prompts or ())
+    inputs = [
+        Input(i, None if sources is None else sources[i], () if prompts is None else prompts[i]) for i in range(count)
+    ]
     for record in records(
-        model, sources, settings, search,
-        prompts=prompts, batch_tokens=batch_tokens, shortlist=shortlist, device=device,
-    ):  # fmt: skip
+        model, inputs, settings, search, batch_tokens=batch_tokens, shortlist=shortlist, device=device
+    ):
         if on_record is not None:
             on_record(record)
         ready.update((result.index, result) for result in record.results)
@@ -88,39 +101,50 @@ def decode(
 @torch.inference_mode()
 def records(
     model: Any,
-    sources: Sequence[Sequence[int]] | None,
+    inputs: Sequence[Input],
     settings: Settings,
     search: Search,
     *,
-    prompts: Sequence[Sequence[int]] | None = None,
     batch_tokens: int = 4096,
     shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
+    more: Callable[[], Sequence[Input]] | None = None,
 ) -> Iterator[Record]:
-    """The steps of decoding; the results come in them as they are finished."""
+    """The steps of decoding; the results come in them as they are finished.
+
+    ``more`` is asked before every step for inputs that have come meanwhile, and what it gives waits behind the others.
+    """
     training = model.training
     model.eval()
     try:
-        yield from _Engine(model, sources, settings, search, prompts, batch_tokens, shortlist, device).run()
+        yield from _Engine(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
     finally:
         model.train(training)
+
+
+class _Waiting(NamedTuple):
+    """An input with the size that it counts for, the most tokens of its output, and the tokens before that."""
+
+    input: Input
+    size: int
+    limit: int
+    before: int
 
 
 class _Engine:
     def __init__(
         self,
         model: Any,
-        sources: Sequence[Sequence[int]] | None,
+        inputs: Sequence[Input],
         settings: Settings,
         search: Search,
-        prompts: Sequence[Sequence[int]] | None,
         batch_tokens: int,
         shortlist: Shortlist | None,
         device: torch.device | str | None,
+        more: Callable[[], Sequence[Input]] | None,
     ) -> None:
-        self.model, self.sources, self.settings, self.search = model, sources, settings, search
-        self.prompts, self.batch_tokens = prompts, batch_tokens
-        self.shortlist = shortlist
+        self.model, self.settings, self.search = model, settings, search
+        self.batch_tokens, self.shortlist, self.more = batch_tokens, shortlist, more
         self.narrow: tuple[np.ndarray, Narrow] | None = None  # of the sentences with these numbers
         table = model.output_table()[0]
         self.device = torch.device(device) if device is not None else table.device
@@ -131,32 +155,24 @@ class _Engine:
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
         self.leave = LEFT_OUT if isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
         self.look = 1 if self.device.type == "cpu" else LOOK
-        inputs = sources if sources is not None else prompts
-        assert inputs is not None, "decode needs sources or prompts"
-        lengths = np.array([len(ids) for ids in inputs], dtype=np.int64)
-        if sources is not None and prompts is not None:
-            lengths = np.maximum(lengths, [len(ids) for ids in prompts])
-        self.sizes = lengths + 1  # the end mark
-        self.limits = np.maximum(1, np.array([len(ids) for ids in inputs], dtype=np.int64) + search.max_extra)
         self.start = [settings.start, *settings.forced_prefix]
-        self.before = np.full(len(inputs), len(self.start), dtype=np.int64)  # tokens that stand before the output
-        if prompts is not None:
-            self.before += [len(ids) for ids in prompts]
-        if model.longest is not None:
-            self._keep_to_positions(model.longest)
         # The longest first: the last flight, which nothing can fill up any more, is then of short sentences.
-        self.waiting = np.lexsort((np.arange(len(lengths)), -lengths))
+        self.waiting = deque(sorted(map(self._waiting, inputs), key=lambda one: -one.size))
+        self.flying: dict[int, _Waiting] = {}  # by number
 
-    def _keep_to_positions(self, longest: int) -> None:
-        """No output goes on where the model has learnt no positions any more."""
-        room = longest - self.before - self.look
-        if (room < 1).any():
-            first = int((room < 1).argmax())
-            raise RegardError(
-                f"input {first + 1}: {self.before[first]} tokens stand before the output, and the model has learnt "
-                f"{longest} positions: give a shorter prompt"
-            )
-        self.limits = np.minimum(self.limits, room)
+    def _waiting(self, one: Input) -> _Waiting:
+        size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
+        limit = max(1, len(one.prompt if one.source is None else one.source) + self.search.max_extra)
+        before = len(self.start) + len(one.prompt)
+        if self.model.longest is not None:  # no output goes on where the model has learnt no positions any more
+            room = self.model.longest - before - self.look
+            if room < 1:
+                raise RegardError(
+                    f"input {one.number + 1}: {before} tokens stand before the output, and the model has learnt "
+                    f"{self.model.longest} positions: give a shorter prompt"
+                )
+            limit = min(limit, room)
+        return _Waiting(one, size + 1, limit, before)
 
     def run(self) -> Iterator[Record]:
         """Steps until nothing waits and nothing flies."""
@@ -173,6 +189,8 @@ class _Engine:
             else:
                 self._shrink_if_worth(flight)
             steps += 1
+            if self.more is not None:
+                self.waiting.extend(map(self._waiting, self.more()))
             if not flight.landed.all():  # an output of one token is done before the first step
                 yield self._step(flight, look=steps % self.look == 0)
             if flight.landed.all():
@@ -181,8 +199,8 @@ class _Engine:
     def _room(self, flying: int, longest: int) -> int:
         """How many of the waiting fit beside ``flying`` sentences of at most ``longest`` tokens."""
         count = 0
-        for number in self.waiting:
-            longest = max(longest, int(self.sizes[number]))
+        for one in self.waiting:
+            longest = max(longest, one.size)
             if (flying + count + 1) * self.search.beam * longest > self.batch_tokens:
                 break
             count += 1
@@ -197,7 +215,7 @@ class _Engine:
         places = flight.batch - flying
         if places < self.leave * flight.batch:
             return 0
-        room = self._room(flying, int(self.sizes[flight.index[alive]].max()))
+        room = self._room(flying, max(self.flying[number].size for number in flight.index[alive].tolist()))
         # As sentences get shorter more of them have room; but if some come behind, all are copied.
         return places if places < room < places + self.leave * flight.batch else room
 
@@ -213,27 +231,25 @@ class _Engine:
 
     def _launch(self, count: int) -> tuple[Flight, Record]:
         """The next ``count`` waiting sentences: encoded, prompted, and their first tokens ranked."""
-        index, self.waiting = self.waiting[:count], self.waiting[count:]
+        launched = [self.waiting.popleft() for _ in range(count)]
+        index = np.array([one.input.number for one in launched])
+        self.flying.update(zip(index.tolist(), launched, strict=True))
         search, settings = self.search, self.settings
-        memory = None
-        if self.sources is not None:
-            memory = self._encoded(index)
-        own = self.prompts
-        heads = [[*self.start, *own[i]] if own is not None else self.start for i in index]
-        prompt = padded(heads, settings.pad, self.device)
-        capacity = int((self.before + self.limits)[index].max()) + self.look
-        state = self.model.start(memory, search.beam, capacity, len(index))
-        flight = Flight(state, search, settings.eos, index, self.limits[index], self.device)
+        memory = self._encoded(launched) if launched[0].input.source is not None else None
+        prompt = padded([[*self.start, *one.input.prompt] for one in launched], settings.pad, self.device)
+        capacity = max(one.before + one.limit for one in launched) + self.look
+        state = self.model.start(memory, search.beam, capacity, count)
+        limits = np.array([one.limit for one in launched])
+        flight = Flight(state, search, settings.eos, index, limits, self.device)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
         return flight, self._rank(flight, hidden.gather(1, last), follow=False, look=True)
 
-    def _encoded(self, index: np.ndarray) -> Memory:
+    def _encoded(self, launched: Sequence[_Waiting]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and within its cache."""
-        assert self.sources is not None
-        sources = [[*self.sources[i], self.settings.eos] for i in index]
+        sources = [[*(one.input.source or ()), self.settings.eos] for one in launched]
         parts: list[Memory] = []
-        longest = int(self.sizes[index].max())
+        longest = max(map(len, sources))
         at_once = max(1, ENCODED // longest) if self.device.type == "cpu" else len(sources)
         for at in range(0, len(sources), at_once):
             parts.append(self.model.encode(padded(sources[at : at + at_once], self.settings.pad, self.device)))
@@ -262,6 +278,8 @@ class _Engine:
                 flight.state.follow(parents)
         sentences = flight.index.tolist()
         results = flight.land() if look else []
+        for result in results:
+            del self.flying[result.index]
         return Record(sentences, parents, flight.last, flight.scores, found, flight.done, results)
 
     def _best(self, flight: Flight, hidden: Tensor) -> Best:
@@ -288,10 +306,12 @@ class _Engine:
 
     def _narrow(self, flight: Flight) -> Narrow:
         """What the sentences of a flight may use, made anew when others are in it."""
-        assert self.shortlist is not None and self.sources is not None
+        assert self.shortlist is not None
         if self.narrow is None or self.narrow[0] is not flight.index:
             size = len(self.model.output_table()[0])
-            allowed = self.shortlist.allowed([self.sources[i] for i in flight.index], size)
+            flying = (self.flying.get(number) for number in flight.index.tolist())  # those that have landed are not
+            sources = [() if one is None else one.input.source or () for one in flying]
+            allowed = self.shortlist.allowed(sources, size)
             self.narrow = flight.index, Narrow(self.model, allowed, self.settings.eos, self.suppressed)
         return self.narrow[1]
 

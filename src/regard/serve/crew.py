@@ -1,0 +1,239 @@
+"""Decoding across requests: a few members, each of which decodes on one core whatever comes, whoever asked for it.
+
+A sentence that comes while others are decoded takes the place of one that is done (decoding/engine.py). On a CPU under
+Linux a member is a forked process, with the weights of this one; elsewhere it is a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import json
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import torch
+
+from regard.decoding.engine import Input, records
+from regard.decoding.flight import Hypothesis, Result
+from regard.decoding.inputs import Settings
+from regard.decoding.search import Search
+from regard.errors import RegardError
+
+TRIES = 2  # how often a sentence is given to a member before it is an error that they end
+
+
+class Served(NamedTuple):
+    """A model as it is decoded (its twin, on a CPU) and the marks of its text."""
+
+    model: Any
+    settings: Settings
+
+
+class Done(NamedTuple):
+    """A sentence's n best, and when its decoding began (``time.monotonic``)."""
+
+    hypotheses: list[Hypothesis]
+    began: float
+
+
+class Gone(Exception):
+    """The member that was decoding it has ended."""
+
+
+class Unavailable(RegardError):
+    """Nobody can decode now."""
+
+
+def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
+    """What a member does until nobody holds the other end of its pipe.
+
+    Sentences of one model and one search are decoded together. New ones join them while no others wait.
+    """
+    groups: dict[tuple[str, str], list[Input]] = {}
+
+    def receive(wait: bool) -> None:
+        while pipe.poll(None if wait else 0):
+            name, search, sentences = json.loads(pipe.recv_bytes())
+            groups.setdefault((name, search), []).extend(Input(number, ids) for number, ids in sentences)
+            wait = False
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            if not groups:
+                receive(wait=True)
+            group = next(iter(groups))
+            name, search = group
+            served, waiting = models[name], groups.pop(group)
+            began: dict[int, float] = {}
+
+            def more(group: tuple[str, str] = group) -> list[Input]:
+                receive(wait=False)
+                return groups.pop(group, []) if set(groups) <= {group} else []
+
+            for record in records(
+                served.model, waiting, served.settings, _read(search), batch_tokens=batch_tokens, more=more
+            ):
+                now = time.monotonic()
+                for number in record.sentences:
+                    began.setdefault(number, now)
+                if record.results:
+                    found = [(one.index, began[one.index], _packed(one)) for one in record.results]
+                    pipe.send_bytes(json.dumps(found).encode())
+
+
+def _packed(result: Result) -> list[tuple[list[int], float, float, bool]]:
+    return [(one.ids, one.score, one.normalized, one.at_limit) for one in result.hypotheses]
+
+
+def _written(search: Search) -> str:
+    return json.dumps({**search.__dict__, "length_penalty": str(search.length_penalty)}, sort_keys=True)
+
+
+def _read(search: str) -> Search:
+    return Search(**json.loads(search))
+
+
+@dataclass
+class Member:
+    """One that decodes: our end of its pipe, and what it has not given back yet, by number."""
+
+    pipe: Connection
+    process: Any  # None: a thread
+    pending: dict[int, Future[Done]]
+    lock: threading.Lock
+
+
+class Crew:
+    """The members of a server, and the sentences that they have in hand."""
+
+    def __init__(self, models: Mapping[str, Served], members: int, batch_tokens: int = 4096) -> None:
+        self._models, self._batch_tokens = models, batch_tokens
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._closed = False
+        on_cpu = all(next(served.model.parameters()).device.type == "cpu" for served in models.values())
+        self._forks = on_cpu and sys.platform == "linux"
+        gc.freeze()  # what is there already is not looked through for garbage, and stays shared
+        self._members: list[Member] = []
+        for _ in range(members if self._forks else 1):
+            self._members.append(self._start())
+
+    @property
+    def in_hand(self) -> int:
+        """Sentences that wait or are being decoded."""
+        return sum(len(member.pending) for member in self._members)
+
+    def engine(self, name: str) -> CrewEngine:
+        """What decodes with one of the models, for a ``Translator``."""
+        return CrewEngine(self, name)
+
+    def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search) -> list[Future[Done]]:
+        """Gives each sentence to the member that has least in hand."""
+        shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
+        futures: list[Future[Done]] = []
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the server is closing")
+            for ids in sources:
+                place = min(range(len(self._members)), key=lambda i: len(self._members[i].pending))
+                number, future = next(self._numbers), Future[Done]()
+                self._members[place].pending[number] = future
+                shares.setdefault(place, []).append((number, ids))
+                futures.append(future)
+            chosen = [(self._members[place], sentences) for place, sentences in shares.items()]
+        for member, sentences in chosen:
+            message = json.dumps([name, _written(search), sentences]).encode()
+            with member.lock, contextlib.suppress(OSError):  # its reader finds out that it has ended
+                member.pipe.send_bytes(message)
+        return futures
+
+    def close(self) -> None:
+        """Ends the members; what they have in hand is lost."""
+        with self._lock:
+            self._closed = True
+            members = list(self._members)
+        for member in members:
+            if member.process is not None:
+                member.process.kill()
+                member.process.join()
+            member.pipe.close()
+
+    def _start(self) -> Member:
+        ours, theirs = multiprocessing.Pipe()
+        process: Any = None
+        if self._forks:
+            held = [ours, *(member.pipe for member in self._members)]
+            process = multiprocessing.get_context("fork").Process(
+                target=_forked, args=(self._models, theirs, self._batch_tokens, held), daemon=True
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on forks beside threads
+                process.start()
+            theirs.close()
+        else:
+            threading.Thread(target=work, args=(self._models, theirs, self._batch_tokens), daemon=True).start()
+        member = Member(ours, process, {}, threading.Lock())
+        threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+        return member
+
+    def _listen(self, member: Member) -> None:
+        """Hands on what a member finds; if it ends, another takes its place and its sentences are told."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                for number, began, found in json.loads(member.pipe.recv_bytes()):
+                    member.pending.pop(number).set_result(Done([Hypothesis(*one) for one in found], began))
+        if member.process is not None:
+            member.process.join()
+        with self._lock:
+            if not self._closed:
+                print("regard: a decoding process ended; another takes its place", file=sys.stderr, flush=True)
+                self._members[self._members.index(member)] = self._start()
+        for future in member.pending.values():
+            future.set_exception(Gone())
+
+
+def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int, held: Sequence[Connection]) -> None:
+    for other in held:  # or nobody would see that the server has ended
+        other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    work(models, pipe, batch_tokens)
+
+
+class CrewEngine:
+    """An engine (decoding/engines.py) whose sentences are decoded together with those of other threads' calls."""
+
+    def __init__(self, crew: Crew, name: str) -> None:
+        self.crew, self.name = crew, name
+        self.seconds = threading.local()  # .waiting and .decoding: what this thread's calls have taken
+
+    def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
+        found: dict[int, Done] = {}
+        came = time.monotonic()
+        for _ in range(TRIES):
+            missing = [i for i in range(len(sources)) if i not in found]
+            futures = self.crew.submit(self.name, [sources[i] for i in missing], search)
+            for i, future in zip(missing, futures, strict=True):
+                with contextlib.suppress(Gone):
+                    found[i] = future.result()
+            if len(found) == len(sources):
+                break
+        else:
+            raise Unavailable("decoding processes end before they have decoded this text")
+        if found:
+            began = min(done.began for done in found.values())
+            self.seconds.waiting = getattr(self.seconds, "waiting", 0.0) + began - came
+            self.seconds.decoding = getattr(self.seconds, "decoding", 0.0) + time.monotonic() - began
+        return [Result(i, found[i].hypotheses) for i in range(len(sources))]

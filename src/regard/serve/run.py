@@ -1,0 +1,82 @@
+"""A server from models to its end: loading, listening, and what happens at SIGTERM."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import uvicorn
+
+from regard import directory
+from regard.errors import RegardError
+from regard.nn import packed
+from regard.pipelines import Translator
+from regard.serve.app import Limits, Pair, build_app
+from regard.serve.crew import Crew, Served
+from regard.training.memory import keep_memory
+
+GRACE = 10  # seconds that requests in hand are given when the server is told to end
+
+
+def serve(
+    names: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    beam: int | None = None,
+    batch_tokens: int | None = None,
+    limits: Limits,
+) -> None:
+    """Serves models until it is told to end. ``port`` 0: any that is free; which one is said on standard error."""
+    listening = _listening(host, port)
+    keep_memory()
+    translators: dict[Pair, Translator] = {}
+    models: dict[str, Served] = {}
+    for name in names:
+        loaded = directory.load(name, device, dtype)
+        translator = Translator(loaded)
+        if beam is not None:
+            translator.decoding = replace(translator.decoding, beam=beam)
+        pair = translator.settings.source, translator.settings.target
+        if pair in translators:
+            raise RegardError(f"{name}: another model translates {pair[0]} → {pair[1]} already; give one for each pair")
+        translators[pair] = translator
+        models[name] = Served(packed.twin(loaded.model) if device.type == "cpu" else loaded.model, loaded.settings)
+    tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
+    crew = Crew(models, torch.get_num_threads(), tokens)
+    for name, translator in zip(names, translators.values(), strict=True):
+        translator.engine = crew.engine(name)
+    torch.set_num_threads(1)  # what is left to this process is text
+    config = uvicorn.Config(
+        build_app(translators, crew, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
+        server_header=False,
+    )  # fmt: skip
+    pairs = ", ".join(f"{source} → {target}" for source, target in translators)
+    place = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    print(f"regard: {pairs} at {place} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        crew.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Before anything is loaded, so that a port that is taken is said at once."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError as error:
+        raise RegardError(f"{host}:{port}: cannot listen there ({error.strerror}); choose another --port") from None
+    return listening
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
