@@ -176,6 +176,14 @@ def test_members_end_with_the_server_even_if_it_is_killed(model: Path) -> None:
         assert not psutil.wait_procs(members, timeout=10)[1]
 
 
+def test_replies_leave_at_once() -> None:
+    """A socket that is not named TCP is not told to send what it has: each second reply then waits for 40 ms."""
+    from regard.serve.run import _listening
+
+    with closing(_listening("127.0.0.1", 0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 def test_what_cannot_be_served_is_said(regard: Regard, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
