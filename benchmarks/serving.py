@@ -1,4 +1,4 @@
-"""How long clients of ``regard serve`` wait, by ``regard bench serve``: the packaged model, Tatoeba's dev, two settings.
+"""How long clients of ``regard serve`` wait, by ``regard bench serve``: the packaged model on Tatoeba's dev.
 
     python benchmarks/serving.py
 

@@ -30,7 +30,7 @@ from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.errors import RegardError
 
-TRIES = 2  # how often a sentence is given to a member before it is an error that they end
+TRIES = 4  # how often a sentence is given to a member before it is an error that they end
 
 
 class Served(NamedTuple):
