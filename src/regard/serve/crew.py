@@ -206,8 +206,8 @@ class Crew:
 def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int, held: Sequence[Connection]) -> None:
     for other in held:  # or nobody would see that the server has ended
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the server, which ends this one when all is answered
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     work(models, pipe, batch_tokens)
 
