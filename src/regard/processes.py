@@ -44,6 +44,20 @@ def can_fork() -> Iterator[bool]:
             _busy -= 1
 
 
+@contextlib.contextmanager
+def forking() -> Iterator[None]:
+    """Without Python's word on forks beside threads; see ``can_fork``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def as_a_child() -> None:
+    """What a forked process does first: Ctrl-C is for its parent, which ends it, and it has one thread in PyTorch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
 def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[bytes]:
     """What ``work`` makes of each part, in order: of the first here, of each other in a process of its own.
 
@@ -73,15 +87,13 @@ def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[b
 def _forked(work: Callable[[Part], bytes], part: Part) -> tuple[int, BinaryIO]:
     """A process that does the work, and the pipe from which its message is read: 1 + the result's size, the result."""
     ours, theirs = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on forks beside threads; see can_fork
+    with forking():
         process = os.fork()
     if process:
         os.close(theirs)
         return process, os.fdopen(ours, "rb")
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-        torch.set_num_threads(1)
+        as_a_child()
         result = work(part)
         with os.fdopen(theirs, "wb") as pipe:
             pipe.write((len(result) + 1).to_bytes(SIZE) + result)

@@ -33,6 +33,7 @@ bench = typer.Typer(
 )
 
 
+Source = Annotated[str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
 
 
@@ -87,9 +88,7 @@ def train(
 @bench.command()
 def decode(
     model: Model,
-    source: Annotated[
-        str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")
-    ] = "",
+    source: Source = "",
     beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
@@ -121,9 +120,7 @@ def decode(
 @bench.command()
 def serve(
     model: Model,
-    source: Annotated[
-        str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")
-    ] = "",
+    source: Source = "",
     clients: Annotated[
         list[int] | None, typer.Option("--clients", min=1, help="So many ask at once; give several.")
     ] = None,

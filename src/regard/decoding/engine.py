@@ -50,10 +50,12 @@ class Record:
     """One step, as the viewer and streams read it. Sentences are given by their number in the input.
 
     ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, 2N] all that were
-    looked at (None in greedy search); ``done`` [B]; ``results`` those that were finished with this step.
+    looked at (None in greedy search); ``done`` [B]; ``results`` those that were finished with this step. ``first``: it
+    is these sentences' first step.
     """
 
     sentences: list[int]
+    first: bool
     parents: Tensor
     tokens: Tensor
     scores: Tensor
@@ -243,7 +245,7 @@ class _Engine:
         flight = Flight(state, search, settings.eos, index, limits, self.device)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
-        return flight, self._rank(flight, hidden.gather(1, last), follow=False, look=True)
+        return flight, self._rank(flight, hidden.gather(1, last), None, first=True, look=True)
 
     def _encoded(self, launched: Sequence[_Waiting]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and within its cache."""
@@ -259,35 +261,35 @@ class _Engine:
         return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
 
     def _step(self, flight: Flight, look: bool) -> Record:
-        flight.state.live = flight.live() if self.device.type == "cpu" else None  # which an accelerator would wait for
+        live = flight.live() if self.device.type == "cpu" else None  # which an accelerator would wait for
+        flight.state.live = live
         hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
-        return self._rank(flight, hidden, follow=True, look=look)
+        return self._rank(flight, hidden, live, first=False, look=look)
 
-    def _rank(self, flight: Flight, hidden: Tensor, follow: bool, look: bool) -> Record:
-        """From the hidden states [B, R, D] of the newest tokens to the next ones."""
+    def _rank(self, flight: Flight, hidden: Tensor, live: Tensor | None, first: bool, look: bool) -> Record:
+        """From the hidden states [B, R, D] of the newest tokens to the next ones; ``live`` as in ``Flight.live``."""
         search = self.search
-        best = self._best(flight, hidden)
+        best = self._best(flight, hidden, live)
         found: Candidates | None = None
         if search.beam == 1:
             flight.greedy(best)
             parents = torch.zeros_like(flight.last)
         else:
-            found, live = flight.beam(best)
-            parents = live.parents
-            if follow:  # after the prompt, which all hypotheses share, there is nothing to follow
+            found, survivors = flight.beam(best)
+            parents = survivors.parents
+            if not first:  # after the prompt, which all hypotheses share, there is nothing to follow
                 flight.state.follow(parents)
         sentences = flight.index.tolist()
         results = flight.land() if look else []
         for result in results:
             del self.flying[result.index]
-        return Record(sentences, parents, flight.last, flight.scores, found, flight.done, results)
+        return Record(sentences, first, parents, flight.last, flight.scores, found, flight.done, results)
 
-    def _best(self, flight: Flight, hidden: Tensor) -> Best:
-        """The best continuations of hidden [B, R, D]; on a CPU, of the hypotheses that are worth it only."""
+    def _best(self, flight: Flight, hidden: Tensor, chosen: Tensor | None) -> Best:
+        """The best continuations of hidden [B, R, D], of the chosen hypotheses [R'] only, or of all."""
         size = self.search.no_repeat_ngram
         banned = repeats(flight.ids, flight.ages, size) if size else None
         batch, rows, width = hidden.shape
-        chosen = flight.live() if self.device.type == "cpu" else None
         if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
             banned = None if banned is None else banned.flatten(0, 1)[None, chosen]

@@ -7,7 +7,7 @@ Sentences stand on axis 0 and may be of different ages: finished ones leave (``k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from regard.errors import RegardError
 from regard.nn.places import Places
 
 
-@dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """An output: ids without start, prompt and end mark.
 
     ``score`` is the sum of the log-probabilities of the ids and the end mark, ``normalized`` is divided by the length

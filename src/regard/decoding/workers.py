@@ -53,11 +53,7 @@ def decode_on_cores(
 
 
 def _packed(results: list[Result]) -> bytes:
-    found = [
-        (one.index, [(each.ids, each.score, each.normalized, each.at_limit) for each in one.hypotheses])
-        for one in results
-    ]
-    return json.dumps(found).encode()
+    return json.dumps([(one.index, one.hypotheses) for one in results]).encode()
 
 
 def _unpacked(part: bytes) -> list[Result]:

@@ -62,7 +62,6 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.limiter = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
         yield
-        crew.close()
 
     app = FastAPI(title="regard", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     app.state.texts = 0

@@ -15,20 +15,18 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-import torch
-
 from regard.decoding.engine import Input, records
 from regard.decoding.flight import Hypothesis, Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.errors import RegardError
+from regard.processes import as_a_child, forking
 
 TRIES = 4  # how often a sentence is given to a member before it is an error that they end
 
@@ -84,16 +82,11 @@ def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> N
             for record in records(
                 served.model, waiting, served.settings, _read(search), batch_tokens=batch_tokens, more=more
             ):
-                now = time.monotonic()
-                for number in record.sentences:
-                    began.setdefault(number, now)
+                if record.first:
+                    began |= dict.fromkeys(record.sentences, time.monotonic())
                 if record.results:
-                    found = [(one.index, began[one.index], _packed(one)) for one in record.results]
+                    found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
                     pipe.send_bytes(json.dumps(found).encode())
-
-
-def _packed(result: Result) -> list[tuple[list[int], float, float, bool]]:
-    return [(one.ids, one.score, one.normalized, one.at_limit) for one in result.hypotheses]
 
 
 def _written(search: Search) -> str:
@@ -134,10 +127,6 @@ class Crew:
         """Sentences that wait or are being decoded."""
         return sum(len(member.pending) for member in self._members)
 
-    def engine(self, name: str) -> CrewEngine:
-        """What decodes with one of the models, for a ``Translator``."""
-        return CrewEngine(self, name)
-
     def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search) -> list[Future[Done]]:
         """Gives each sentence to the member that has least in hand."""
         shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
@@ -177,8 +166,7 @@ class Crew:
             process = multiprocessing.get_context("fork").Process(
                 target=_forked, args=(self._models, theirs, self._batch_tokens, held), daemon=True
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on forks beside threads
+            with forking():
                 process.start()
             theirs.close()
         else:
@@ -206,10 +194,16 @@ class Crew:
 def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int, held: Sequence[Connection]) -> None:
     for other in held:  # or nobody would see that the server has ended
         other.close()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the server, which ends this one when all is answered
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    as_a_child()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends this one when all is answered
     work(models, pipe, batch_tokens)
+
+
+class Seconds(threading.local):
+    """What the calls of a thread have taken, since it was set to 0."""
+
+    waiting = 0.0
+    decoding = 0.0
 
 
 class CrewEngine:
@@ -217,7 +211,7 @@ class CrewEngine:
 
     def __init__(self, crew: Crew, name: str) -> None:
         self.crew, self.name = crew, name
-        self.seconds = threading.local()  # .waiting and .decoding: what this thread's calls have taken
+        self.seconds = Seconds()
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
         found: dict[int, Done] = {}
@@ -234,6 +228,6 @@ class CrewEngine:
             raise Unavailable("decoding processes end before they have decoded this text")
         if found:
             began = min(done.began for done in found.values())
-            self.seconds.waiting = getattr(self.seconds, "waiting", 0.0) + began - came
-            self.seconds.decoding = getattr(self.seconds, "decoding", 0.0) + time.monotonic() - began
+            self.seconds.waiting += began - came
+            self.seconds.decoding += time.monotonic() - began
         return [Result(i, found[i].hypotheses) for i in range(len(sources))]

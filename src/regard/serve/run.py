@@ -15,7 +15,7 @@ from regard.errors import RegardError
 from regard.nn import packed
 from regard.pipelines import Translator
 from regard.serve.app import Limits, Pair, build_app
-from regard.serve.crew import Crew, Served
+from regard.serve.crew import Crew, CrewEngine, Served
 from regard.training.memory import keep_memory
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
@@ -50,7 +50,7 @@ def serve(
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
     crew = Crew(models, torch.get_num_threads(), tokens)
     for name, translator in zip(names, translators.values(), strict=True):
-        translator.engine = crew.engine(name)
+        translator.engine = CrewEngine(crew, name)
     torch.set_num_threads(1)  # what is left to this process is text
     config = uvicorn.Config(
         build_app(translators, crew, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
