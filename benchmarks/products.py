@@ -24,7 +24,8 @@ from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.nn import int8, native, packed
+from regard.nn import int8, native
+from regard.nn.linear import available
 
 SHAPES = [
     (rows, inner, outer)
@@ -51,7 +52,7 @@ def libraries(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[],
         found["FBGEMM, int8"] = lambda: torch.ops.quantized.linear_dynamic(x, bytes_, True)
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     for name, dtype in types.items():
-        if onednn is not None and packed.available(dtype):
+        if onednn is not None and available(dtype):
             table = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
             found[f"oneDNN, packed, {name}"] = partial(_by_onednn, x, table, bias.to(dtype), dtype)
     loops = native.library()

@@ -16,6 +16,7 @@ from regard.models.transformer import Transformer
 from regard.nn import native, packed
 from regard.nn.compiled import CompiledStack
 from regard.nn.layout import Memory, Tokens
+from regard.nn.linear import multiplies_bf16
 from regard.nn.norm import LayerNorm, RMSNorm
 from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
 
@@ -149,7 +150,7 @@ def test_a_sentence_gets_the_same_bits_alone_and_among_others(precision: str, le
     if precision == "int8":
         model.to_int8()
     elif precision == "bf16":
-        if not packed.multiplies_bf16():
+        if not multiplies_bf16():
             pytest.skip("this processor does not multiply bf16")
         model.bfloat16()
     twin = packed.twin(model)

@@ -83,6 +83,6 @@ def test_without_gradients() -> None:
 
 def test_chunks_fit_a_cache_on_cpu() -> None:
     for vocabulary in (100, 8000, 37000):
-        assert default_chunk(vocabulary, torch.device("cpu")) % 64 == 0
-    assert default_chunk(8000, torch.device("cpu")) == 512
-    assert default_chunk(37000, torch.device("cpu")) == 512, "a chunk costs the table's gradient a pass"
+        assert default_chunk(vocabulary, torch.device("cpu"), torch.float32) % 64 == 0
+    assert default_chunk(8000, torch.device("cpu"), torch.float32) == 512
+    assert default_chunk(37000, torch.device("cpu"), torch.float32) == 512, "a chunk costs the table's gradient a pass"

@@ -14,10 +14,11 @@ from regard.models.tied import Share
 from regard.models.transformer import Transformer
 from regard.nn import packed
 from regard.nn.layout import Tokens
+from regard.nn.linear import available
 from regard.text.settings import TextSettings
 
 SETTINGS = TextSettings()
-TYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packed.available(dtype)]
+TYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if available(dtype)]
 if not TYPES:
     pytest.skip("oneDNN gains nothing on this processor", allow_module_level=True)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from regard.nn import int8, native, packed
 from regard.nn.embedding import Embedding
+from regard.nn.linear import available
 
 Share = Literal["all", "target", "none"]
 
@@ -71,7 +72,7 @@ class TiedModel(nn.Module):
         for name, child in self.named_children():
             if name not in ("output", "prepared_output"):
                 int8.in_int8(child)
-        if packed.available(torch.bfloat16):
+        if available(torch.bfloat16):
             self.to(torch.bfloat16)
 
     def pack_output(self) -> None:

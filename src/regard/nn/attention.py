@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from regard.nn import varlen
 from regard.nn.dropout import dropped
 from regard.nn.layout import Layout, Packing
+from regard.nn.linear import Linear
 
 
 def attend(
@@ -184,12 +186,12 @@ class MultiHeadAttention(nn.Module):
         grouped = self.groups * self.head_width
         self.cross = memory_width is not None
         if memory_width is None:
-            self.query_key_value = nn.Linear(width, width + 2 * grouped, bias=spec.bias)
+            self.query_key_value = Linear(width, width + 2 * grouped, bias=spec.bias)
         else:
-            self.query = nn.Linear(width, width, bias=spec.bias)
-            self.key_value = nn.Linear(memory_width, 2 * grouped, bias=spec.bias)
+            self.query = Linear(width, width, bias=spec.bias)
+            self.key_value = Linear(memory_width, 2 * grouped, bias=spec.bias)
         self.core = Core(spec.dropout)
-        self.output = nn.Linear(width, width, bias=spec.bias)
+        self.output = Linear(width, width, bias=spec.bias)
         self._sizes = {
             "query_key_value": {"query": width, "key": grouped, "value": grouped},
             "key_value": {"key": grouped, "value": grouped},
@@ -212,19 +214,24 @@ class MultiHeadAttention(nn.Module):
         Where the layout is packed, x is [R, D] and comes back so, and ``memory`` is [R', D].
         """
         packing = layout.packing
-        if memory is not None:
-            (query,) = self._heads(self.query(x), packing, self.heads)
-            key, value = self.project_memory(memory, layout.key_packing) if isinstance(memory, Tensor) else memory
+        plain = bias is None and rotation is None and cache is None and not isinstance(memory, tuple)
+        mixed: Tensor
+        if plain and (loops := varlen.loops(self, x, layout)):
+            query, key_value = self.query_key_value(x) if memory is None else self.query(x), None
+            if memory is not None:
+                key_value = self.key_value(memory)
+            mixed = varlen.attend(loops, query, key_value, layout, self.heads, self.groups)
         else:
-            query, key, value = self._project(x, packing, rotation)
-            if cache is not None:
-                key, value = cache.append(key, value)
-        mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
-        joined: Tensor = self.output(
-            mixed.transpose(1, 2).flatten(2)
-            if packing is None
-            else packing.join_heads(mixed)  # [B, Q, H · K] or [R, …]
-        )
+            if memory is not None:
+                (query,) = self._heads(self.query(x), packing, self.heads)
+                key, value = self.project_memory(memory, layout.key_packing) if isinstance(memory, Tensor) else memory
+            else:
+                query, key, value = self._project(x, packing, rotation)
+                if cache is not None:
+                    key, value = cache.append(key, value)
+            mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
+            mixed = mixed.transpose(1, 2).flatten(2) if packing is None else packing.join_heads(mixed)
+        joined: Tensor = self.output(mixed)  # of [B, Q, H · K] or [R, …]
         return joined
 
     def project_memory(self, memory: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regard.nn import native
+from regard.nn.native import Dropping, Native
+
 
 class Dropout(nn.Module):
     """Sets each number to 0 with probability ``p`` in training and scales the rest by 1 / (1 - p)."""
@@ -33,6 +36,10 @@ class Dropout(nn.Module):
             return dropped(x, self.p)
         if x.device.type != "cpu":
             return residual + dropped(x, self.p)
+        loops = native.for_training(x)
+        if loops and residual.dtype == torch.float32:
+            added: Tensor = _DropAndAdd.apply(x, residual, self.p, loops)  # type: ignore[no-untyped-call]
+            return added
         dropped_and_added: Tensor = _MaskedAdd.apply(x, residual, cpu_mask(x, self.p))  # type: ignore[no-untyped-call]
         return dropped_and_added
 
@@ -59,23 +66,43 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def cpu_mask(like: Tensor, p: float) -> Tensor:
-    """A mask shaped and typed as ``like``: 0 with probability p, else 1 / (1 - p).
+    """A mask shaped and typed as ``like``: 0 with probability p, else 1 / (1 - p)."""
+    bytes_, least = random_bytes(like.numel(), p)
+    if least == 128:  # more than any byte; p is above 255 / 256
+        return torch.zeros_like(like)
+    mask = torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
+    torch.ge(bytes_, least, out=mask.view(-1))
+    return mask.mul_(1 / (1 - p))
 
-    One random byte a number, from the thread's generator or else torch's default, compared with 256 p. That threshold
-    is seldom whole: it is rounded up or down by one more draw, the same for the whole tensor, so that each number's
-    probability is p to within 2⁻⁵³, and only the share within one call lies on the grid of 1/256.
+
+def random_bytes(count: int, p: float) -> tuple[Tensor, int]:
+    """``count`` random numbers from -128 to 127, int8, and the least that is kept: the others have probability p.
+
+    They are from the thread's generator or else torch's default. 256 p is seldom whole: it is rounded up or down by one
+    more draw, the same for all, so that each number's probability is p to within 2⁻⁵³, and only the share within one
+    call lies on the grid of 1/256.
     """
-    count = like.numel()
     generator = getattr(_of_thread, "generator", None)
     words = torch.empty(count // 8 + 2, dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)  # the whole range of 64 bits
     low = math.floor(256 * p)
     threshold = low + (words[-1].item() / 2**64 + 0.5 < 256 * p - low)
-    if threshold == 256:  # more than any byte; p is above 255 / 256
-        return torch.zeros_like(like)
-    mask = torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
-    torch.ge(words.view(torch.int8)[:count], threshold - 128, out=mask.view(-1))
-    return mask.mul_(1 / (1 - p))
+    return words.view(torch.int8)[:count], threshold - 128
+
+
+class _DropAndAdd(torch.autograd.Function):
+    """residual + dropped x, in fp32: one pass forward, one backward, and only the bytes are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, p: float, loops: Native) -> Tensor:
+        bytes_, least = random_bytes(x.numel(), p)
+        ctx.save_for_backward(bytes_)
+        ctx.dropping, ctx.dtype, ctx.loops = Dropping(bytes_.data_ptr(), least, 1 / (1 - p)), x.dtype, loops
+        return loops.drop_and_add(ctx.dropping, x, residual)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return ctx.loops.drop_back(ctx.dropping, gradient, ctx.dtype), gradient, None, None
 
 
 class _MaskedAdd(torch.autograd.Function):

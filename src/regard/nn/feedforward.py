@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from regard.nn.dropout import Dropout
+from regard.nn.linear import Linear
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -44,11 +45,11 @@ class PositionWise(nn.Module):
 
     def __init__(self, spec: FeedForward, width: int) -> None:
         super().__init__()
-        self.input = nn.Linear(width, spec.width, bias=spec.bias)
-        self.gate = nn.Linear(width, spec.width, bias=spec.bias) if spec.gated else None
+        self.input = Linear(width, spec.width, bias=spec.bias)
+        self.gate = Linear(width, spec.width, bias=spec.bias) if spec.gated else None
         self.activation = ACTIVATIONS[spec.activation]()
         self.dropout = Dropout(spec.dropout)
-        self.output = nn.Linear(spec.width, width, bias=spec.bias)
+        self.output = Linear(spec.width, width, bias=spec.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, D] → [*, F] → [*, D]."""

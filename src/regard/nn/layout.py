@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class Tokens(NamedTuple):
@@ -67,16 +68,24 @@ def _once(made: dict[object, Tensor], key: object, make: Callable[[], Tensor]) -
     return made[key]
 
 
+#: Packed rows that products in bf16 come in. oneDNN makes a kernel for every number of rows, which takes as long as a
+#: small product does: so there are few of them.
+ROWS = 64
+
+
 @dataclass(frozen=True)
 class Packing:
     """Where the real tokens of a padded batch stand, so that all but attention computes on those alone.
 
-    ``rows`` [R] are the places of the R real tokens among batch × size, in order.
+    ``rows`` [R'] are the places of the R' real tokens among batch × size, in order, and ``starts`` [B + 1] says which
+    of them is each sentence's first. Packed they are R rows, of which the ``spare`` last are of no token.
     """
 
     rows: Tensor
+    starts: Tensor
     batch: int
     size: int
+    spare: int = 0
     _made: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
@@ -87,7 +96,10 @@ class Packing:
         """
         if lengths.device.type != "cpu" or everything_is_real(lengths, size) or not lengths.any():
             return None
-        return Packing(real(lengths, size).flatten().nonzero().squeeze(1), len(lengths), size)
+        rows = real(lengths, size).flatten().nonzero().squeeze(1)
+        narrow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        spare = -len(rows) % ROWS if narrow else 0
+        return Packing(rows, F.pad(lengths.cumsum(0), (1, 0)), len(lengths), size, spare)
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, D] → [R, D]: the real tokens."""
@@ -95,7 +107,7 @@ class Packing:
 
     def unpack(self, x: Tensor) -> Tensor:
         """[R, D] → [B, T, D], 0 where there is padding."""
-        padded: Tensor = _Unpack.apply(x, self.rows, self.batch, self.size)  # type: ignore[no-untyped-call]
+        padded: Tensor = _Unpack.apply(x, self)  # type: ignore[no-untyped-call]
         return padded
 
     def split_heads(self, x: Tensor, counts: Sequence[int], width: int) -> tuple[Tensor, ...]:
@@ -123,7 +135,7 @@ class Packing:
         return _once(self._made, (first, count, total), make)
 
     def places_of(self, count: int) -> Tensor:
-        """[R · count] where token by token, in a table [B · count · T, K], the heads stand; made once."""
+        """[R' · count] where token by token, in a table [B · count · T, K], the heads stand; made once."""
 
         def make() -> Tensor:
             sentence, place = self.rows // self.size, self.rows % self.size
@@ -135,14 +147,13 @@ class Packing:
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        return _spread(x, rows, batch, size)
+    def forward(ctx: Any, x: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return _spread(x, packing.rows, packing.batch, packing.size)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (rows,) = ctx.saved_tensors
-        return gradient.flatten(0, 1).index_select(0, rows), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _gathered(gradient.flatten(0, 1), ctx.packing.rows, ctx.packing.spare), None
 
 
 class _SplitHeads(torch.autograd.Function):
@@ -181,11 +192,21 @@ class _JoinHeads(torch.autograd.Function):
 def _joined(x: Tensor, packing: Packing) -> Tensor:
     """[B, H, T, K] → [R, H · K]."""
     _, count, _, width = x.shape
-    return x.reshape(-1, width).index_select(0, packing.places_of(count)).view(-1, count * width)
+    table = _gathered(x.reshape(-1, width), packing.places_of(count), packing.spare * count)
+    return table.view(-1, count * width)
+
+
+def _gathered(x: Tensor, rows: Tensor, spare: int) -> Tensor:
+    """The chosen rows of x, and ``spare`` rows of 0 after them."""
+    found = x.new_empty(len(rows) + spare, x.shape[1])
+    torch.index_select(x, 0, rows, out=found[: len(rows)])
+    found[len(rows) :] = 0
+    return found
 
 
 def _spread(x: Tensor, rows: Tensor, batch: int, size: int) -> Tensor:
-    return x.new_zeros(batch * size, x.shape[1]).index_copy_(0, rows, x).view(batch, size, -1)
+    """The way back of ``_gathered``: x [R, D] → [batch, size, D]."""
+    return x.new_zeros(batch * size, x.shape[1]).index_copy_(0, rows, x[: len(rows)]).view(batch, size, -1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.nn import native
+from regard.nn.linear import type_of_products
+from regard.nn.native import Native
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -23,19 +27,19 @@ def linear_cross_entropy(
     target is (1 - ε) · one-hot + ε / V, as in ``torch.nn.functional.cross_entropy``. ``chunk`` rows of logits exist at
     a time (0: chosen by V and device). Only the loss has a gradient; ``nll`` is -Σ log p(label), for perplexity.
     """
-    chunk = chunk or default_chunk(len(weight), hidden.device)
+    chunk = chunk or default_chunk(len(weight), hidden.device, type_of_products(hidden))
     sums: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, labels, smoothing, chunk
     )
     return sums
 
 
-def default_chunk(vocabulary: int, device: torch.device) -> int:
-    """On a CPU about 16 MB of fp32 logits, which a last-level cache holds; elsewhere enough to fill the device.
+def default_chunk(vocabulary: int, device: torch.device, dtype: torch.dtype) -> int:
+    """On a CPU about 16 MB of logits, which a last-level cache holds; elsewhere enough to fill the device.
 
     Not fewer than 512 rows: each chunk adds a product as large as the table to the table's gradient.
     """
-    numbers = 1 << (22 if device.type == "cpu" else 26)
+    numbers = (1 << 24) // dtype.itemsize if device.type == "cpu" else 1 << 26
     return max(512, numbers // vocabulary // 64 * 64)
 
 
@@ -47,7 +51,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
-        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        narrow = type_of_products(hidden)
         with torch.no_grad(), torch.autocast(device, enabled=False):
             real = labels >= 0
             if device != "cpu" or not bool(real.all()):  # elsewhere, asking would be a second synchronisation
@@ -92,30 +96,37 @@ def _sums(
     # ε / V · Σ_v logit_v needs the logits of one vector only: that of the table's column means.
     mean_row, mean_bias = weight.to(wide).mean(0), 0.0 if bias is None else bias.to(wide).mean()
     loss, nll = (torch.zeros((), dtype=wide, device=inputs.device) for _ in range(2))
+    loops = native.for_training(inputs) if gradients.wanted else None
     buffer = inputs.new_empty(min(chunk, max(1, len(inputs))), len(weight))
-    at = torch.arange(len(buffer), device=inputs.device)
 
     for start in range(0, len(inputs), chunk):
         x, label = inputs[start : start + chunk], labels[start : start + chunk]  # [R, D], [R]
         logits = torch.mm(x, table.T, out=buffer[: len(x)])  # [R, V]
         if bias is not None:
             logits += bias
-        logits = logits.to(wide)
-        right, top = logits[at[: len(x)], label], logits.amax(1)
-        p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
-        # log Σ exp = top - log p(top), and p(top) ≥ 1/V never underflows.
-        surprise = (top - p.amax(1).log_() - right).sum()
+        # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
+        p = logits if loops else logits.to(wide)
+        surprise, right = loops.soften(p, label, 1 - smoothing) if loops else _soften(p, label, 1 - smoothing)
         nll += surprise
         loss += surprise
         if smoothing:
-            loss += smoothing * (right - x.to(wide) @ mean_row - mean_bias).sum()
+            loss += smoothing * (right - (x.to(wide) @ mean_row + mean_bias).sum())
         if gradients.wanted:
-            # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
-            p[at[: len(x)], label] += smoothing - 1
-            gradients.add(p, x, table, start)
+            gradients.add(p, x, table, start, loops)
     if smoothing:
         gradients.smooth(smoothing, inputs, mean_row)
     return loss, nll
+
+
+def _soften(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor]:
+    """``Native.soften`` by operators: in place softmax - ``rest`` · one-hot, and the sums that go with it."""
+    at = torch.arange(len(logits), device=logits.device)
+    right, top = logits[at, labels].sum(), logits.amax(1)
+    p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
+    # log Σ exp = top - log p(top), and p(top) ≥ 1/V never underflows.
+    surprise = (top - p.amax(1).log_()).sum() - right
+    p[at, labels] -= rest
+    return surprise, right
 
 
 class _Gradients:
@@ -128,14 +139,16 @@ class _Gradients:
         self.weight = torch.zeros_like(weight, dtype=self.wide) if wanted[1] else None
         self.bias = torch.zeros_like(bias, dtype=self.wide) if bias is not None and wanted[2] else None
 
-    def add(self, p: Tensor, x: Tensor, table: Tensor, start: int) -> None:
+    def add(self, p: Tensor, x: Tensor, table: Tensor, start: int, loops: Native | None) -> None:
         """One chunk: p [R, V] is the gradient of its logits, x [R, D] were its inputs, from row ``start`` on."""
         if self.bias is not None:
-            self.bias += p.sum(0)
+            self.bias += p.sum(0, dtype=self.wide)
         p = p.to(x.dtype)
         if self.hidden is not None:
             _product(p, table, out=self.hidden[start : start + len(x)], add=False)
-        if self.weight is not None:
+        if self.weight is not None and loops and p.dtype != self.wide:
+            loops.add(self.weight, p.T @ x)
+        elif self.weight is not None:
             _product(p.T, x, out=self.weight, add=True)
 
     def smooth(self, smoothing: float, inputs: Tensor, mean_row: Tensor) -> None:

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 SOURCES = Path(__file__).with_name("c")
 LANES = 16  # numbers that the loops take at a time
 PATIENCE = 60  # seconds that a compiler is given
+FEW_THREADS = 2  # of PyTorch's, that one core with the loops outruns in training
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights, as in products.h
 INPUTS_OF_UNIT = (1, 2, 4)  # that share 4 bytes, by kind
 PARTS = ("products with weights", "attention", "norms")  # of a stack's time, as in stack.c
@@ -51,6 +52,12 @@ def multiplying(dtype: torch.dtype) -> Native | None:
     """The loops, where they multiply with weights of this type."""
     loops = library()
     return loops if loops and loops.multiplies.get(dtype) else None
+
+
+def for_training(x: Tensor, dtype: torch.dtype | None = None) -> Native | None:
+    """The loops, where they know numbers of the type of x or ``dtype``, and on one core outrun PyTorch's operators."""
+    known = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
+    return library() if known and torch.get_num_threads() <= FEW_THREADS else None
 
 
 @functools.cache
@@ -141,6 +148,33 @@ class Seen(ctypes.Structure):
     _fields_ = (("keys", Kept), ("values", Kept))
 
 
+class Rows(ctypes.Structure):
+    """``struct table`` of varlen.h: the numbers of some heads, row by row."""
+
+    _fields_ = (("at", pointer), ("step", size))
+
+    @classmethod
+    def of(cls, x: Tensor) -> Rows:
+        """x [R, heads · K], which may be some columns of a wider table."""
+        assert x.stride(1) == 1
+        return cls(x.data_ptr(), x.stride(0))
+
+
+class VarLen(ctypes.Structure):
+    """``struct varlen`` of varlen.h: which rows make a sentence, and how they attend."""
+
+    _fields_ = (
+        ("queries", pointer), ("keys", pointer), *((name, size) for name in ("sentences", "heads", "groups", "width")),
+        ("causal", ctypes.c_int), ("halves", ctypes.c_int), ("scale", number),
+    )  # fmt: skip
+
+
+class Dropping(ctypes.Structure):
+    """``struct dropout`` of rows.h."""
+
+    _fields_ = (("bytes", pointer), ("least", ctypes.c_int), ("scale", number))
+
+
 class Native:
     """One method for each loop; tensors are fp32, on the CPU, and need no gradient."""
 
@@ -153,6 +187,20 @@ class Native:
         found = (size, size, pointer, size, pointer, pointer, pointer)
         self._rank.argtypes, self._rank.restype = (pointer, size, size, *found), None
         self._rank_all.argtypes = (pointer, pointer, size, *found)
+        self._attend, self._attend_back = loops.attend_varlen, loops.attend_varlen_back
+        self._attend.argtypes = (pointer, Rows, Rows, Rows, Rows, pointer)
+        self._attend_back.argtypes = (pointer, Rows, Rows, Rows, pointer, Rows, Rows, Rows, Rows)
+        self._soften, self._add_halves = loops.soften, loops.add_halves
+        self._soften.argtypes = (pointer, size, size, pointer, number, ctypes.c_int, pointer)
+        self._add_halves.argtypes, self._add_halves.restype = (pointer, pointer, size), None
+        self._drop, self._drop_back = loops.drop_and_add, loops.drop_back
+        self._drop.argtypes = (Dropping, pointer, ctypes.c_int, pointer, size, pointer)
+        self._drop_back.argtypes = (Dropping, pointer, size, pointer, ctypes.c_int)
+        self._drop.restype = self._drop_back.restype = None
+        self._multiply_once = loops.multiply_once
+        self._multiply_once.argtypes = (pointer, size, pointer, ctypes.c_int, size, size, pointer, pointer)
+        self._sum_columns = loops.sum_columns
+        self._sum_columns.argtypes, self._sum_columns.restype = (pointer, size, size, ctypes.c_int, pointer), None
         self._spent.restype = ctypes.POINTER(ctypes.c_double * len(PARTS))
         self.panel: int = loops.panel()
         self.weight_steps: int = loops.weight_steps()  # of weights in int8, on either side of 0
@@ -205,6 +253,78 @@ class Native:
         if not self._rank_all(ctypes.byref(table.linear), x.data_ptr(), len(x), k, end, *places):
             raise MemoryError("no memory for the scores of a few rows")
         return found
+
+    @_seen
+    def attention(self, varlen: VarLen, *tables: Tensor) -> Tensor:
+        """Query, key, value and what is mixed, each [R, heads · K] → the logarithms of the queries' sums [R, H]."""
+        sums = torch.empty(len(tables[0]), varlen.heads)
+        if not self._attend(ctypes.byref(varlen), *map(Rows.of, tables), sums.data_ptr()):
+            raise MemoryError("no memory for the heads of a sentence")
+        return sums
+
+    @_seen
+    def attention_back(
+        self, varlen: VarLen, there: Sequence[Tensor], sums: Tensor, gradient: Tensor, back: Sequence[Tensor]
+    ) -> None:
+        """Query, key and value, ``there``, and the gradient of what was mixed → their gradients, written ``back``."""
+        tables = *map(Rows.of, there), sums.data_ptr(), Rows.of(gradient), *map(Rows.of, back)
+        if not self._attend_back(ctypes.byref(varlen), *tables):
+            raise MemoryError("no memory for the heads of a sentence")
+
+    @_seen
+    def soften(self, logits: Tensor, labels: Tensor, rest: float) -> tuple[float, float]:
+        """Logits [R, V] in fp32 or bf16 → in place softmax - ``rest`` · one-hot(labels [R]).
+
+        Returned are the sums of -log p(label) and of the labels' logits.
+        """
+        found = (ctypes.c_double * 2)()
+        halves = logits.dtype == torch.bfloat16
+        done = self._soften(logits.data_ptr(), *logits.shape, labels.data_ptr(), rest, halves, found)
+        if done < 0:
+            raise IndexError(f"a label is not among the {logits.shape[1]} of the output table")
+        if not done:
+            raise MemoryError("no memory for a row of logits")
+        return found[0], found[1]
+
+    @_seen
+    def product_once(self, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = False) -> Tensor:
+        """x [R, in] and weight [out, in], or if ``turned`` [in, out], which will not be the same again → [R, out]."""
+        x, weight = x.contiguous(), weight.contiguous()
+        outputs, inputs = weight.shape[::-1] if turned else weight.shape
+        out = x.new_empty(len(x), outputs)
+        at_bias = None if bias is None else bias.data_ptr()
+        sizes = len(x), weight.data_ptr(), turned, outputs, inputs
+        if not self._multiply_once(x.data_ptr(), *sizes, at_bias, out.data_ptr()):
+            raise MemoryError("no memory to lay out the weights of a product")
+        return out
+
+    @_seen
+    def drop_and_add(self, dropping: Dropping, x: Tensor, residual: Tensor) -> Tensor:
+        """residual + dropped x, which is in fp32 or bf16."""
+        x, out = x.contiguous(), torch.empty_like(residual, memory_format=torch.contiguous_format)
+        halves = x.dtype == torch.bfloat16
+        self._drop(dropping, x.data_ptr(), halves, residual.contiguous().data_ptr(), x.numel(), out.data_ptr())
+        return out
+
+    @_seen
+    def drop_back(self, dropping: Dropping, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+        """The gradient of what ``drop_and_add`` returned → that of its x."""
+        found = torch.empty_like(gradient, dtype=dtype, memory_format=torch.contiguous_format)
+        halves = dtype == torch.bfloat16
+        self._drop_back(dropping, gradient.contiguous().data_ptr(), found.numel(), found.data_ptr(), halves)
+        return found
+
+    @_seen
+    def column_sums(self, x: Tensor) -> Tensor:
+        """x [R, N] in fp32 or bf16 → [N] in fp32."""
+        sums = torch.zeros(x.shape[1])
+        self._sum_columns(x.data_ptr(), *x.shape, x.dtype == torch.bfloat16, sums.data_ptr())
+        return sums
+
+    @_seen
+    def add(self, sums: Tensor, parts: Tensor) -> None:
+        """sums += parts, which are in bf16; both lie alike."""
+        self._add_halves(sums.data_ptr(), parts.data_ptr(), sums.numel())
 
     def spent(self) -> dict[str, float]:
         """The seconds that ``stack`` has taken in this process, by part."""

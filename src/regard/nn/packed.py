@@ -18,26 +18,10 @@ from regard.nn import native
 from regard.nn.compiled import CompiledStack, fits
 from regard.nn.embedding import Table
 from regard.nn.int8 import Int8Linear
+from regard.nn.linear import available
 
 WIDE = 256  # inputs from which a product in fp32 by oneDNN is faster so
 MANY = 4096  # outputs from which it is too, with fewer inputs: a large table, which is laid out anew at every call
-
-
-def available(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's products gain here: with AVX-512 in fp32, and in bf16 where the processor multiplies it."""
-    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not onednn or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return False
-    if dtype == torch.bfloat16:
-        return multiplies_bf16()
-    return dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products in bf16, and not only a way to do without."""
-    return any(
-        bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
 
 
 class PackedLinear(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.nn.linear import type_of_products
 from regard.nn.loss import default_chunk, made_in_forward
 
 
@@ -27,7 +28,7 @@ def linear_rdrop(
     counted), bias [V]. For each token the loss is the mean of both cross entropies, smoothed as in ``loss.py``, plus
     α/4 · (KL(p₁‖p₂) + KL(p₂‖p₁)): half of equation (4) of the paper, so that α = 0 is the plain loss.
     """
-    chunk = chunk or max(32, default_chunk(len(weight), first.device) // 2)
+    chunk = chunk or max(32, default_chunk(len(weight), first.device, first.dtype) // 2)
     sums: tuple[Tensor, Tensor] = _LinearRDrop.apply(  # type: ignore[no-untyped-call]
         first, second, weight, bias, labels, smoothing, alpha, chunk
     )
@@ -50,7 +51,7 @@ class _LinearRDrop(torch.autograd.Function):
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         device = first.device.type
-        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else first.dtype
+        narrow = type_of_products(first)
         wide = torch.promote_types(first.dtype, torch.float32)
         with torch.no_grad(), torch.autocast(device, enabled=False):
             rows = (labels >= 0).nonzero().squeeze(1)

@@ -9,10 +9,6 @@
 
 #include "vectors.h"
 
-#if defined __AVX2__ || defined __AVX512F__
-#include <immintrin.h>
-#endif
-
 enum kind { FP32, BF16, INT8 };
 static const long numbers_of_unit[] = {1, 2, 4};
 
@@ -176,6 +172,40 @@ static void multiply(const struct linear *w, const float *x, long rows, float *o
         multiply_as(w, BF16, x, rows, out, cut);
     else
         multiply_as(w, INT8, x, rows, out, cut);
+}
+
+/* Weights in fp32, [outputs, inputs] or if ``turned`` [inputs, outputs], laid out: what is over in the last panel is 0. */
+static void lay_out(const float *weights, int turned, long outputs, long inputs, float *panels)
+{
+    for (long n = 0; n < outputs; n += PANEL, panels += inputs * PANEL)
+        for (long k = 0; k < inputs; k += LANES)
+            for (long c = n; c < n + PANEL; c += LANES)
+                if (!turned && outputs - c >= LANES && inputs - k >= LANES)
+                    turn_over_square(weights + c * inputs + k, inputs, panels + k * PANEL + c - n, PANEL);
+                else
+                    for (long i = k; i < k + LANES && i < inputs; i++)
+                        for (long o = c; o < c + LANES; o++)
+                            panels[i * PANEL + o - n] =
+                                o >= outputs ? 0 : turned ? weights[i * outputs + o] : weights[o * inputs + i];
+}
+
+/* x [rows, inputs] in fp32 and weights as in ``lay_out``, of which there will be others at the next update, bias
+   [outputs] or 0 -> out [rows, outputs]; 0 where there is no memory for it */
+int multiply_once(const float *x, long rows, const float *weights, int turned, long outputs, long inputs,
+                  const float *bias, float *out)
+{
+    long panels = (outputs + PANEL - 1) / PANEL * PANEL;
+    float *room = malloc(panels * (inputs + 1) * sizeof *room);
+    if (!room)
+        return 0;
+    memset(room, 0, panels * sizeof *room);
+    if (bias)
+        memcpy(room, bias, outputs * sizeof *room);
+    lay_out(weights, turned, outputs, inputs, room + panels);
+    struct linear w = {inputs, outputs, FP32, (uint32_t *)(room + panels), room, 0, 0};
+    multiply(&w, x, rows, out, 0);
+    free(room);
+    return 1;
 }
 
 #endif

@@ -44,6 +44,54 @@ static void add(float *x, const float *more, long count)
         x[k] += more[k];
 }
 
+/* Numbers whose random bytes are below ``least`` are dropped, the others times ``scale``. */
+struct dropout {
+    const int8_t *bytes;
+    int least;
+    float scale;
+};
+
+/* out = residual + dropped x, which is in bf16 if ``halves`` */
+void drop_and_add(struct dropout d, const void *x, int halves, const float *restrict residual, long count,
+                  float *restrict out)
+{
+    const int8_t *restrict bytes = d.bytes;
+#define DROP(halves) \
+    _Pragma("omp simd") for (long k = 0; k < count; k++) \
+        out[k] = residual[k] + number_of(x, k, halves) * (bytes[k] < d.least ? 0 : d.scale)
+    if (halves)
+        DROP(1);
+    else
+        DROP(0);
+#undef DROP
+}
+
+/* gradient of out -> that of x */
+void drop_back(struct dropout d, const float *restrict gradient, long count, void *restrict d_x, int halves)
+{
+    const int8_t *restrict bytes = d.bytes;
+    if (halves)
+#pragma omp simd
+        for (long k = 0; k < count; k++)
+            ((uint16_t *)d_x)[k] = half_of(gradient[k] * (bytes[k] < d.least ? 0 : d.scale));
+    else
+#pragma omp simd
+        for (long k = 0; k < count; k++)
+            ((float *)d_x)[k] = gradient[k] * (bytes[k] < d.least ? 0 : d.scale);
+}
+
+/* sums [width] += x [rows, width], which is in bf16 if ``halves`` */
+void sum_columns(const void *x, long rows, long width, int halves, float *restrict sums)
+{
+    for (long r = 0; r < rows; r++, x = (const char *)x + width * (halves ? 2 : 4)) {
+        long k = 0;
+        for (; width - k >= LANES; k += LANES)
+            store(load(sums, k, 0) + load(x, k, halves), sums, k, 0);
+        for (; k < width; k++)
+            sums[k] += number_of(x, k, halves);
+    }
+}
+
 enum activation { RELU, GELU, GELU_TANH, SILU };
 
 /* 1 / (1 + exp(-x)) */

@@ -4,9 +4,11 @@
    depends on how many rows there are: a sentence gets the same bits alone and among others. */
 
 #include "attention.h"
+#include "loss.h"
 #include "products.h"
 #include "ranking.h"
 #include "rows.h"
+#include "varlen.h"
 
 #include <time.h>
 

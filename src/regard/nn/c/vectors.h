@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined __AVX2__ || defined __AVX512F__
+#include <immintrin.h>
+#endif
+
 #define ALWAYS static inline __attribute__((always_inline))
 
 enum { LANES = 16 };
@@ -55,6 +59,14 @@ ALWAYS uint16_t half_of(float x)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+ALWAYS float number_of(const void *x, long i, int halves)
+{
+    uint32_t bits = halves ? (uint32_t)((const uint16_t *)x)[i] << 16 : ((const uint32_t *)x)[i];
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
 /* Numbers i ... i + 15 of x, which are in bf16 if ``halves``. */
 ALWAYS lanes load(const void *x, long i, int halves)
 {
@@ -67,6 +79,49 @@ ALWAYS lanes load(const void *x, long i, int halves)
     } else
         memcpy(&found, (const float *)x + i, sizeof found);
     return found;
+}
+
+ALWAYS void store(lanes value, void *x, long i, int halves)
+{
+    if (halves) {
+        uint32_t bits[LANES];
+        memcpy(bits, &value, sizeof value);
+        for (int n = 0; n < LANES; n++)
+            ((uint16_t *)x)[i + n] = (uint16_t)((bits[n] + 0x7fff + (bits[n] >> 16 & 1)) >> 16); /* as half_of */
+    } else
+        memcpy((float *)x + i, &value, sizeof value);
+}
+
+/* LANES x LANES numbers of x, rows ``step`` apart, turned over */
+ALWAYS void turn_over_square(const float *x, long step, float *to, long to_step)
+{
+#ifdef __AVX512F__
+    __m512 rows[LANES];
+    for (int r = 0; r < LANES; r++)
+        rows[r] = _mm512_loadu_ps(x + r * step);
+    /* Rows so far apart exchange what each has on the other's side. */
+#define EXCHANGE(apart, ...) \
+    do { \
+        const __m512i low = _mm512_setr_epi32(__VA_ARGS__), high = _mm512_add_epi32(low, _mm512_set1_epi32(apart)); \
+        _Pragma("GCC unroll 16") for (int r = 0; r < LANES; r++) if (!(r & apart)) \
+        { \
+            __m512 one = rows[r], other = rows[r + apart]; \
+            rows[r] = _mm512_permutex2var_ps(one, low, other); \
+            rows[r + apart] = _mm512_permutex2var_ps(one, high, other); \
+        } \
+    } while (0)
+    EXCHANGE(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    EXCHANGE(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+    EXCHANGE(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+    EXCHANGE(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+#undef EXCHANGE
+    for (int r = 0; r < LANES; r++)
+        _mm512_storeu_ps(to + r * to_step, rows[r]);
+#else
+    for (int k = 0; k < LANES; k++)
+        for (int r = 0; r < LANES; r++)
+            to[k * to_step + r] = x[r * step + k];
+#endif
 }
 
 #endif
