@@ -39,14 +39,21 @@ def test_parts_are_what_their_pairs_alone_would_be(rows: list[tuple[list[int], l
     sources, targets = zip(*rows, strict=True)
     parts = collate(sources, targets, settings).dealt(step)
     assert len(parts) == step
-    for start, part in enumerate(parts):
-        alone = collate(sources[start::step], targets[start::step], settings)
+    longest = sorted(range(len(rows)), key=lambda n: -len(sources[n]) - len(targets[n]))
+    tokens = []
+    for number, part in enumerate(parts):
+        its = [
+            row for turn, row in enumerate(longest) if number in (turn % (2 * step), 2 * step - 1 - turn % (2 * step))
+        ]
+        alone = collate([sources[n] for n in its], [targets[n] for n in its], settings)
+        tokens.append(sum(len(sources[n]) + len(targets[n]) for n in its))
         assert part.source is not None and alone.source is not None
         for mine, wanted in zip(
             (*part.source, *part.target, part.labels), (*alone.source, *alone.target, alone.labels), strict=True
         ):
             assert torch.equal(mine, wanted)
         assert part.target_tokens == alone.target_tokens
+    assert max(tokens) - min(tokens) <= max(len(sources[n]) + len(targets[n]) for n in longest)
 
 
 def test_a_model_without_a_source_has_none() -> None:

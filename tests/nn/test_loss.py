@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kinds import compiled, on_processors
 from torch.nn import functional as F
 
 from regard.nn.loss import default_chunk, linear_cross_entropy
+from regard.nn.native import Native
 
 M, D, V = 50, 12, 31
 
@@ -86,3 +90,30 @@ def test_chunks_fit_a_cache_on_cpu() -> None:
         assert default_chunk(vocabulary, torch.device("cpu"), torch.float32) % 64 == 0
     assert default_chunk(8000, torch.device("cpu"), torch.float32) == 512
     assert default_chunk(37000, torch.device("cpu"), torch.float32) == 512, "a chunk costs the table's gradient a pass"
+
+
+@on_processors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(rows=st.integers(1, 5), width=st.integers(1, 100), seed=st.integers(0, 99))
+def test_the_loops_soften_as_the_operators_do(
+    loops: Native, dtype: torch.dtype, rows: int, width: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    logits, labels = 10 * torch.randn(rows, width), torch.randint(0, width, (rows,))
+    logits = logits.to(dtype)
+    log_p = logits.double().log_softmax(1)
+    expected = log_p.exp() - 0.9 * F.one_hot(labels, width)
+    right = logits.double().gather(1, labels[:, None]).sum().item()
+    surprise, found = loops.soften(logits, labels, 0.9)
+    assert surprise == pytest.approx(F.nll_loss(log_p, labels, reduction="sum").item(), rel=1e-5, abs=1e-4)
+    assert found == pytest.approx(right, rel=1e-6, abs=1e-6)
+    # Numbers up to 1, of which bf16 keeps 8 bits.
+    torch.testing.assert_close(logits.double(), expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 2**-8)
+
+
+@compiled
+def test_a_label_that_is_none_is_refused() -> None:
+    hidden, weight, _, labels = inputs(torch.float32, 0)
+    labels[3] = V
+    with pytest.raises(IndexError):
+        linear_cross_entropy(hidden, weight, labels)

@@ -189,3 +189,31 @@ def test_a_wheel_brings_them_for_machines_without_a_compiler(tmp_path: Path) -> 
     place, found = done.stdout.split()
     assert place.startswith(str(site)) and found == "True"
     assert not (tmp_path / "cache").exists()
+
+
+@on_processors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(rows=st.integers(0, 9), width=st.integers(1, 70), seed=st.integers(0, 99))
+def test_sums_are_sums(loops: native.Native, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(rows, width).to(dtype)
+    torch.testing.assert_close(loops.column_sums(x), x.float().sum(0))
+    sums, parts = torch.randn(rows, width), torch.randn(rows, width).bfloat16()
+    expected = sums + parts
+    loops.add(sums, parts)
+    assert torch.equal(sums, expected)
+
+
+@on_processors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(count=st.integers(1, 70), least=st.integers(-128, 128), seed=st.integers(0, 99))
+def test_what_is_dropped_is_dropped_on_the_way_back(
+    loops: native.Native, dtype: torch.dtype, count: int, least: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    drawn = torch.randint(-128, 128, (count,), dtype=torch.int8)
+    x, residual, gradient = torch.randn(count).to(dtype), torch.randn(count), torch.randn(count)
+    mask = (drawn.int() >= least) * 1.25  # 128 is no int8
+    dropping = native.Dropping(drawn.data_ptr(), least, 1.25)
+    torch.testing.assert_close(loops.drop_and_add(dropping, x, residual), residual + x.float() * mask)
+    torch.testing.assert_close(loops.drop_back(dropping, gradient, dtype), (gradient * mask).to(dtype))

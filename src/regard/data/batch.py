@@ -36,10 +36,17 @@ class Batch:
         return replace(self, source=source, target=target, labels=self.labels.to(device, non_blocking=True))
 
     def dealt(self, count: int) -> list[Batch]:
-        """``count`` batches: pair i goes to number i modulo count. Each has no more padding than it needs."""
-        return [self._some(slice(first, None, count)) for first in range(count)]
+        """``count`` batches of about as many tokens, which have no more padding than they need.
 
-    def _some(self, rows: slice) -> Batch:
+        The longest pairs are dealt first, to and fro: 0, 1, 1, 0, 0, 1 ….
+        """
+        tokens = self.target.lengths + (0 if self.source is None else self.source.lengths)
+        order = tokens.argsort(descending=True, stable=True)
+        turns = torch.arange(len(order)) % (2 * count)
+        whose = torch.minimum(turns, 2 * count - 1 - turns)
+        return [self._some(order[whose == number]) for number in range(count)]
+
+    def _some(self, rows: Tensor) -> Batch:
         target = self.target.some(rows)
         labels = self.labels[rows, : target.ids.shape[1]]
         source = None if self.source is None else self.source.some(rows)

@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
         ids, lengths = (tensor.to(device, non_blocking=non_blocking) for tensor in self)
         return Tokens(ids, lengths)
 
-    def some(self, rows: slice) -> Tokens:
+    def some(self, rows: Tensor) -> Tokens:
         """The chosen sentences, with no more padding than they need."""
         lengths = self.lengths[rows]
         return Tokens(self.ids[rows, : int(lengths.max())], lengths)

@@ -75,9 +75,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def made_in_forward(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
-    """The gradients that a loss made beside its value, times that of the loss, each in its input's type."""
+    """The gradients that a loss made beside its value, times that of the loss, each in its input's type; once."""
     return [
-        None if part is None else (part * gradient).to(dtype)
+        None if part is None else part.mul_(gradient).to(dtype)
         for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
     ]
 
