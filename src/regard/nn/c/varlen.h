@@ -214,6 +214,16 @@ static long seen_by(const struct varlen *p, long queries, long keys)
     return p->causal && queries < keys ? queries : keys;
 }
 
+/* The keys and values of sentence ``b`` that the heads of a group share */
+static void take_keys(const struct varlen *p, struct table key, struct table value, long b, long group,
+                      struct head *head)
+{
+    long first = p->keys[b], count = p->keys[b + 1] - first;
+    take(key, p->halves, first, count, group, p->width, 1, head->keys);
+    take(value, p->halves, first, count, group, p->width, 1, head->values);
+    turn_over(head->keys, count, p->width, head->keys_over);
+}
+
 /* query, key, value -> mixed, and ``sums`` [rows, heads], the logarithms of the queries' sums; 0 without memory for it */
 int attend_varlen(const struct varlen *p, struct table query, struct table key, struct table value, struct table mixed,
                   float *sums)
@@ -224,14 +234,10 @@ int attend_varlen(const struct varlen *p, struct table query, struct table key, 
         return 0;
     for (long b = 0; b < p->sentences; b++) {
         long first = p->queries[b], queries = p->queries[b + 1] - first, keys = p->keys[b + 1] - p->keys[b];
-        long columns = padded(keys);
+        long columns = padded(keys), share = p->heads / p->groups;
         for (long head = 0; head < p->heads; head++) {
-            long share = p->heads / p->groups;
-            if (head % share == 0) {
-                take(key, p->halves, p->keys[b], keys, head / share, p->width, 1, h.keys);
-                take(value, p->halves, p->keys[b], keys, head / share, p->width, 1, h.values);
-                turn_over(h.keys, keys, p->width, h.keys_over);
-            }
+            if (head % share == 0)
+                take_keys(p, key, value, b, head / share, &h);
             for (long t = 0; t < queries; t += QUERIES) {
                 long count = queries - t < QUERIES ? queries - t : QUERIES, seen = seen_by(p, t + count, keys);
                 take(query, p->halves, first + t, count, head, p->width, p->scale, h.queries);
@@ -267,9 +273,7 @@ int attend_varlen_back(const struct varlen *p, struct table query, struct table 
         long columns = padded(keys), share = p->heads / p->groups;
         for (long head = 0; head < p->heads; head++) {
             if (head % share == 0) {
-                take(key, p->halves, p->keys[b], keys, head / share, p->width, 1, h.keys);
-                take(value, p->halves, p->keys[b], keys, head / share, p->width, 1, h.values);
-                turn_over(h.keys, keys, p->width, h.keys_over);
+                take_keys(p, key, value, b, head / share, &h);
                 turn_over(h.values, keys, p->width, h.values_over);
                 memset(h.d_keys, 0, keys * p->width * sizeof *h.d_keys);
                 memset(h.d_values, 0, keys * p->width * sizeof *h.d_values);
