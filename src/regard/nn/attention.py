@@ -217,9 +217,8 @@ class MultiHeadAttention(nn.Module):
         plain = bias is None and rotation is None and cache is None and not isinstance(memory, tuple)
         mixed: Tensor
         if plain and (loops := varlen.loops(self, x, layout)):
-            query, key_value = self.query_key_value(x) if memory is None else self.query(x), None
-            if memory is not None:
-                key_value = self.key_value(memory)
+            query = self.query_key_value(x) if memory is None else self.query(x)
+            key_value = None if memory is None else self.key_value(memory)
             mixed = varlen.attend(loops, query, key_value, layout, self.heads, self.groups)
         else:
             if memory is not None:
