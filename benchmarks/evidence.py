@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -46,8 +47,11 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
-            cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+            first = itertools.takewhile(str.strip, lines)
+            said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+        # A cloud's name of a processor may be that of several generations.
+        cpu = f"{said['model name']} (family {said['cpu family']}, model {said['model']})"
+    except (OSError, KeyError):
         pass
     found = {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.system()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

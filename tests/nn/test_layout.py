@@ -94,12 +94,24 @@ def test_heads_are_split_and_joined_as_by_unpacking_and_transposing(
     assert torch.equal(back, weights[0])
 
 
+@given(lengths_of_batch, st.integers(0, 3))
+def test_twice_the_sentences_are_packed_like_so_many(lengths: list[int], more: int) -> None:
+    assume(any(lengths))
+    size = max(lengths) + more
+    ids = torch.arange(len(lengths) * size).view(-1, size)
+    twice = Tokens(ids, torch.tensor(lengths), Packing.made(torch.tensor(lengths), size)).twice()
+    assert torch.equal(twice.ids, torch.cat([ids, ids])) and twice.lengths.tolist() == lengths + lengths
+    expected = Packing.made(torch.tensor(lengths + lengths), size)
+    assert twice.packing is not None and twice.packing.batch == expected.batch
+    assert torch.equal(twice.packing.rows, expected.rows) and torch.equal(twice.packing.starts, expected.starts)
+
+
 @given(st.integers(1, 5), st.integers(1, 9))
 def test_nothing_hidden_is_no_mask(batch: int, size: int) -> None:
     lengths = torch.full((batch,), size)
     assert Layout.padded(lengths, size).mask is None
     assert Layout.cross(lengths, size).mask is None
-    assert Layout.padded(lengths, size, packed=True).packing is None, "where there is no padding, none is left out"
+    assert Packing.of(lengths, size) is None, "where there is no padding, none is left out"
 
 
 def test_what_is_asked_for_once_is_made_once() -> None:

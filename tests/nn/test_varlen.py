@@ -96,14 +96,14 @@ def test_the_module_is_the_same_with_the_loops_and_without(cross: bool, padded: 
     x, memory = torch.randn(3, 9, 64), torch.randn(3, 9, 64)
 
     def gradients(watched: bool) -> list[Tensor]:
-        layout = Layout.padded(lengths, 9, packed=True)
+        layout = Layout.padded(lengths, 9, packing=Packing.of(lengths, 9))
         pack = layout.packing.pack if layout.packing else torch.clone
         kept: dict[str, Any] = {}
         if cross:
             kept["memory"] = pack(memory)
-            layout = Layout.cross(lengths, 9, queries=layout.packing, packed=True)
+            layout = Layout.cross(lengths, 9, queries=layout.packing, keys=layout.packing)
         handle = attention.core.register_forward_hook(lambda *_: None) if watched else None
-        assert (varlen.loops(attention, x, layout) is None) == watched, "whoever looks at a core sees its calls"
+        assert (varlen.choose(attention, x, layout) is None) == watched, "whoever looks at a core sees its calls"
         attention.zero_grad()
         attention(pack(x), layout, **kept).square().sum().backward()
         if handle:
@@ -119,7 +119,7 @@ def test_what_the_loops_do_not_know_goes_another_way() -> None:
     x, layout = torch.randn(2, 5, 48), Layout.padded(torch.tensor([5, 5]), 5)
 
     def taken(attention: MultiHeadAttention, layout: Layout = layout, x: Tensor = x) -> bool:
-        return varlen.loops(attention, x, layout) is not None
+        return varlen.choose(attention, x, layout) is not None
 
     fits = Attention(heads=3).build(48)
     assert taken(fits)

@@ -64,13 +64,12 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config
     trainer = trainer_of(config, prepared)
     together = feed.batch(np.arange(24), 0)
     parts = [feed.batch(part, 0) for part in np.split(np.arange(24), [3, 11])]  # parts of very different size
-    tokens = together.target_tokens
-    trainer.gradients(Item(0, 0, [], [together], tokens, tokens), 1)
+    trainer.gradients(Item.of(0, 0, [], [together]), 1)
     whole = [parameter.grad.clone() for parameter in trainer.parameters]
-    sums = trainer.gradients(Item(0, 0, [], parts, tokens, tokens), 1)
+    sums = trainer.gradients(Item.of(0, 0, [], parts), 1)
     for parameter, wanted in zip(trainer.parameters, whole, strict=True):
         torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-7)
-    assert int(sums[2]) == tokens
+    assert int(sums[2]) == together.target_tokens
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def test_a_batch_on_several_cores_has_the_gradients_of_the_whole(
     parts = trainer.cores.parts(batch)
     assert len(parts) == 3
     assert sum(part.target_tokens for part in parts) == batch.target_tokens
-    item = Item(0, 0, [], [batch], batch.target_tokens, batch.target_tokens)
+    item = Item.of(0, 0, [], [batch])
     sums = trainer.gradients(item, 1)
     found = [parameter.grad.clone() for parameter in trainer.parameters]
     assert torch.get_num_threads() == 3
@@ -109,8 +108,7 @@ def test_what_several_cores_drop_is_the_same_each_time(
     feed, prepared = feed_of(tiny(**{"model.dropout": 0.5, "model.attention_dropout": attention_dropout}), tmp_path)
     trainer = trainer_of(feed.config, prepared)
     batches = [feed.batch(np.arange(40), 0), feed.batch(np.arange(40, 60), 0)]
-    tokens = sum(batch.target_tokens for batch in batches)
-    item = Item(0, 0, [], batches, tokens, tokens)
+    item = Item.of(0, 0, [], batches)
 
     def gradients(step: int) -> list[torch.Tensor]:
         trainer.gradients(item, step)

@@ -91,13 +91,16 @@ def training_speed(
     work = work_of(built)
     rate = matrix_rate(device, trainer.precision)
     seconds, tokens, operations = [], 0, 0.0
+    following = items[0].to(device)
     for step, item in enumerate(items, start=1):
         start = time.perf_counter()
-        trainer.read(trainer.launch(item, step), step)
+        running = trainer.launch(following, step)
+        following = items[step % len(items)].to(device)
+        trainer.read(running, step)
         if step > WARMUP:
             seconds.append(time.perf_counter() - start)
             tokens += item.target_tokens
-            operations += work.of(*item.lengths())
+            operations += work.of(*item.lengths)
     total = sum(seconds)
 
     def again() -> None:
@@ -143,7 +146,7 @@ def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: 
                 return items
             rows = update.micro[0]
             batches = [collate([source[i] for i in micro], [target[i] for i in micro], settings) for micro in rows]
-            items.append(Item(epoch, len(items), rows, batches, update.target_tokens, update.target_tokens))
+            items.append(Item.of(epoch, len(items), rows, batches))
         epoch += 1
 
 

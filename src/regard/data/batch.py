@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.nn.layout import Tokens
+from regard.nn.layout import Tokens, sent
 from regard.text.settings import TextSettings
 
 IGNORED = -100  # the label of padding and of forced tokens: never counted, never learnt
@@ -31,9 +31,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        source = None if self.source is None else self.source.to(device, non_blocking=True)
-        target = self.target.to(device, non_blocking=True)
-        return replace(self, source=source, target=target, labels=self.labels.to(device, non_blocking=True))
+        source = None if self.source is None else self.source.to(device)
+        return replace(
+            self, source=source, target=self.target.to(device), labels=sent(self.labels, torch.device(device))
+        )
 
     def dealt(self, count: int) -> list[Batch]:
         """``count`` batches of about as many tokens, which have no more padding than they need.

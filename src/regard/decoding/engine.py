@@ -18,12 +18,15 @@ from torch import Tensor
 
 from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
+from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.narrow import Narrow
 from regard.decoding.search import Candidates, Search
 from regard.errors import RegardError
 from regard.nn.compiled import CompiledStack
 from regard.nn.layout import Memory
+from regard.nn.recorder import watched
+from regard.nn.states import KeyValueState
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
@@ -155,12 +158,19 @@ class _Engine:
         self.native, self.table = getattr(model, "native", None), getattr(prepared, "matrix", None)
         self.rows = rows_at_once(table.shape[0], self.device, prepared is not None)
         self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
-        self.leave = LEFT_OUT if isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
+        self.graphs = self._graphs()
+        self.leave = LEFT_OUT if self.graphs or isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
         self.look = 1 if self.device.type == "cpu" else LOOK
         self.start = [settings.start, *settings.forced_prefix]
         # The longest first: the last flight, which nothing can fill up any more, is then of short sentences.
         self.waiting = deque(sorted(map(self._waiting, inputs), key=lambda one: -one.size))
         self.flying: dict[int, _Waiting] = {}  # by number
+
+    def _graphs(self) -> Graphs | None:
+        """What records steps, on devices that can and where all steps are alike."""
+        capture = CAPTURES.get(self.device.type)
+        alike = self.shortlist is None and not self.search.no_repeat_ngram
+        return Graphs(self.model, capture()) if capture and alike else None
 
     def _waiting(self, one: Input) -> _Waiting:
         size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
@@ -242,10 +252,14 @@ class _Engine:
         capacity = max(one.before + one.limit for one in launched) + self.look
         state = self.model.start(memory, search.beam, capacity, count)
         limits = np.array([one.limit for one in launched])
-        flight = Flight(state, search, settings.eos, index, limits, self.device)
+        uniform = self.graphs is not None and isinstance(state, KeyValueState)
+        if uniform:
+            state.fixed = True
+        flight = Flight(state, search, settings.eos, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
-        return flight, self._rank(flight, hidden.gather(1, last), None, first=True, look=True)
+        advanced = self._rank(flight, hidden.gather(1, last), None, first=True)
+        return flight, self._record(flight, advanced, first=True, look=True)
 
     def _encoded(self, launched: Sequence[_Waiting]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and within its cache."""
@@ -261,28 +275,35 @@ class _Engine:
         return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
 
     def _step(self, flight: Flight, look: bool) -> Record:
-        live = flight.live() if self.device.type == "cpu" else None  # which an accelerator would wait for
-        flight.state.live = live
-        hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
-        return self._rank(flight, hidden, live, first=False, look=look)
+        def advance() -> Advanced:
+            # Which are alive an accelerator would have to be waited for.
+            live = flight.live() if self.device.type == "cpu" and not flight.uniform else None
+            flight.state.live = live
+            hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
+            return self._rank(flight, hidden, live, first=False)
 
-    def _rank(self, flight: Flight, hidden: Tensor, live: Tensor | None, first: bool, look: bool) -> Record:
+        recorded = self.graphs if flight.uniform and not watched(self.model) else None
+        advanced = recorded.step(flight, advance) if recorded else advance()
+        return self._record(flight, advanced, first=False, look=look)
+
+    def _rank(self, flight: Flight, hidden: Tensor, live: Tensor | None, first: bool) -> Advanced:
         """From the hidden states [B, R, D] of the newest tokens to the next ones; ``live`` as in ``Flight.live``."""
-        search = self.search
         best = self._best(flight, hidden, live)
-        found: Candidates | None = None
-        if search.beam == 1:
+        if self.search.beam == 1:
             flight.greedy(best)
-            parents = torch.zeros_like(flight.last)
-        else:
-            found, survivors = flight.beam(best)
-            parents = survivors.parents
-            if not first:  # after the prompt, which all hypotheses share, there is nothing to follow
-                flight.state.follow(parents)
+            return Advanced(torch.zeros_like(flight.last), None)
+        found, survivors = flight.beam(best)
+        if not first:  # after the prompt, which all hypotheses share, there is nothing to follow
+            flight.state.follow(survivors.parents)
+        return Advanced(survivors.parents, found)
+
+    def _record(self, flight: Flight, advanced: Advanced, first: bool, look: bool) -> Record:
+        """What is to be said of a step; the host learns who is done when it looks."""
         sentences = flight.index.tolist()
         results = flight.land() if look else []
         for result in results:
             del self.flying[result.index]
+        parents, found = advanced
         return Record(sentences, first, parents, flight.last, flight.scores, found, flight.done, results)
 
     def _best(self, flight: Flight, hidden: Tensor, chosen: Tensor | None) -> Best:

@@ -49,7 +49,8 @@ class Flight:
       -inf where there is none yet;
     - ``done`` [B]: nothing more can enter the pool; ``hopeful`` [B, R]: this live hypothesis still may lead into it.
 
-    ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking.
+    ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking. A
+    ``uniform`` flight does the same at every step, whatever they are: so a step can be recorded (graphs.py).
     """
 
     per_sentence = (
@@ -58,11 +59,12 @@ class Flight:
     )  # fmt: skip
 
     def __init__(
-        self, state: Any, search: Search, eos: int, index: np.ndarray, limits: np.ndarray, device: torch.device
-    ):
+        self, state: Any, search: Search, eos: int, index: np.ndarray, limits: np.ndarray, device: torch.device,
+        uniform: bool = False,
+    ):  # fmt: skip
         batch, longest, kept = len(index), int(limits.max()), search.kept
         penalty = search.length_penalty
-        self.state, self.search, self.eos = state, search, eos
+        self.state, self.search, self.eos, self.uniform = state, search, eos, uniform
         self.index, self.limits, self.ages = index, limits, np.zeros(batch, dtype=np.int64)
         self.landed = np.zeros(batch, dtype=bool)  # their result is out; they wait to be removed
         self.table = penalty.table(longest, device)
@@ -120,7 +122,7 @@ class Flight:
     def greedy(self, best: Best) -> None:
         """The best token of each sentence is taken, until it is the end mark."""
         token, value = best.tokens[:, :, 0], best.values[:, :, 0]  # [B, 1]
-        if (self.ages + 1 >= self.limits).any():
+        if self.uniform or (self.ages + 1 >= self.limits).any():
             last = (self.length + 1 >= self.limit)[:, None]
             if self.search.stopping != "huggingface":
                 token, value = token.masked_fill(last, self.eos), torch.where(last, best.eos, value)
@@ -146,7 +148,7 @@ class Flight:
         beam, stopping = self.search.beam, self.search.stopping
         found = candidates(self.scores, best.values, best.tokens, 2 * beam)
         ends = found.tokens[:, :beam] == self.eos
-        if (self.ages + 1 >= self.limits).any():
+        if self.uniform or (self.ages + 1 >= self.limits).any():
             last = (self.length + 1 >= self.limit)[:, None]  # [B, 1]
             if stopping == "huggingface":
                 ends = ends | last
@@ -154,7 +156,7 @@ class Flight:
                 found = self._only_ends(found, last, best.eos)
                 ends = ends | last
         live = survivors(found, beam, self.eos)
-        if self.scores.device.type != "cpu" or ends.any():
+        if self.uniform or self.scores.device.type != "cpu" or ends.any():
             self._finish(found, ends)
         batch, _, longest = self.ids.shape
         place = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)

@@ -128,7 +128,7 @@ class DecoderOnlyModel(TiedModel):
     def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
         """Token ids [B, T] → hidden [B, T, D]: position t predicts t+1."""
         x = self.target_embedding(target.ids)
-        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packed=self.training)
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
         return Output(self.decoder(x, layout))
 
     def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:

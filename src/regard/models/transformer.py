@@ -126,15 +126,15 @@ class TransformerModel(TiedModel):
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their memory, hidden [B, S, D]."""
         x = self.source_embedding(source.ids)
-        layout = Layout.padded(source.lengths, x.shape[1], packed=self.training)
-        return Memory(self.encoder(x, layout), source.lengths)
+        layout = Layout.padded(source.lengths, x.shape[1], packing=source.packed(self.training))
+        return Memory(self.encoder(x, layout), source.lengths, layout.packing)
 
     def forward(self, target: Tokens, memory: Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]: position t predicts t+1."""
         assert memory is not None, "this model translates: it needs a memory"
         x = self.target_embedding(target.ids)
-        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packed=self.training)
-        cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, packed=self.training)
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
+        cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, keys=memory.packing)
         return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
 
     def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:

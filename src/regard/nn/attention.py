@@ -216,10 +216,10 @@ class MultiHeadAttention(nn.Module):
         packing = layout.packing
         plain = bias is None and rotation is None and cache is None and not isinstance(memory, tuple)
         mixed: Tensor
-        if plain and (loops := varlen.loops(self, x, layout)):
+        if plain and (mix := varlen.choose(self, x, layout)):
             query = self.query_key_value(x) if memory is None else self.query(x)
             key_value = None if memory is None else self.key_value(memory)
-            mixed = varlen.attend(loops, query, key_value, layout, self.heads, self.groups)
+            mixed = mix(query, key_value, layout, self.heads, self.groups)
         else:
             if memory is not None:
                 (query,) = self._heads(self.query(x), packing, self.heads)

@@ -17,27 +17,49 @@ from torch.nn import functional as F
 
 
 class Tokens(NamedTuple):
-    """Sentences as ids, padded on the right: ``ids`` [B, S] int64 and their true ``lengths`` [B] int64."""
+    """Sentences as ids, padded on the right: ``ids`` [B, S] int64 and their true ``lengths`` [B] int64.
+
+    An accelerator's lengths would have to be waited for, so there the ``packing`` comes with them, made by the host.
+    """
 
     ids: Tensor
     lengths: Tensor
+    packing: Packing | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
+    def to(self, device: torch.device | str) -> Tokens:
         """The same sentences on another device."""
-        ids, lengths = (tensor.to(device, non_blocking=non_blocking) for tensor in self)
-        return Tokens(ids, lengths)
+        device = torch.device(device)
+        packing = self.packing
+        if self.lengths.device.type == "cpu" and device.type != "cpu" and self.lengths.any():
+            packing = Packing.made(self.lengths, self.ids.shape[1]).to(device)
+        return Tokens(sent(self.ids, device), sent(self.lengths, device), None if device.type == "cpu" else packing)
+
+    def packed(self, wanted: bool) -> Packing | None:
+        """How to leave the padding out of all that is computed, where that is wanted and gains."""
+        if not wanted:
+            return None
+        return self.packing or Packing.of(self.lengths, self.ids.shape[1])
 
     def some(self, rows: Tensor) -> Tokens:
         """The chosen sentences, with no more padding than they need."""
         lengths = self.lengths[rows]
         return Tokens(self.ids[rows, : int(lengths.max())], lengths)
 
+    def twice(self) -> Tokens:
+        """The sentences and, after them, the same once more."""
+        packing = None if self.packing is None else self.packing.twice()
+        return Tokens(torch.cat([self.ids, self.ids]), torch.cat([self.lengths, self.lengths]), packing)
+
 
 class Memory(NamedTuple):
-    """What an encoder leaves for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real."""
+    """What an encoder leaves for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real.
+
+    ``packing`` says where they stand, if the encoder computed on those alone.
+    """
 
     hidden: Tensor
     lengths: Tensor
+    packing: Packing | None = None
 
     def keep(self, index: Tensor) -> Memory:
         """The memories of the chosen sentences, index [B']."""
@@ -50,6 +72,13 @@ class Output:
 
     hidden: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """x on another device; the host goes on while CUDA copies, which it can from memory that stays where it is."""
+    if device.type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 def everything_is_real(lengths: Tensor, size: int) -> bool:
@@ -78,7 +107,8 @@ class Packing:
     """Where the real tokens of a padded batch stand, so that all but attention computes on those alone.
 
     ``rows`` [R'] are the places of the R' real tokens among batch × size, in order, and ``starts`` [B + 1] says which
-    of them is each sentence's first. Packed they are R rows, of which the ``spare`` last are of no token.
+    of them is each sentence's first (int64, and int32 on an accelerator, as its kernels want them). Packed they are R
+    rows, of which the ``spare`` last are of no token.
     """
 
     rows: Tensor
@@ -90,16 +120,31 @@ class Packing:
 
     @staticmethod
     def of(lengths: Tensor, size: int) -> Packing | None:
-        """The packing of right-padded sentences, ``lengths`` [B]; None where there is nothing to gain.
+        """The packing of right-padded sentences, ``lengths`` [B]; None where a CPU gains nothing by it.
 
-        On an accelerator the number of real tokens would have to be waited for, so nothing is packed there.
+        Lengths on an accelerator would have to be waited for: None there too.
         """
         if lengths.device.type != "cpu" or everything_is_real(lengths, size) or not lengths.any():
             return None
-        rows = real(lengths, size).flatten().nonzero().squeeze(1)
         narrow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        spare = -len(rows) % ROWS if narrow else 0
-        return Packing(rows, F.pad(lengths.cumsum(0), (1, 0)), len(lengths), size, spare)
+        return Packing.made(lengths, size, multiple=ROWS if narrow else 1)
+
+    @staticmethod
+    def made(lengths: Tensor, size: int, multiple: int = 1) -> Packing:
+        """The packing of sentences that are not all empty, ``lengths`` [B], in a multiple of so many rows."""
+        rows = real(lengths, size).flatten().nonzero().squeeze(1)
+        return Packing(rows, F.pad(lengths.cumsum(0), (1, 0)), len(lengths), size, -len(rows) % multiple)
+
+    def to(self, device: torch.device) -> Packing:
+        """The same on an accelerator."""
+        rows, starts = sent(self.rows, device), sent(self.starts.to(torch.int32), device)
+        return Packing(rows, starts, self.batch, self.size, self.spare)
+
+    def twice(self) -> Packing:
+        """Of the same sentences twice over."""
+        rows = torch.cat([self.rows, self.rows + self.batch * self.size])
+        starts = torch.cat([self.starts, self.starts[1:] + len(self.rows)])
+        return Packing(rows, starts, 2 * self.batch, self.size, 2 * self.spare)
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, D] → [R, D]: the real tokens."""
@@ -128,8 +173,8 @@ class Packing:
 
         def make() -> Tensor:
             number = self.rows.new_zeros(self.batch * self.size)
-            number[self.rows] = torch.arange(0, total * len(self.rows), total)
-            heads = torch.arange(first, first + count)
+            number[self.rows] = torch.arange(0, total * len(self.rows), total, device=number.device)
+            heads = torch.arange(first, first + count, device=number.device)
             return (number.view(self.batch, 1, self.size) + heads[:, None]).flatten()
 
         return _once(self._made, (first, count, total), make)
@@ -139,7 +184,7 @@ class Packing:
 
         def make() -> Tensor:
             sentence, place = self.rows // self.size, self.rows % self.size
-            heads = torch.arange(count)
+            heads = torch.arange(count, device=sentence.device)
             return ((sentence[:, None] * count + heads) * self.size + place[:, None]).flatten()
 
         return _once(self._made, count, make)
@@ -228,27 +273,25 @@ class Layout:
     _biases: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
-    def padded(lengths: Tensor, size: int, causal: bool = False, *, packed: bool = False) -> Layout:
-        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions; ``packed`` if it pays.
+    def padded(lengths: Tensor, size: int, causal: bool = False, *, packing: Packing | None = None) -> Layout:
+        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions, or as they are packed.
 
         With ``causal`` no mask is needed for the padding: it stands on the right, where no real query looks.
         (Rows of padding see what they like; nobody reads them.)
         """
-        packing = Packing.of(lengths, size) if packed else None
         if causal or everything_is_real(lengths, size):
             return Layout(causal=causal, packing=packing)
         return Layout(mask=real(lengths, size)[:, None, None, :], packing=packing)
 
     @staticmethod
-    def cross(key_lengths: Tensor, size: int, *, queries: Packing | None = None, packed: bool = False) -> Layout:
-        """Attention from one sequence, with its packing if it has one, to the ``size`` positions of another.
+    def cross(key_lengths: Tensor, size: int, *, queries: Packing | None = None, keys: Packing | None = None) -> Layout:
+        """Attention from one sequence to the ``size`` positions of another, each with its packing if it has one.
 
         Rows of padded queries see what the others see; nobody reads them.
         """
-        packing = Packing.of(key_lengths, size) if packed else None
         if everything_is_real(key_lengths, size):
-            return Layout(packing=queries, key_packing=packing)
-        return Layout(mask=real(key_lengths, size)[:, None, None, :], packing=queries, key_packing=packing)
+            return Layout(packing=queries, key_packing=keys)
+        return Layout(mask=real(key_lengths, size)[:, None, None, :], packing=queries, key_packing=keys)
 
     @staticmethod
     def cached(visible: Tensor, positions: Tensor, key_positions: Tensor | None = None) -> Layout:

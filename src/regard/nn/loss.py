@@ -20,18 +20,26 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     smoothing: float = 0.0,
     chunk: int = 0,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Label-smoothed cross entropy of ``hidden @ weightᵀ + bias``: sums over the real tokens, (loss, nll).
 
     hidden [M, D], weight [V, D], labels [M] int64, bias [V]; rows whose label is negative do not count. The smoothed
     target is (1 - ε) · one-hot + ε / V, as in ``torch.nn.functional.cross_entropy``. ``chunk`` rows of logits exist at
     a time (0: chosen by V and device). Only the loss has a gradient; ``nll`` is -Σ log p(label), for perplexity.
+    ``count``: how many rows are real, if the caller knows; else an accelerator is waited for.
     """
     chunk = chunk or default_chunk(len(weight), hidden.device, type_of_products(hidden))
     sums: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, labels, smoothing, chunk
+        hidden, weight, bias, labels, smoothing, chunk, count
     )
     return sums
+
+
+def real_rows(labels: Tensor, count: int | None = None) -> Tensor:
+    """Which labels [M] are no padding, [count]; without the ``count`` an accelerator is waited for."""
+    real = labels >= 0
+    return (real.nonzero() if count is None else real.nonzero_static(size=count)).squeeze(1)
 
 
 def default_chunk(vocabulary: int, device: torch.device, dtype: torch.dtype) -> int:
@@ -48,14 +56,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int,
+        count: int | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         device = hidden.device.type
         narrow = type_of_products(hidden)
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            real = labels >= 0
-            if device != "cpu" or not bool(real.all()):  # elsewhere, asking would be a second synchronisation
-                rows = real.nonzero().squeeze(1)
+            if device != "cpu" or not bool((labels >= 0).all()):
+                rows = real_rows(labels, count)
                 inputs, labels = hidden.index_select(0, rows).to(narrow), labels.index_select(0, rows)
             else:
                 rows, inputs = None, hidden.to(narrow)
@@ -71,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return (*made_in_forward(ctx, gradient), None, None, None)
+        return (*made_in_forward(ctx, gradient), *(None,) * 4)
 
 
 def made_in_forward(ctx: Any, gradient: Tensor) -> list[Tensor | None]:

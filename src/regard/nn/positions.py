@@ -112,22 +112,22 @@ class SinusoidalPositions(Added):
     def __init__(self, width: int, interleaved: bool) -> None:
         super().__init__()
         self.width, self.interleaved = width, interleaved
-        self._table = torch.empty(0, width)
+        self.table = torch.empty(0, width)
 
     def reserve(self, length: int) -> None:
-        if len(self._table) < length:
+        if len(self.table) < length:
             rows = max(256, 1 << (length - 1).bit_length())
-            self._table = sinusoids(rows, self.width, self.interleaved).to(self._table)
+            self.table = sinusoids(rows, self.width, self.interleaved).to(self.table)
 
     def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
-        if self._table.dtype != embedded.dtype or self._table.device != embedded.device:
+        if self.table.dtype != embedded.dtype or self.table.device != embedded.device:
             # Made again rather than converted, so that an fp64 model has fp64 sinusoids.
-            rows, self._table = len(self._table), embedded.new_empty(0, self.width, requires_grad=False)
+            rows, self.table = len(self.table), embedded.new_empty(0, self.width, requires_grad=False)
             self.reserve(rows)
         if positions is None:
             self.reserve(embedded.shape[-2])
-            return torch.add(self._table[: embedded.shape[-2]], embedded, alpha=scale)
-        return torch.add(F.embedding(positions, self._table), embedded, alpha=scale)
+            return torch.add(self.table[: embedded.shape[-2]], embedded, alpha=scale)
+        return torch.add(F.embedding(positions, self.table), embedded, alpha=scale)
 
 
 class LearnedPositions(Added):

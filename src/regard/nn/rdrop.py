@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.nn.linear import type_of_products
-from regard.nn.loss import default_chunk, made_in_forward
+from regard.nn.loss import default_chunk, made_in_forward, real_rows
 
 
 def linear_rdrop(
@@ -21,16 +21,18 @@ def linear_rdrop(
     smoothing: float = 0.0,
     alpha: float = 1.0,
     chunk: int = 0,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums over the real tokens, (loss, nll), of two passes over one batch.
 
     ``first`` and ``second`` [M, D] are the hidden states of the passes, weight [V, D], labels [M] (negative: not
     counted), bias [V]. For each token the loss is the mean of both cross entropies, smoothed as in ``loss.py``, plus
     α/4 · (KL(p₁‖p₂) + KL(p₂‖p₁)): half of equation (4) of the paper, so that α = 0 is the plain loss.
+    ``count`` as in ``loss.py``.
     """
     chunk = chunk or max(32, default_chunk(len(weight), first.device, first.dtype) // 2)
     sums: tuple[Tensor, Tensor] = _LinearRDrop.apply(  # type: ignore[no-untyped-call]
-        first, second, weight, bias, labels, smoothing, alpha, chunk
+        first, second, weight, bias, labels, smoothing, alpha, chunk, count
     )
     return sums
 
@@ -49,12 +51,13 @@ class _LinearRDrop(torch.autograd.Function):
         smoothing: float,
         alpha: float,
         chunk: int,
+        count: int | None,
     ) -> tuple[Tensor, Tensor]:
         device = first.device.type
         narrow = type_of_products(first)
         wide = torch.promote_types(first.dtype, torch.float32)
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            rows = (labels >= 0).nonzero().squeeze(1)
+            rows = real_rows(labels, count)
             labels = labels.index_select(0, rows)
             hidden = [side.index_select(0, rows).to(narrow) for side in (first, second)]
             table = weight.to(narrow)
@@ -91,7 +94,7 @@ class _LinearRDrop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return (*made_in_forward(ctx, gradient), None, None, None, None)
+        return (*made_in_forward(ctx, gradient), *(None,) * 5)
 
 
 def _log_softmax(x: Tensor, table: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:

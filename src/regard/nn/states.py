@@ -20,6 +20,7 @@ from regard.nn.places import Places
 # Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
 # them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.
 AHEAD = 4
+FIXED_AHEAD = 32  # the same where all steps are alike, until slots are added
 
 
 class LayerCache:
@@ -90,6 +91,7 @@ class KeyValueState:
         self.top = 0  # slots that have been written, at most
         self.longest = 0  # tokens of the longest hypothesis
         self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
+        self.fixed = False  # all slots are read, by a mask: steps are alike and can be recorded (decoding/graphs.py)
         # Of the step under way:
         self.live: Tensor | None = None  # [R] of B · N, ascending: the others' hidden states are of no use; None: all
         self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
@@ -109,11 +111,11 @@ class KeyValueState:
         longest = self.longest + (1 if lengths is None else queries)
         if longest > self.capacity:
             raise ValueError(f"hypotheses of {longest} tokens are more than the state's capacity of {self.capacity}")
-        self._make_room(queries)
+        self.make_room(queries)
         self.fresh = self.top == 0 and lengths is not None
         self.new = self._dead(queries)
         self.top = max(self.top, self.used + queries)
-        self.extent = self.top if extent is None else extent
+        self.extent = self.slots if self.fixed else self.top if extent is None else extent
         if lengths is None:
             positions = self.position[:, None].expand(-1, queries)
             seen = torch.eye(queries, dtype=torch.bool, device=self.device)[None]
@@ -133,7 +135,7 @@ class KeyValueState:
         visible, places = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
         if prompt:  # its tokens see what all hypotheses see, and one another in order
             visible = visible[:, :1] & (places[:, None, :] <= positions[:, :, None])
-        elif self.open and self.extent == self.top:
+        elif self.open and self.extent == self.top and not self.fixed:
             return Layout(positions=positions, key_positions=places)
         return Layout.cached(visible, positions, places)
 
@@ -143,6 +145,36 @@ class KeyValueState:
         self.used += queries
         self.position += 1 if lengths is None else lengths
         self.longest += 1 if lengths is None else queries
+
+    # -- a step that was recorded --------------------------------------------------------------------------------------
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step reads of the steps before, in an order of its own."""
+        lengths = [] if self.memory_lengths is None else [self.memory_lengths]
+        pairs = [*((cache.key, cache.value) for cache in self.caches), *(self.memory or ())]
+        kept = [tensor for pair in pairs for tensor in pair if tensor is not None]
+        return [self.position, self.visible, self.key_positions, *lengths, *kept]
+
+    def hold(self, tensors: Sequence[Tensor]) -> None:
+        """The way back of ``tensors``, once all layers have keys and values."""
+        left = iter(tensors)
+        self.position, self.visible, self.key_positions = next(left), next(left), next(left)
+        if self.memory_lengths is not None:
+            self.memory_lengths = next(left)
+        for cache in self.caches:
+            cache.key, cache.value = next(left), next(left)
+        if self.memory is not None:
+            self.memory = [(next(left), next(left)) for _ in self.memory]
+
+    def refresh_memory_layout(self) -> None:
+        """Makes the mask of the memory anew, of its lengths."""
+        self.memory_layout = self._layout_of_memory()
+
+    def passed(self) -> None:
+        """Counts, on the host, a step that was run again."""
+        self.top = max(self.top, self.used + self.beams)
+        self.used += self.beams
+        self.longest += 1
 
     # -- reordering, leaving, entering ---------------------------------------------------------------------------------
 
@@ -227,14 +259,15 @@ class KeyValueState:
 
     # -- slots ---------------------------------------------------------------------------------------------------------
 
-    def _make_room(self, queries: int) -> None:
+    def make_room(self, queries: int) -> None:
         """So many dead slots for each sentence."""
         if self.used + queries > self.slots and self.beams > 1:
             self.used = self._most_live()
         needed = self.used + queries
         if needed > self.slots:
             most = needed + (self.capacity - self.longest) * self.beams
-            ahead = max(AHEAD * self.beams, needed // 8)  # the longer the rows, the less a gap costs and a copy gains
+            # The longer the rows, the less a gap costs and a copy gains.
+            ahead = FIXED_AHEAD * self.beams if self.fixed else max(AHEAD * self.beams, needed // 8)
             self.slots = min(needed + ahead, most)
             self._change_slots(lambda x, axis: _sized(x, axis, self.slots))
 

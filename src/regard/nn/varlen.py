@@ -1,11 +1,13 @@
-"""Attention in training on a CPU: sentences of any length, one after another, by loops of their own (c/varlen.h).
+"""Attention in training: sentences of any length, one after another, without padding between them.
 
-Nothing is padded, split into heads, masked or joined again, which takes longer than the products of a head do.
+On a CPU by loops of our own (c/varlen.h): nothing is padded, split into heads, masked or joined again, which takes
+longer than the products of a head do. On CUDA by FlashAttention's kernel for variable lengths (Dao 2023).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,24 +18,51 @@ from regard.nn.linear import type_of_products
 from regard.nn.native import LANES, Native, VarLen
 
 
-def loops(attention: Any, x: Tensor, layout: Layout) -> Native | None:
-    """The loops, where they compute what this attention would; ``x`` [R, D] or [B, Q, D] goes into it."""
+class Attend(Protocol):
+    """Equation (1) in every sentence: query [R, H · K] and key_value [R', 2 · G · K] → [R, H · K].
+
+    Without ``key_value`` all three are in ``query`` [R, (H + 2 G) · K].
+    """
+
+    def __call__(self, query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int) -> Tensor: ...
+
+
+def choose(attention: Any, x: Tensor, layout: Layout) -> Attend | None:
+    """Who computes in this way what the attention would; ``x`` [R, D] or [B, Q, D] goes into it."""
     core = attention.core
-    if not attention.training or torch.compiler.is_compiling():
-        return None
-    if core.dropout or core._forward_hooks or core._forward_pre_hooks or attention.head_width % LANES:
+    if not attention.training or core._forward_hooks or core._forward_pre_hooks or layout.positions is not None:
         return None
     packing = layout.key_packing if attention.cross else layout.packing
-    if layout.positions is not None or (packing is None and layout.mask is not None):
+    dtype = type_of_products(x)
+    if x.device.type == "cuda":
+        fits = dtype in (torch.bfloat16, torch.float16) and attention.head_width % 8 == 0
+        fits = fits and attention.head_width <= 256 and None not in (packing, layout.packing)
+        return partial(flash, dropout=core.dropout) if fits else None
+    if core.dropout or attention.head_width % LANES or torch.compiler.is_compiling():
         return None
-    return native.for_training(x, type_of_products(x))
+    if packing is None and layout.mask is not None:
+        return None
+    loops = native.for_training(x, dtype)
+    return partial(attend, loops) if loops else None
+
+
+def flash(
+    query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int, *, dropout: float = 0.0
+) -> Tensor:
+    """``Attend`` on CUDA, in bf16 or fp16, where everything is packed."""
+    own, keys = layout.packing, layout.packing if key_value is None else layout.key_packing
+    assert own is not None and keys is not None
+    apart = _apart(query, key_value, heads, groups)
+    width = apart[0].shape[1] // heads
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        *(x.view(len(x), -1, width) for x in apart), own.starts, keys.starts, own.size, keys.size,
+        dropout, layout.causal, False,
+    )[0]  # fmt: skip
+    return mixed.flatten(1)
 
 
 def attend(loops: Native, query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int) -> Tensor:
-    """Equation (1) in every sentence: query [R, H · K] and key_value [R', 2 · G · K] → [R, H · K].
-
-    Without ``key_value`` all three are in ``query`` [R, (H + 2 G) · K]. What is not packed is [B, Q, …].
-    """
+    """``Attend`` on a CPU. What is not packed is [B, Q, …]."""
     key_packing = layout.packing if key_value is None else layout.key_packing
     starts = [_starts(x, packing) for x, packing in ((query, layout.packing), (key_value, key_packing))]
     mixed: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]

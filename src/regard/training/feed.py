@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from regard.config import Config
@@ -22,7 +23,10 @@ from regard.training.streams import stream_key
 
 @dataclass(frozen=True)
 class Item:
-    """One update's work for this process. ``target_tokens`` are of its batches, ``planned_tokens`` of all."""
+    """One update's work for this process. ``target_tokens`` are of its batches, ``planned_tokens`` of all processes.
+
+    ``lengths`` are the real ones [n] of all its pairs, marks included: (source, target).
+    """
 
     epoch: int
     number: int
@@ -30,13 +34,21 @@ class Item:
     batches: list[Batch]
     target_tokens: int
     planned_tokens: int
+    lengths: tuple[NDArray[np.int64], NDArray[np.int64]]
 
-    def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The real lengths [n] of all its pairs, marks included: (source, target)."""
-        sources = [batch.source.lengths.numpy() for batch in self.batches if batch.source is not None]
-        targets = [batch.target.lengths.numpy() for batch in self.batches]
+    @staticmethod
+    def of(epoch: int, number: int, indices: list[Indices], batches: list[Batch], planned_tokens: int = 0) -> Item:
+        """From batches on the host; no ``planned_tokens``: this process is the only one."""
+        tokens = sum(batch.target_tokens for batch in batches)
         none = np.zeros(0, dtype=np.int64)
-        return np.concatenate([none, *sources]), np.concatenate([none, *targets])
+        sources = [batch.source.lengths.numpy() for batch in batches if batch.source is not None]
+        targets = [batch.target.lengths.numpy() for batch in batches]
+        lengths = np.concatenate([none, *sources]), np.concatenate([none, *targets])
+        return Item(epoch, number, indices, batches, tokens, planned_tokens or tokens, lengths)
+
+    def to(self, device: torch.device) -> Item:
+        """The same with its batches on another device, which may still be computing."""
+        return replace(self, batches=[batch.to(device) for batch in self.batches])
 
 
 class Feed:
@@ -109,5 +121,4 @@ class Feed:
     def _item(self, update: Update, epoch: int, number: int) -> Item:
         indices = update.micro[self.group.rank]
         batches = [self.batch(micro, epoch) for micro in indices]
-        tokens = sum(batch.target_tokens for batch in batches)
-        return Item(epoch, number, indices, batches, tokens, update.target_tokens)
+        return Item.of(epoch, number, indices, batches, update.target_tokens)

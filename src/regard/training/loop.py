@@ -54,7 +54,7 @@ def updates(session: Session) -> str:
     """Update after update until there is a reason to stop, which is returned."""
     training, record, trainer = session.config.training, session.record, session.trainer
     items = session.feed.items(record.epoch, record.update)
-    item = next(items)
+    item = next(items).to(session.device)
     while True:
         # A run that goes on enters here, with whatever the stopped one had still to do at this step.
         if session.due(training.validate_every) and record.validated < record.step:
@@ -67,8 +67,8 @@ def updates(session: Session) -> str:
         start = time.perf_counter()
         step = record.step + 1
         running = trainer.launch(item, step)
-        # An accelerator is still computing: the next batch is made meanwhile. A CPU is done, and makes it now.
-        following = next(items)
+        # An accelerator is still computing: the next batch is made and sent meanwhile. A CPU is done, and makes it now.
+        following = next(items).to(session.device)
         statistics = trainer.read(running, step)
         session.account(item, statistics, time.perf_counter() - start)
         files.point("step")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.nn.layout import Output, Tokens
+from regard.nn.layout import Output
 from regard.nn.loss import linear_cross_entropy
 from regard.nn.rdrop import linear_rdrop
 
@@ -60,6 +59,7 @@ class CrossEntropy:
             batch.labels.flatten(),
             bias=bias,
             smoothing=self.smoothing,
+            count=batch.target_tokens,
         )
         for extra in output.losses.values():
             loss = loss + extra * batch.target_tokens  # a model's own losses are means over tokens
@@ -75,20 +75,17 @@ class RDrop:
     passes = 2
 
     def __call__(self, model: Any, batch: Batch) -> Sums:
-        source = None if batch.source is None else _twice(batch.source)
-        output = forward(model, replace(batch, source=source, target=_twice(batch.target)))
+        source = None if batch.source is None else batch.source.twice()
+        output = forward(model, replace(batch, source=source, target=batch.target.twice()))
         first, second = output.hidden.flatten(0, 1).chunk(2)  # twice [B·T, D]
         weight, bias = model.output_table()
         loss, nll = linear_rdrop(
-            first, second, weight, batch.labels.flatten(), bias=bias, smoothing=self.smoothing, alpha=self.alpha
-        )
+            first, second, weight, batch.labels.flatten(), bias=bias, smoothing=self.smoothing, alpha=self.alpha,
+            count=batch.target_tokens,
+        )  # fmt: skip
         for extra in output.losses.values():
             loss = loss + extra * batch.target_tokens
         return Sums(loss, nll)
-
-
-def _twice(tokens: Tokens) -> Tokens:
-    return Tokens(*(torch.cat([x, x]) for x in tokens))
 
 
 def forward(model: Any, batch: Batch) -> Output:

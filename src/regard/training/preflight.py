@@ -92,7 +92,7 @@ def _others(updates: list[Update], source: NDArray[np.integer], target: NDArray[
 
 
 def _run(trainer: Trainer, batch: Batch, with_update: bool = False) -> None:
-    trainer.rehearse(Item(0, 0, [], [batch], batch.target_tokens, batch.target_tokens), with_update=with_update)
+    trainer.rehearse(Item.of(0, 0, [], [batch]), with_update=with_update)
 
 
 def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epoch: int) -> float:

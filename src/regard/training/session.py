@@ -196,7 +196,7 @@ class Session:
     def account(self, item: Item, statistics: Statistics, seconds: float) -> None:
         """Take an update into the record and onto the screen."""
         self.record.add(statistics, item.epoch, item.number)
-        work = self.work.of(*item.lengths()) * self.trainer.objective.passes * self.group.ranks
+        work = self.work.of(*item.lengths) * self.trainer.objective.passes * self.group.ranks
         self.pace.add(seconds, statistics.target_tokens, work)
         loss = statistics.loss / max(statistics.target_tokens, 1)
         self.progress.updated(self.record.step, loss, self.pace, item.epoch)

@@ -1,0 +1,146 @@
+"""A step of decoding as one CUDA graph: the host launches it at once, and not its hundreds of kernels one by one.
+
+A graph runs the same kernels on the same memory again. So all steps must be alike (``Flight.uniform``,
+``KeyValueState.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is recorded
+when a step has the shapes of the one before, and lasts until sentences enter, leave, or need more slots in a way that
+changes them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regard.decoding.flight import Flight
+from regard.decoding.search import Candidates
+from regard.nn.positions import SinusoidalPositions
+
+
+class Advanced(NamedTuple):
+    """What a step made beside the changes of its flight: ``parents`` [B, N] and, in beam search, the candidates."""
+
+    parents: Tensor
+    candidates: Candidates | None
+
+
+Advance = Callable[[], Advanced]
+#: Records work and gives what runs it (again), and what the work returned: tensors that each run fills.
+Capture = Callable[[Advance], tuple[Callable[[], None], Advanced]]
+
+
+class CudaCapture:
+    """Records for CUDA; the graphs, of which only the newest is used, share their memory."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def __call__(self, advance: Advance) -> tuple[Callable[[], None], Advanced]:
+        graph = torch.cuda.CUDAGraph()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            # Not torch.cuda.graph, which also empties the cache of memory, and that takes longer than the recording.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                advanced = advance()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return graph.replay, advanced
+
+
+#: What makes a ``Capture`` for a kind of device.
+CAPTURES: dict[str, Callable[[], Capture]] = {"cuda": CudaCapture}
+
+
+class Graphs:
+    """The steps of one engine, recorded where that pays and else run as they are."""
+
+    def __init__(self, model: Any, capture: Capture) -> None:
+        self.model, self.capture = model, capture
+        self.shapes: object = None  # of the last step
+        self.tensors: list[Tensor] = []  # what the graph reads and writes
+        self.tables: list[Tensor] = []  # what it only reads, and somebody else may want to let go
+        self.replay: Callable[[], None] | None = None
+        self.advanced: Advanced | None = None
+
+    def step(self, flight: Flight, advance: Advance) -> Advanced:
+        """``advance`` moves the flight by one step, on the device and on the host; so does this."""
+        flight.state.make_room(flight.state.beams)
+        shapes, known = _shapes(flight), self.shapes
+        self.shapes = shapes
+        if shapes != known:
+            self.replay = self.advanced = None
+            return advance()
+        if self.replay is None:
+            try:
+                self._record(flight, advance)
+            except RuntimeError as error:
+                warnings.warn(f"decoding goes on without CUDA graphs: {str(error).splitlines()[0]}", stacklevel=2)
+                self.shapes = float("nan")  # which is like nothing
+                return advance()
+        else:
+            self._put_back(flight)
+            flight.state.passed()
+            flight.ages = flight.ages + 1
+        assert self.replay is not None and self.advanced is not None
+        self.replay()
+        return self.advanced
+
+    def _record(self, flight: Flight, advance: Advance) -> None:
+        """Records a step, which counts it on the host; on the device nothing has happened then."""
+        owners = [flight, flight.state, *flight.state.caches]
+        before = [dict(vars(owner)) for owner in owners]
+        tensors = _tensors(flight)
+
+        def work() -> Advanced:
+            # Its mask is made in the graph, of what may change: the lengths.
+            flight.state.refresh_memory_layout()
+            advanced = advance()
+            for place, left in zip(tensors, _tensors(flight), strict=True):
+                if left is not place:
+                    place.copy_(left)
+            return advanced
+
+        try:
+            replay, advanced = self.capture(work)
+        except RuntimeError:
+            for owner, values in zip(owners, before, strict=True):
+                vars(owner).update(values)
+            raise
+        layout = before[1]["memory_layout"]
+        _hold(flight, tensors)
+        flight.state.memory_layout = layout
+        self.tensors, self.replay, self.advanced = tensors, replay, advanced
+        self.tables = [module.table for module in self.model.modules() if isinstance(module, SinusoidalPositions)]
+
+    def _put_back(self, flight: Flight) -> None:
+        """What was changed between two steps, when sentences entered, goes where the graph reads it."""
+        for place, now in zip(self.tensors, _tensors(flight), strict=True):
+            if now is not place:
+                place.copy_(now)
+        _hold(flight, self.tensors)
+
+
+def _tensors(flight: Flight) -> list[Tensor]:
+    """All that goes from a step to the next, in an order of its own."""
+    state = flight.state
+    own = [getattr(flight, name) for name in (*flight.per_sentence, "table")]
+    return [*own, *state.tensors()]
+
+
+def _hold(flight: Flight, tensors: list[Tensor]) -> None:
+    """The way back of ``_tensors``."""
+    names = (*flight.per_sentence, "table")
+    for name, tensor in zip(names, tensors, strict=False):
+        setattr(flight, name, tensor)
+    flight.state.hold(tensors[len(names) :])
+
+
+def _shapes(flight: Flight) -> object:
+    """What must not change while a graph is used: shapes, and how many positions there are tables for."""
+    return flight.state.capacity, [tensor.shape for tensor in _tensors(flight)]
