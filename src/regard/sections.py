@@ -167,6 +167,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "arithmetic of the products: auto = bf16 where the device is made for it; the weights stay fp32"
     )
+    compile: bool = option(False, "on a CUDA GPU: layers and loss in fused kernels, by torch.compile")
     deterministic: bool = option(True, "the same bits on every run on a GPU too, at some cost in speed")
     threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0)
     init: str = option("", "model directory or packaged name to start from; empty = fresh weights")

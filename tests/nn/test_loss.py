@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from kinds import compiled, on_processors
 from torch.nn import functional as F
 
-from regard.nn.loss import default_chunk, linear_cross_entropy
+from regard.nn.loss import default_chunk, linear_cross_entropy, softened
 from regard.nn.native import Native
 
 M, D, V = 50, 12, 31
@@ -29,13 +31,16 @@ def inputs(dtype: torch.dtype, ignored: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("ignored", [0, 13, M])
 @pytest.mark.parametrize("chunk", [0, 7])
+@pytest.mark.parametrize("soften", [None, softened])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_loss_and_gradients(
-    smoothing: float, with_bias: bool, ignored: int, chunk: int, dtype: torch.dtype, tolerance: float
+    smoothing: float, with_bias: bool, ignored: int, chunk: int, soften: Any, dtype: torch.dtype, tolerance: float
 ) -> None:
     hidden, weight, bias, labels = inputs(dtype, ignored)
-    used = bias if with_bias else None
-    loss, nll = linear_cross_entropy(hidden, weight, labels, bias=used, smoothing=smoothing, chunk=chunk)
+    used, count = bias if with_bias else None, M - ignored if chunk else None
+    loss, nll = linear_cross_entropy(
+        hidden, weight, labels, bias=used, smoothing=smoothing, chunk=chunk, count=count, soften=soften
+    )
     (loss / 3).backward()
     ours = [hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
     assert not nll.requires_grad

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard.config import Config, read_config
 from regard.data.batch import Batch
+from regard.errors import RegardError
 from regard.models import registry
 from regard.nn.layout import Packing, Tokens
+from regard.nn.recorder import record
 from regard.training.feed import Item
+from regard.training.fused import Fused
 from regard.training.step import Trainer
 
 GPU = torch.device("cuda")
@@ -123,3 +129,29 @@ def test_lengths_go_to_the_device_with_the_packing_that_only_the_host_can_make()
     assert moved.packed(wanted=True) is moved.packing and moved.packed(wanted=False) is None
     whole = Tokens(torch.ones(2, 5, dtype=torch.int64), torch.tensor([5, 5])).to("meta")
     assert whole.packing is not None, "also where nothing is padded: all batches go one way"
+
+
+def test_layers_are_compiled_in_few_graphs_for_all_lengths(fake_gpu: None) -> None:
+    with GPU:
+        model: Any = registry.options_from(config_of().model).build(300)
+    counter = CompileCounter()
+    counters.clear()
+    fused = Fused(model, GPU, backend=counter)
+    for lengths in (LENGTHS, [[5, 4, 3], [7, 7, 2]], [[12, 3, 3, 3], [2, 9, 9, 1]], [[8] * 6, [9, 8, 7, 6, 5, 4]]):
+        source, target = map(on_gpu, lengths)
+        with torch.autocast("cuda"), fused.layers():
+            hidden = model(target, model.encode(source)).hidden
+        assert hidden.shape == (*target.ids.shape, 32)
+    assert counter.frame_count <= 4, "the first and the other layers, of encoder and decoder"
+    assert not counters["graph_break"]
+    before = counter.frame_count
+    with record(model), torch.autocast("cuda"), fused.layers():
+        model(target, model.encode(source))
+    model(target, model.encode(source))
+    assert counter.frame_count == before, "whoever records sees the layers, and outside they are called as they are"
+
+
+def test_compiling_is_for_gpus(tmp_path: Path) -> None:
+    model: Any = registry.options_from(config_of().model).build(300)
+    with pytest.raises(RegardError, match=r"training.compile = true is for CUDA GPUs, and this is cpu: leave it out"):
+        Trainer(config_of(compile=True), model, torch.device("cpu"))

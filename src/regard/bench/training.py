@@ -69,6 +69,7 @@ def training_speed(
     length: float = 14.0,
     updates: int = 20,
     precision: str = "auto",
+    compile: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 1,
     parts: bool = False,
@@ -81,7 +82,7 @@ def training_speed(
     if device.type == "cpu":
         keep_memory()
     data = {"train": ["random"], "valid": "random", "source": "xx", "target": "yy", "vocabulary": vocabulary}
-    training = {"batch_tokens": batch_tokens, "precision": precision}
+    training = {"batch_tokens": batch_tokens, "precision": precision, "compile": compile}
     config = read_config(None, seed=seed, data=data, model=model, training=training)
     options = registry.options_from(config.model)
     torch.manual_seed(seed)

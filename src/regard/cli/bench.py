@@ -47,6 +47,7 @@ def train(
     length: Annotated[float, typer.Option(min=1, help="Mean length of a sentence in subwords.")] = 14.0,
     updates: Annotated[int, typer.Option(min=1, help="Updates that are timed, after 3 to warm up.")] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Fused kernels, on a CUDA GPU.")] = False,
     parts: Parts = False,
     png: Png = "",
     device: Device = "auto",
@@ -75,6 +76,7 @@ def train(
         length=length,
         updates=updates,
         precision=precision,
+        compile=compile,
         device=devices.device(device),
         parts=parts or picture is not None,
     )

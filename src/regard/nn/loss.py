@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from regard.nn import native
 from regard.nn.linear import type_of_products
 from regard.nn.native import Native
+
+#: As ``softened``.
+Soften = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
 
 def linear_cross_entropy(
@@ -21,17 +25,19 @@ def linear_cross_entropy(
     smoothing: float = 0.0,
     chunk: int = 0,
     count: int | None = None,
+    soften: Soften | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Label-smoothed cross entropy of ``hidden @ weightᵀ + bias``: sums over the real tokens, (loss, nll).
 
     hidden [M, D], weight [V, D], labels [M] int64, bias [V]; rows whose label is negative do not count. The smoothed
     target is (1 - ε) · one-hot + ε / V, as in ``torch.nn.functional.cross_entropy``. ``chunk`` rows of logits exist at
     a time (0: chosen by V and device). Only the loss has a gradient; ``nll`` is -Σ log p(label), for perplexity.
-    ``count``: how many rows are real, if the caller knows; else an accelerator is waited for.
+    ``count``: how many rows are real, if the caller knows; else an accelerator is waited for. ``soften``: what is used
+    in the place of the loss's own, such as ``softened`` compiled.
     """
     chunk = chunk or default_chunk(len(weight), hidden.device, type_of_products(hidden))
     sums: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, labels, smoothing, chunk, count
+        hidden, weight, bias, labels, smoothing, chunk, count, soften
     )
     return sums
 
@@ -57,7 +63,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int,
-        count: int | None,
+        count: int | None, soften: Soften | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         device = hidden.device.type
         narrow = type_of_products(hidden)
@@ -68,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             else:
                 rows, inputs = None, hidden.to(narrow)
             gradients = _Gradients(inputs, weight, bias, ctx.needs_input_grad[:3])
-            loss, nll = _sums(inputs, weight, bias, labels, smoothing, chunk, gradients)
+            loss, nll = _sums(inputs, weight, bias, labels, smoothing, chunk, gradients, soften)
             if gradients.hidden is not None and rows is not None:
                 everywhere = torch.zeros_like(hidden, dtype=gradients.hidden.dtype)
                 gradients.hidden = everywhere.index_copy_(0, rows, gradients.hidden)
@@ -79,7 +85,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return (*made_in_forward(ctx, gradient), *(None,) * 4)
+        return (*made_in_forward(ctx, gradient), *(None,) * 5)
 
 
 def made_in_forward(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
@@ -98,6 +104,7 @@ def _sums(
     smoothing: float,
     chunk: int,
     gradients: _Gradients,
+    soften: Soften | None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and nll of real tokens, inputs [M, D]; ``gradients`` are added up on the way."""
     table, wide = weight.to(inputs.dtype), gradients.wide
@@ -113,8 +120,16 @@ def _sums(
         if bias is not None:
             logits += bias
         # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
-        p = logits if loops else logits.to(wide)
-        surprise, right = loops.soften(p, label, 1 - smoothing) if loops else _soften(p, label, 1 - smoothing)
+        p = logits
+        surprise: Tensor | float
+        right: Tensor | float
+        if soften is not None:
+            p, surprise, right = soften(logits, label, 1 - smoothing)
+        elif loops:
+            surprise, right = loops.soften(p, label, 1 - smoothing)
+        else:
+            p = logits.to(wide)
+            surprise, right = _soften(p, label, 1 - smoothing)
         nll += surprise
         loss += surprise
         if smoothing:
@@ -124,6 +139,21 @@ def _sums(
     if smoothing:
         gradients.smooth(smoothing, inputs, mean_row)
     return loss, nll
+
+
+def softened(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor, Tensor]:
+    """softmax - ``rest`` · one-hot of logits [R, V], in their type, and Σ -log p(label) and Σ logit of the label, fp32.
+
+    Each number once, as a compiler wants it: by itself, on a CPU, ``_soften`` is faster.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    top = wide.amax(1, keepdim=True)
+    exponential = (wide - top).exp()
+    total = exponential.sum(1, keepdim=True)
+    right = wide.gather(1, labels[:, None]).sum()
+    one_hot: Tensor = torch.arange(wide.shape[1], device=wide.device) == labels[:, None]
+    p = exponential / total
+    return torch.where(one_hot, p - rest, p).to(logits.dtype), (top + total.log()).sum() - right, right
 
 
 def _soften(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor]:

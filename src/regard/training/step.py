@@ -16,6 +16,7 @@ from regard.training import average
 from regard.training.cores import Cores
 from regard.training.distributed import Group
 from regard.training.feed import Item
+from regard.training.fused import Fused
 from regard.training.objective import Sums, build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
@@ -43,7 +44,8 @@ class Trainer:
         self.group = group or Group()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(model, config.training)
-        self.objective = build_objective(config.training)
+        self.fused = Fused(model, device) if config.training.compile else None
+        self.objective = build_objective(config.training, self.fused.soften if self.fused else None)
         self.precision = precision(config.training.precision, device)
         self.cores = Cores(device)
         self.ema: dict[str, Tensor] = {}
@@ -91,7 +93,7 @@ class Trainer:
         return torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
 
     def _sums(self, batch: Batch) -> Sums:
-        with self.autocast():
+        with self.autocast(), self.fused.layers() if self.fused else contextlib.nullcontext():
             return self.objective(self.model, batch.to(self.device))
 
     def _side_by_side(self, parts: list[Batch], divisor: int, position: Position) -> list[Sums]:
