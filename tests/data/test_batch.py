@@ -49,7 +49,9 @@ def test_parts_are_what_their_pairs_alone_would_be(rows: list[tuple[list[int], l
         tokens.append(sum(len(sources[n]) + len(targets[n]) for n in its))
         assert part.source is not None and alone.source is not None
         for mine, wanted in zip(
-            (*part.source, *part.target, part.labels), (*alone.source, *alone.target, alone.labels), strict=True
+            (*part.source[:2], *part.target[:2], part.labels),
+            (*alone.source[:2], *alone.target[:2], alone.labels),
+            strict=True,
         ):
             assert torch.equal(mine, wanted)
         assert part.target_tokens == alone.target_tokens

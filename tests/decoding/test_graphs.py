@@ -93,7 +93,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> Tapes:
     """Steps on a CPU are recorded, by kernels that ask the host nothing."""
     counted = Tapes()
     monkeypatch.setattr(kernels, "_plain", lambda *_: False)
-    monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda: counted)
+    monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda device: counted)
     return counted
 
 
@@ -188,9 +188,10 @@ def test_a_step_that_cannot_be_recorded_is_said_and_run(tapes: Tapes, monkeypatc
         tape.undo()  # as if nothing had run
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda: fails)
-    with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted"):
+    monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda device: fails)
+    with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as warned:
         found = list(decode(model, inputs, SETTINGS, search))
+    assert len(warned) == 1
     monkeypatch.delitem(graphs.CAPTURES, "cpu")
     same(found, list(decode(model, inputs, SETTINGS, search)))
 
@@ -235,7 +236,7 @@ def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: in
     usual = kernels._plain
     try:
         kernels._plain = lambda *_: False
-        graphs.CAPTURES["cpu"] = lambda: counted
+        graphs.CAPTURES["cpu"] = lambda device: counted
         recorded = results()
     finally:
         kernels._plain = usual

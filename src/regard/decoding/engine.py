@@ -170,7 +170,7 @@ class _Engine:
         """What records steps, on devices that can and where all steps are alike."""
         capture = CAPTURES.get(self.device.type)
         alike = self.shortlist is None and not self.search.no_repeat_ngram
-        return Graphs(self.model, capture()) if capture and alike else None
+        return Graphs(self.model, capture(self.device)) if capture and alike else None
 
     def _waiting(self, one: Input) -> _Waiting:
         size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
@@ -222,8 +222,6 @@ class _Engine:
         """How many enter now: none, until enough places are free for the work to pay."""
         alive = ~flight.landed
         flying = int(alive.sum())
-        if not flying:
-            return self._room(0, 0)
         places = flight.batch - flying
         if places < self.leave * flight.batch:
             return 0

@@ -35,13 +35,14 @@ Capture = Callable[[Advance], tuple[Callable[[], None], Advanced]]
 class CudaCapture:
     """Records for CUDA; the graphs, of which only the newest is used, share their memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, advance: Advance) -> tuple[Callable[[], None], Advanced]:
         graph = torch.cuda.CUDAGraph()
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             # Not torch.cuda.graph, which also empties the cache of memory, and that takes longer than the recording.
             graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
@@ -49,19 +50,20 @@ class CudaCapture:
                 advanced = advance()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return graph.replay, advanced
 
 
 #: What makes a ``Capture`` for a kind of device.
-CAPTURES: dict[str, Callable[[], Capture]] = {"cuda": CudaCapture}
+CAPTURES: dict[str, Callable[[torch.device], Capture]] = {"cuda": CudaCapture}
 
 
 class Graphs:
     """The steps of one engine, recorded where that pays and else run as they are."""
 
     def __init__(self, model: Any, capture: Capture) -> None:
-        self.model, self.capture = model, capture
+        self.model = model
+        self.capture: Capture | None = capture  # None once it has failed
         self.shapes: object = None  # of the last step
         self.tensors: list[Tensor] = []  # what the graph reads and writes
         self.tables: list[Tensor] = []  # what it only reads, and somebody else may want to let go
@@ -73,15 +75,15 @@ class Graphs:
         flight.state.make_room(flight.state.beams)
         shapes, known = _shapes(flight), self.shapes
         self.shapes = shapes
-        if shapes != known:
+        if shapes != known or self.capture is None:
             self.replay = self.advanced = None
             return advance()
         if self.replay is None:
             try:
-                self._record(flight, advance)
+                self._record(self.capture, flight, advance)
             except RuntimeError as error:
                 warnings.warn(f"decoding goes on without CUDA graphs: {str(error).splitlines()[0]}", stacklevel=2)
-                self.shapes = float("nan")  # which is like nothing
+                self.capture = None
                 return advance()
         else:
             self._put_back(flight)
@@ -91,7 +93,7 @@ class Graphs:
         self.replay()
         return self.advanced
 
-    def _record(self, flight: Flight, advance: Advance) -> None:
+    def _record(self, capture: Capture, flight: Flight, advance: Advance) -> None:
         """Records a step, which counts it on the host; on the device nothing has happened then."""
         owners = [flight, flight.state, *flight.state.caches]
         before = [dict(vars(owner)) for owner in owners]
@@ -107,7 +109,7 @@ class Graphs:
             return advanced
 
         try:
-            replay, advanced = self.capture(work)
+            replay, advanced = capture(work)
         except RuntimeError:
             for owner, values in zip(owners, before, strict=True):
                 vars(owner).update(values)
