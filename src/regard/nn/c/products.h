@@ -13,11 +13,11 @@ enum kind { FP32, BF16, INT8 };
 static const long numbers_of_unit[] = {1, 2, 4};
 
 #ifdef __AVX512F__
-enum { ROWS = 8, WIDE = 2 }; /* of 32 registers 16 hold sums */
+enum { ROWS = 8 }; /* of 32 registers 16 hold sums */
 #else
-enum { ROWS = 6, WIDE = 1 }; /* of 16 registers 12 */
+enum { ROWS = 6 }; /* of 16 registers 12 */
 #endif
-enum { PANEL = WIDE * LANES, BLOCK = 96 }; /* BLOCK rows are cut at a time: they stay near while panels go by */
+enum { WIDE = 2, PANEL = WIDE * LANES, BLOCK = 96 }; /* BLOCK rows are cut at a time: they stay near while panels go by */
 
 struct linear {
     long inputs, outputs;
@@ -55,7 +55,7 @@ long panel(void)
     return PANEL;
 }
 
-/* sums + x · weights, one unit of each */
+/* sums + x · weights, one unit of each, in fp32 or bf16 */
 ALWAYS lanes add_product(int kind, lanes sums, uint32_t x, const uint32_t *weights)
 {
     if (kind == FP32) {
@@ -68,21 +68,20 @@ ALWAYS lanes add_product(int kind, lanes sums, uint32_t x, const uint32_t *weigh
         return (lanes)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_epi32((int)x),
                                        (__m512bh)_mm512_loadu_si512(weights));
 #endif
-#if defined __AVX512VNNI__
-    if (kind == INT8)
-        return (lanes)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32((int)x), _mm512_loadu_si512(weights));
-#elif defined __AVX2__
-    if (kind == INT8) {
-        __m256i parts[2], bytes = _mm256_set1_epi32((int)x), ones = _mm256_set1_epi16(1);
-        memcpy(parts, &sums, sizeof parts);
-        for (int n = 0; n < 2; n++) {
-            __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_loadu_si256((const __m256i *)weights + n));
-            parts[n] = _mm256_add_epi32(parts[n], _mm256_madd_epi16(pairs, ones));
-        }
-        memcpy(&sums, parts, sizeof parts);
-    }
-#endif
     return sums;
+}
+
+/* The same in int8. (Sums in a type of their own: as floats by name, GCC copies each before and after it is added to.) */
+ALWAYS words add_bytes(words sums, uint32_t x, const uint32_t *weights)
+{
+#if defined __AVX512VNNI__
+    return (words)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32((int)x), _mm512_loadu_si512(weights));
+#elif defined __AVX2__
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32((int)x), _mm256_loadu_si256((const __m256i *)weights));
+    return (words)_mm256_add_epi32((__m256i)sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#else
+    return sums;
+#endif
 }
 
 /* out[r, n] of ``rows`` rows of x, ``units`` units long, and the panel whose first output is n */
@@ -90,14 +89,18 @@ ALWAYS void tile(const struct linear *w, int kind, int rows, const uint32_t *x, 
                  float *out)
 {
     lanes sums[ROWS][WIDE];
+    words counts[ROWS][WIDE]; /* the sums in int8 */
     const uint32_t *weights = w->panels + n * units;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < WIDE; c++)
-            sums[r][c] = (lanes){0};
+            sums[r][c] = (lanes){0}, counts[r][c] = (words){0};
     for (long k = 0; k < units; k++, weights += PANEL)
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < WIDE; c++)
-                sums[r][c] = add_product(kind, sums[r][c], x[r * units + k], weights + c * LANES);
+                if (kind == INT8)
+                    counts[r][c] = add_bytes(counts[r][c], x[r * units + k], weights + c * LANES);
+                else
+                    sums[r][c] = add_product(kind, sums[r][c], x[r * units + k], weights + c * LANES);
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < WIDE; c++) {
             long first = n + c * LANES, left = w->outputs - first;
@@ -105,7 +108,7 @@ ALWAYS void tile(const struct linear *w, int kind, int rows, const uint32_t *x, 
             if (kind == INT8) {
                 words offsets;
                 memcpy(&offsets, w->offsets + first, sizeof offsets);
-                found = __builtin_convertvector((words)found - offsets, lanes) * load(w->steps, first, 0);
+                found = __builtin_convertvector(counts[r][c] - offsets, lanes) * load(w->steps, first, 0);
                 found = found * steps[r];
             }
             found += bias;

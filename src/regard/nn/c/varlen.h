@@ -105,8 +105,10 @@ static void turn_over(const float *x, long count, long width, float *to)
 /* Numbers i ... of x, but ``rest`` from ``count`` on */
 ALWAYS lanes load_some(const float *x, long i, long count, float rest)
 {
-    static const words number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    words bits, others, there = number < (words){0} + (int32_t)(count - i);
+    static const int32_t numbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    words bits, others, number;
+    memcpy(&number, numbers, sizeof number);
+    words there = number < (words){0} + (int32_t)(count - i);
     lanes found = load(x, i, 0), rests = (lanes){0} + rest;
     memcpy(&bits, &found, sizeof bits);
     memcpy(&others, &rests, sizeof others);
