@@ -67,10 +67,23 @@ def trained(minutes: float, preset: str = "tiny", device: str = "cpu", precision
     return run
 
 
+def avx2_alone() -> dict[str, str]:
+    """An environment in which every engine keeps to AVX2, as on a processor that has no more."""
+    compiler = WORK / "cc-avx2"
+    compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64-v3\n')  # the last -march counts
+    compiler.chmod(0o755)
+    return {
+        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "CT2_FORCE_CPU_ISA": "AVX2",
+        "CC": str(compiler), "XDG_CACHE_HOME": str(WORK / "cache-avx2"),
+    }  # fmt: skip
+
+
 def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, list[list[int]]]) -> dict[str, Any]:
     path = WORK / "job.json"
     path.write_text(json.dumps(job))
-    outcome = child([sys.executable, PEERS / "decode.py", engine, model, path], threads=job["threads"])
+    environment = avx2_alone() if job.get("avx2") else None
+    command = [sys.executable, PEERS / "decode.py", engine, model, path]
+    outcome = child(command, threads=job["threads"], environment=environment)
     measured = json.loads(outcome.output.strip().splitlines()[-1])
     outputs[ENGINES.get(engine, engine)] = measured.pop("ids")
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
@@ -99,11 +112,14 @@ def main() -> None:
         help="source tokens of a batch, padding counted: the sizes that are tried",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
+    parser.add_argument("--avx2", action="store_true", help="engines keep to AVX2, also where there is more; no bf16")
     parser.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.sentences, given.batch_tokens = 1, 40, [256, 512]
+    if given.avx2:
+        given.only = [engine for engine in given.only if engine != "regard:bf16"]
     from regard.text.tokenizer import Tokenizer
 
     WORK.mkdir(parents=True, exist_ok=True)
@@ -116,10 +132,11 @@ def main() -> None:
     words = f"--preset {given.preset} --minutes {given.minutes:g} --rounds {given.rounds} --batch-tokens {sizes_tried}"
     words += f" --sentences {given.sentences}" if given.sentences < 1000 else ""
     words += f" --precision {given.precision}" if given.precision != "auto" else ""
+    words += " --avx2" if given.avx2 else ""
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
-            "precision": "fp32",
+            "precision": "fp32", "avx2": given.avx2,
         }  # fmt: skip
         sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in given.only}
         outputs: dict[str, list[list[int]]] = {}
@@ -139,7 +156,7 @@ def main() -> None:
         print(json.dumps({"beam": beam, **told}, indent=2))
         if not given.quick:
             evidence.write(
-                f"decode-speed-{given.preset}-beam-{beam}",
+                f"decode-speed-{given.preset}{'-avx2' if given.avx2 else ''}-beam-{beam}",
                 command=f"python benchmarks/decode_speed.py {words} --beams {beam}",
                 figures=figures,
                 table=table(figures, "target tokens/s", memory=False),  # the others convert the model in-process

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import torch
 
-Part = TypeVar("Part")
-
 SIZE = 8  # bytes of a number
+IDLE = 60.0  # seconds
 
 _lock = threading.Lock()
 _busy = 0
@@ -58,44 +59,119 @@ def as_a_child() -> None:
     torch.set_num_threads(1)
 
 
-def side_by_side(work: Callable[[Part], bytes], parts: Sequence[Part]) -> list[bytes]:
-    """What ``work`` makes of each part, in order: of the first here, of each other in a process of its own.
+class Helpers:
+    """Forked processes that do the same work as this one, beside it and again and again.
 
-    A process that ends before its work is done, by an error or by force, leaves its part to this one, in which an
-    error then is the caller's to see.
+    A process that was forked has every page of memory in common with its parent until one of them writes to it, and
+    then the page is copied: in its first work that takes a fifth of the time. So they are kept; one that has been idle
+    for ``IDLE`` seconds ends.
     """
-    gc.freeze()  # nothing that is there already is looked through for garbage: PyTorch alone is half a million objects
-    children = [_forked(work, part) for part in parts[1:]]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // len(parts)))
-    try:
-        found = [work(parts[0])]
-        for (_, pipe), part in zip(children, parts[1:], strict=True):
-            size, result = int.from_bytes(pipe.read(SIZE)), pipe.read()
-            found.append(result if len(result) + 1 == size else work(part))
-        return found
-    finally:
-        torch.set_num_threads(threads)
-        gc.unfreeze()
-        for process, pipe in children:
-            pipe.close()
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # where ended children are not kept
-                os.kill(process, signal.SIGKILL)  # it is done, or nobody waits for it any more
-                os.waitpid(process, 0)
+
+    def __init__(self, work: Callable[[bytes], bytes], count: int) -> None:
+        self.work = work
+        self.children: list[_Child] = []
+        gc.freeze()  # nothing that is there already is looked through for garbage: PyTorch alone has 500,000 objects
+        try:
+            for _ in range(count):
+                self.children.append(_Child(work, self.children))
+        finally:
+            gc.unfreeze()
+        self.close = weakref.finalize(self, _end, os.getpid(), self.children)
+
+    def ready(self) -> bool:
+        """Whether all are there still."""
+        return self.close.alive and all(child.lives() for child in self.children)
+
+    def each(self, jobs: Sequence[bytes]) -> list[bytes]:
+        """What the work makes of each job, in order: of the first here, of the others by a helper each.
+
+        A helper that ends before its work is done, by an error or by force, leaves its job to this process, in which an
+        error then is the caller's to see.
+        """
+        gc.freeze()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // len(jobs)))
+        try:
+            given = [child.give(job) for child, job in zip(self.children, jobs[1:], strict=True)]
+            first = self.work(jobs[0])
+            taken = [child.take() if begun else None for child, begun in zip(self.children, given, strict=True)]
+            if None in taken:
+                self.close()
+            rest = [self.work(job) if one is None else one for job, one in zip(jobs[1:], taken, strict=True)]
+            return [first, *rest]
+        except BaseException:
+            self.close()  # whose results nobody takes any more
+            raise
+        finally:
+            torch.set_num_threads(threads)
+            gc.unfreeze()
 
 
-def _forked(work: Callable[[Part], bytes], part: Part) -> tuple[int, BinaryIO]:
-    """A process that does the work, and the pipe from which its message is read: 1 + the result's size, the result."""
-    ours, theirs = os.pipe()
-    with forking():
-        process = os.fork()
-    if process:
-        os.close(theirs)
-        return process, os.fdopen(ours, "rb")
-    try:
-        as_a_child()
-        result = work(part)
-        with os.fdopen(theirs, "wb") as pipe:
-            pipe.write((len(result) + 1).to_bytes(SIZE) + result)
-    finally:
-        os._exit(0)  # nothing of the parent's is flushed, closed or removed twice
+class _Child:
+    """One helper, seen from its parent: messages go there and come back, each after its size."""
+
+    def __init__(self, work: Callable[[bytes], bytes], elders: Sequence[_Child]) -> None:
+        (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+        with forking():
+            self.process = os.fork()
+        if self.process:
+            os.close(theirs_in)
+            os.close(theirs_out)
+            self.out, self.back = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
+            return
+        try:
+            as_a_child()
+            for number in (ours_out, ours_in, *(pipe.fileno() for one in elders for pipe in (one.out, one.back))):
+                os.close(number)  # or the others' pipes would not end with their parent
+            _serve(work, os.fdopen(theirs_in, "rb"), os.fdopen(theirs_out, "wb"))
+        finally:
+            os._exit(0)  # nothing of the parent's is flushed, closed or removed twice
+
+    def lives(self) -> bool:
+        with contextlib.suppress(ChildProcessError):  # where ended children are not kept
+            return os.waitpid(self.process, os.WNOHANG) == (0, 0)
+        return False
+
+    def give(self, job: bytes) -> bool:
+        """Whether it has taken the job."""
+        try:
+            _write(self.out, job)
+        except BrokenPipeError:
+            return False
+        return True
+
+    def take(self) -> bytes | None:
+        """The result; None from a process that has ended."""
+        return _read(self.back)
+
+    def end(self) -> None:
+        for pipe in (self.out, self.back):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.process, signal.SIGKILL)  # it is idle, or nobody waits for it any more
+            os.waitpid(self.process, 0)
+
+
+def _end(parent: int, children: list[_Child]) -> None:
+    """All of them; a copy of the parent, forked by somebody else, has none."""
+    while children and os.getpid() == parent:
+        children.pop().end()
+
+
+def _serve(work: Callable[[bytes], bytes], jobs: BinaryIO, results: BinaryIO) -> None:
+    """A helper's life: until its parent ends or forgets it."""
+    while select.select([jobs], [], [], IDLE)[0] and (job := _read(jobs)) is not None:
+        _write(results, work(job))
+
+
+def _write(pipe: BinaryIO, message: bytes) -> None:
+    pipe.write(len(message).to_bytes(SIZE) + message)
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO) -> bytes | None:
+    """The next message; None where it breaks off."""
+    size = pipe.read(SIZE)
+    message = pipe.read(int.from_bytes(size)) if len(size) == SIZE else b""
+    return message if len(size) == SIZE and len(message) == int.from_bytes(size) else None

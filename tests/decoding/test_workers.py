@@ -35,7 +35,7 @@ def test_two_processes_give_what_one_flight_gives(name: str, beam: int) -> None:
     model, inputs, search = build(name), sentences(MANY, 9), Search(beam=beam, max_extra=12, n_best=beam)
     expected = list(decode(model, inputs, SETTINGS, search))
     model.train()
-    found = workers.decode_on_cores(model, inputs, SETTINGS, search, batch_tokens=100 * beam)
+    found = workers.Flights().decode(model, inputs, SETTINGS, search, batch_tokens=100 * beam)
     assert model.training and torch.get_num_threads() == 2
     assert [result.index for result in found] == list(range(MANY))
     for one, other in zip(found, expected, strict=True):
@@ -54,7 +54,7 @@ def test_each_flight_has_its_share_of_the_sentences_and_threads(monkeypatch: pyt
 
     def of(count: int) -> list[tuple[int, int]]:
         seen.clear()
-        found = workers.decode_on_cores(model, sentences(count, 9), SETTINGS, search, batch_tokens=500)
+        found = workers.Flights().decode(model, sentences(count, 9), SETTINGS, search, batch_tokens=500)
         assert len(found) == count
         return seen
 
@@ -71,7 +71,7 @@ def test_an_error_in_one_flight_reaches_the_caller() -> None:
         model, inputs = build("transformer"), sentences(MANY, 9)
         inputs[place] = [10_000]  # no such subword
         with pytest.raises(IndexError):
-            workers.decode_on_cores(model, inputs, SETTINGS, Search(beam=1), batch_tokens=500)
+            workers.Flights().decode(model, inputs, SETTINGS, Search(beam=1), batch_tokens=500)
         assert torch.get_num_threads() == 2
 
 
@@ -86,7 +86,7 @@ def test_a_process_that_is_killed_loses_nothing(monkeypatch: pytest.MonkeyPatch)
     model, inputs, search = build("transformer"), sentences(MANY, 9), Search(beam=1, max_extra=5)
     expected = list(decode(model, inputs, SETTINGS, search))
     monkeypatch.setattr(workers, "decode", killed)
-    found = workers.decode_on_cores(model, inputs, SETTINGS, search, batch_tokens=500)
+    found = workers.Flights().decode(model, inputs, SETTINGS, search, batch_tokens=500)
     assert [result.hypotheses[0].ids for result in found] == [result.hypotheses[0].ids for result in expected]
 
 
@@ -111,3 +111,17 @@ def test_weights_that_change_are_decoded_with() -> None:
     fresh = [result.hypotheses[0].score for result in decode(translator.model, sources, translator.settings, search)]
     assert before != after
     assert after == pytest.approx(fresh, rel=1e-4)
+
+
+def test_processes_are_kept_for_the_next_text_of_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, flights, search = build("transformer"), workers.Flights(), Search(beam=1, max_extra=5)
+
+    def of(model: object, search: Search) -> int:
+        flights.decode(model, sentences(MANY, 9), SETTINGS, search, batch_tokens=500)
+        assert flights.helpers is not None
+        return flights.helpers.children[0].process
+
+    first = of(model, search)
+    assert of(model, Search(beam=1, max_extra=5)) == first
+    assert of(model, Search(beam=1, max_extra=6)) != first
+    assert of(build("transformer"), Search(beam=1, max_extra=6)) != of(model, search)

@@ -11,7 +11,7 @@ import torch
 from regard.decoding.flight import Result
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
-from regard.decoding.workers import WORTH, decode_on_cores
+from regard.decoding.workers import WORTH, Flights
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.nn import native, packed
@@ -50,10 +50,11 @@ class Own:
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
         self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
+        self._flights = Flights()
         self._twin: tuple[object, Any] = (None, None)  # the state of the weights that it was made of, and it
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
-        return decode_on_cores(
+        return self._flights.decode(
             self.prepared(sources, search), sources, self.settings, search,
             batch_tokens=batch_tokens, shortlist=self.shortlist,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from regard.decoding.flight import Hypothesis, Result
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.nn.recorder import watched
-from regard.processes import can_fork, side_by_side
+from regard.processes import Helpers, can_fork
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
@@ -25,31 +25,59 @@ if TYPE_CHECKING:
 WORTH = 1024  # tokens (sentences × beam × length) that a process of its own wants
 
 
-def decode_on_cores(
-    model: Any,
-    sources: Sequence[Sequence[int]],
-    settings: Settings,
-    search: Search,
-    *,
-    batch_tokens: int,
-    shortlist: Shortlist | None = None,
-) -> list[Result]:
-    """``decode``, on as many of PyTorch's threads as are worth it; each flight may have ``batch_tokens``."""
+class Flights:
+    """``decode`` on as many of PyTorch's threads as are worth it, a process each.
 
-    def flight(mine: Sequence[int]) -> list[Result]:
-        part = [sources[i] for i in mine]
-        results = decode(model, part, settings, search, batch_tokens=batch_tokens, shortlist=shortlist)
-        return [Result(mine[result.index], result.hypotheses) for result in results]
+    They are kept for the next text, as long as it is to be decoded by the same model in the same way.
+    """
 
-    tokens = search.beam * sum(len(ids) + 1 for ids in sources)
-    on_cpu = model.output_table()[0].device.type == "cpu"
-    most = min(torch.get_num_threads(), tokens // WORTH) if on_cpu and not watched(model) else 1
-    with can_fork() as forks:
-        if most < 2 or not forks:
-            return flight(range(len(sources)))
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        parts = side_by_side(lambda mine: _packed(flight(mine)), [order[first::most] for first in range(most)])
-    return sorted((result for part in parts for result in _unpacked(part)), key=lambda result: result.index)
+    def __init__(self) -> None:
+        self.helpers: Helpers | None = None
+        self.way: tuple[Any, ...] = ()  # in which they decode
+
+    def decode(
+        self,
+        model: Any,
+        sources: Sequence[Sequence[int]],
+        settings: Settings,
+        search: Search,
+        *,
+        batch_tokens: int,
+        shortlist: Shortlist | None = None,
+    ) -> list[Result]:
+        """The results of all sources, in their order; each flight may have ``batch_tokens``."""
+
+        def flight(mine: Sequence[Sequence[int]]) -> list[Result]:
+            return list(decode(model, mine, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
+
+        tokens = search.beam * sum(len(ids) + 1 for ids in sources)
+        on_cpu = model.output_table()[0].device.type == "cpu"
+        most = min(torch.get_num_threads(), tokens // WORTH) if on_cpu and not watched(model) else 1
+        with can_fork() as forks:
+            if most < 2 or not forks:
+                return flight(sources)
+            way = model, settings, search, batch_tokens, shortlist, most
+            if self.helpers is None or not self.helpers.ready() or not _same(self.way, way):
+                if self.helpers is not None:
+                    self.helpers.close()
+                self.helpers, self.way = Helpers(lambda job: _packed(flight(json.loads(job))), most - 1), way
+            order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+            parts = [order[first::most] for first in range(most)]
+            jobs = [json.dumps([list(map(int, sources[i])) for i in part]).encode() for part in parts]
+            found = self.helpers.each(jobs)
+        results = [
+            Result(part[result.index], result.hypotheses)
+            for part, packed in zip(parts, found, strict=True)
+            for result in _unpacked(packed)
+        ]
+        return sorted(results, key=lambda result: result.index)
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether all is the same thing, or says the same."""
+    return len(one) == len(other) and all(
+        a is b or (type(a) in (Search, int) and a == b) for a, b in zip(one, other, strict=True)
+    )
 
 
 def _packed(results: list[Result]) -> bytes:
