@@ -112,6 +112,7 @@ def main() -> None:
         help="source tokens of a batch, padding counted: the sizes that are tried",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
+    parser.add_argument("--again", action="store_true", help="time the second time that all is translated")
     parser.add_argument("--avx2", action="store_true", help="engines keep to AVX2, also where there is more; no bf16")
     parser.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
@@ -133,10 +134,13 @@ def main() -> None:
     words += f" --sentences {given.sentences}" if given.sentences < 1000 else ""
     words += f" --precision {given.precision}" if given.precision != "auto" else ""
     words += " --avx2" if given.avx2 else ""
+    words += " --again" if given.again else ""
+    words += f" --only {' '.join(given.only)}" if given.only != list(ENGINES) and not given.avx2 else ""
+    kind = ("-avx2" if given.avx2 else "") + ("-again" if given.again else "")
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
-            "precision": "fp32", "avx2": given.avx2,
+            "precision": "fp32", "avx2": given.avx2, "again": given.again,
         }  # fmt: skip
         sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in given.only}
         outputs: dict[str, list[list[int]]] = {}
@@ -156,7 +160,7 @@ def main() -> None:
         print(json.dumps({"beam": beam, **told}, indent=2))
         if not given.quick:
             evidence.write(
-                f"decode-speed-{given.preset}{'-avx2' if given.avx2 else ''}-beam-{beam}",
+                f"decode-speed-{given.preset}{kind}-beam-{beam}",
                 command=f"python benchmarks/decode_speed.py {words} --beams {beam}",
                 figures=figures,
                 table=table(figures, "target tokens/s", memory=False),  # the others convert the model in-process

@@ -4,7 +4,8 @@ ENGINE is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a reg
 it has to be of Marian's shape (post-norm, sinusoids) or Pegasus' (pre-norm). The others get the same weights through
 regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra", "device",
 "precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many hypotheses have ended as
-the beam is wide. Reading the model and a first batch, in which weights are laid out, are not timed. The last line of
+the beam is wide. Reading the model and a first batch, in which weights are laid out, are not timed; with "again" in
+the job the first time that all are translated is not either. The last line of
 the output is a JSON object with the ids that were found.
 """
 
@@ -151,7 +152,7 @@ def main() -> None:
     engines = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
     kind, _, precision = engine.partition(":")
     translate = engines[kind](loaded, job, precision) if precision else engines[kind](loaded, job)
-    translate(job["sources"][:128])
+    translate(job["sources"][: None if job.get("again") else 128])
     start = time.perf_counter()
     found = translate(job["sources"])
     seconds = time.perf_counter() - start
