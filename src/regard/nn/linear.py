@@ -19,11 +19,13 @@ class Linear(nn.Linear):
     """``nn.Linear``: x [*, in] → [*, out]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = type_of_products(x)
-        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling() or not available(dtype):
+        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
+        dtype = type_of_products(x)
         loops = native.for_training(x, dtype)
-        if dtype == torch.float32 and (loops is None or torch.get_num_threads() > 1):
+        wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # elsewhere nobody has measured
+        in_loops = wide and loops is not None and dtype == torch.float32 and torch.get_num_threads() == 1
+        if not in_loops and not (dtype == torch.bfloat16 and available(dtype)):
             return super().forward(x)
         out: Tensor = _Product.apply(x, self.weight, self.bias, dtype, loops)  # type: ignore[no-untyped-call]
         return out

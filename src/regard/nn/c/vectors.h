@@ -17,8 +17,10 @@
 /* Numbers of a register. What is wider GCC keeps in memory: products with 16 lanes on AVX2 took seven times as long. */
 #ifdef __AVX512F__
 enum { LANES = 16 };
-#else
+#elif defined __AVX2__
 enum { LANES = 8 };
+#else
+enum { LANES = 4 };
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t words __attribute__((vector_size(4 * LANES)));
