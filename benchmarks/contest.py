@@ -63,6 +63,17 @@ def child(command: Sequence[str | Path], *, threads: int, environment: Mapping[s
     return Outcome(output, usage.ru_maxrss * unit / 2**20)
 
 
+def avx2_alone() -> dict[str, str]:
+    """An environment in which every engine keeps to AVX2, as on a processor that has no more."""
+    compiler = WORK / "cc-avx2"
+    compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64-v3\n')  # the last -march counts
+    compiler.chmod(0o755)
+    return {
+        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "CT2_FORCE_CPU_ISA": "AVX2",
+        "CC": str(compiler), "XDG_CACHE_HOME": str(WORK / "cache-avx2"),
+    }  # fmt: skip
+
+
 def cores() -> list[int]:
     """Those that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -21,7 +21,7 @@ from typing import Any
 
 import evidence
 import multi30k
-from contest import PEERS, WORK, child, rounds, table
+from contest import PEERS, WORK, avx2_alone, child, rounds, table
 
 ENGINES = {
     "regard": "regard", "regard:bf16": "regard, bf16", "regard:int8": "regard, int8",
@@ -65,17 +65,6 @@ def trained(minutes: float, preset: str = "tiny", device: str = "cpu", precision
     command = [sys.executable, "-m", "regard", "train", *given, "--device", device]
     child(command, threads=0, environment={"REGARD_DATA": str(evidence.data_folder())})
     return run
-
-
-def avx2_alone() -> dict[str, str]:
-    """An environment in which every engine keeps to AVX2, as on a processor that has no more."""
-    compiler = WORK / "cc-avx2"
-    compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64-v3\n')  # the last -march counts
-    compiler.chmod(0o755)
-    return {
-        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "CT2_FORCE_CPU_ISA": "AVX2",
-        "CC": str(compiler), "XDG_CACHE_HOME": str(WORK / "cache-avx2"),
-    }  # fmt: skip
 
 
 def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, list[list[int]]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 import shutil
 import string
@@ -36,7 +37,7 @@ from typing import Any
 
 import evidence
 import multi30k
-from contest import KEPT, PEERS, SHAPES, WORK, Outcome, child, cores, peer, rounds, table
+from contest import KEPT, PEERS, SHAPES, WORK, Outcome, avx2_alone, child, cores, peer, rounds, table
 
 COMMON: dict[str, Any] = {"dropout": 0.1, "label_smoothing": 0.1, "seed": 1, "device": "cpu", "precision": "fp32"}
 # Day and time, milliseconds, target tokens a second.
@@ -155,11 +156,14 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each contender; 0 = PyTorch's choice")
     names = "regard bf16 torchrun joeynmt kept eole sdpa torch marian trainer"
+    parser.add_argument("--avx2", action="store_true", help="everyone keeps to AVX2, also where there is more")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of: {names}")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.updates, given.batch_tokens = 1, 4, 512
+    if given.avx2:
+        os.environ.update(avx2_alone())
     data = WORK / "multi30k"
     multi30k.prepare(data)
     shape = SHAPES[given.preset] | COMMON
@@ -184,8 +188,9 @@ def main() -> None:
     if not given.quick:
         words = f"--preset {given.preset} --rounds {given.rounds} --updates {given.updates}"
         words += f" --only {' '.join(given.only)}" if given.only else ""
+        words += " --avx2" if given.avx2 else ""
         evidence.write(
-            f"train-speed-{given.preset}",
+            f"train-speed-{given.preset}{'-avx2' if given.avx2 else ''}",
             command=f"python benchmarks/train_speed.py {words}",
             seeds=[shape["seed"]],
             figures={"shape": shape, **figures},
