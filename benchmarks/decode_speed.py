@@ -103,13 +103,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
     parser.add_argument("--again", action="store_true", help="time the second time that all is translated")
     parser.add_argument("--avx2", action="store_true", help="engines keep to AVX2, also where there is more; no bf16")
-    parser.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    parser.add_argument("--only", nargs="+", default=[], choices=list(ENGINES))
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.sentences, given.batch_tokens = 1, 40, [256, 512]
-    if given.avx2:
-        given.only = [engine for engine in given.only if engine != "regard:bf16"]
+    engines = given.only or [engine for engine in ENGINES if not (given.avx2 and engine == "regard:bf16")]
     from regard.text.tokenizer import Tokenizer
 
     WORK.mkdir(parents=True, exist_ok=True)
@@ -124,14 +123,14 @@ def main() -> None:
     words += f" --precision {given.precision}" if given.precision != "auto" else ""
     words += " --avx2" if given.avx2 else ""
     words += " --again" if given.again else ""
-    words += f" --only {' '.join(given.only)}" if given.only != list(ENGINES) and not given.avx2 else ""
+    words += f" --only {' '.join(given.only)}" if given.only else ""
     kind = ("-avx2" if given.avx2 else "") + ("-again" if given.again else "")
     for beam in given.beams:
         job = {
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
             "precision": "fp32", "avx2": given.avx2, "again": given.again,
         }  # fmt: skip
-        sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in given.only}
+        sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in engines}
         outputs: dict[str, list[list[int]]] = {}
         contenders = {
             ENGINES[engine]: partial(translate, engine, model, {**job, "batch_tokens": size}, outputs)

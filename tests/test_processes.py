@@ -118,7 +118,6 @@ def test_helpers_end_with_their_parent_however_that_ends() -> None:
     program = """
 import os, sys, time
 from regard.processes import Helpers
-here = os.getpid()
 helpers = Helpers(lambda job: b"%d" % os.getpid(), 2)
 print(*(int(one) for one in helpers.each([b"", b"", b""])[1:]), flush=True)
 if sys.argv[1] == "killed":

@@ -5,8 +5,8 @@ it has to be of Marian's shape (post-norm, sinusoids) or Pegasus' (pre-norm). Th
 regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra", "device",
 "precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many hypotheses have ended as
 the beam is wide. Reading the model and a first batch, in which weights are laid out, are not timed; with "again" in
-the job the first time that all are translated is not either. The last line of
-the output is a JSON object with the ids that were found.
+the job the first time that all are translated is not either. The last line of the output is a JSON object with the ids
+that were found.
 """
 
 from __future__ import annotations

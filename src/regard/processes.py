@@ -22,7 +22,7 @@ from typing import BinaryIO
 import torch
 
 SIZE = 8  # bytes of a number
-IDLE = 60.0  # seconds
+IDLE = 60.0  # seconds without a job after which a helper ends
 
 _lock = threading.Lock()
 _busy = 0

@@ -128,19 +128,19 @@ class Graphs:
         _hold(flight, self.tensors)
 
 
+OWN = (*Flight.per_sentence, "table")  # a flight's tensors
+
+
 def _tensors(flight: Flight) -> list[Tensor]:
     """All that goes from a step to the next, in an order of its own."""
-    state = flight.state
-    own = [getattr(flight, name) for name in (*flight.per_sentence, "table")]
-    return [*own, *state.tensors()]
+    return [*(getattr(flight, name) for name in OWN), *flight.state.tensors()]
 
 
 def _hold(flight: Flight, tensors: list[Tensor]) -> None:
     """The way back of ``_tensors``."""
-    names = (*flight.per_sentence, "table")
-    for name, tensor in zip(names, tensors, strict=False):
+    for name, tensor in zip(OWN, tensors, strict=False):
         setattr(flight, name, tensor)
-    flight.state.hold(tensors[len(names) :])
+    flight.state.hold(tensors[len(OWN) :])
 
 
 def _shapes(flight: Flight) -> object:

@@ -81,7 +81,7 @@ class KeyValueState:
         self.caches = [LayerCache(self) for _ in range(layers)]
         self.memory = None if memory is None else list(memory)
         self.memory_lengths = memory_lengths
-        self.memory_layout = self._layout_of_memory()
+        self.refresh_memory_layout()
         self.position = torch.zeros(batch, dtype=torch.int64, device=device)  # [B] tokens that each hypothesis has
         self.visible = torch.zeros(batch, beams, 0, dtype=torch.bool, device=device)  # [B, N, slots]
         self.key_positions = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, slots]
@@ -166,10 +166,6 @@ class KeyValueState:
         if self.memory is not None:
             self.memory = [(next(left), next(left)) for _ in self.memory]
 
-    def refresh_memory_layout(self) -> None:
-        """Makes the mask of the memory anew, of its lengths."""
-        self.memory_layout = self._layout_of_memory()
-
     def passed(self) -> None:
         """Counts, on the host, a step that was run again."""
         self.top = max(self.top, self.used + self.beams)
@@ -198,7 +194,7 @@ class KeyValueState:
                 (key[:, :, :size].index_select(0, index), value[:, :, :size].index_select(0, index))
                 for key, value in self.memory
             ]
-            self.memory_layout = self._layout_of_memory()
+            self.refresh_memory_layout()
         self._count()
 
     def admit(self, other: KeyValueState, free: Tensor | None = None) -> None:
@@ -252,7 +248,7 @@ class KeyValueState:
             pairs = zip(self.memory, other.memory, strict=True)
             self.memory = [(joined(key, its), joined(value, too)) for (key, value), (its, too) in pairs]
             self.memory_lengths = places.put(self.memory_lengths, other.memory_lengths)
-            self.memory_layout = self._layout_of_memory()
+            self.refresh_memory_layout()
         self.batch = places.batch
         self.capacity = max(self.capacity, other.capacity)
         self._count()
@@ -294,10 +290,11 @@ class KeyValueState:
         self.longest = int(self.position.max()) if self.batch else 0
         self.used = self.longest if self.beams == 1 else self._most_live()
 
-    def _layout_of_memory(self) -> Layout | None:
-        if self.memory is None or self.memory_lengths is None:
-            return None
-        return Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
+    def refresh_memory_layout(self) -> None:
+        """Makes the mask of the memory anew, of its lengths."""
+        self.memory_layout: Layout | None = None
+        if self.memory is not None and self.memory_lengths is not None:
+            self.memory_layout = Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
 
 
 def _sized(x: Tensor, axis: int, size: int) -> Tensor:
