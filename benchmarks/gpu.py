@@ -179,7 +179,12 @@ def main() -> None:
         presets, given.rounds, given.updates, given.batch_tokens = ["tiny"], 1, 3, 256
         given.vocabulary, given.length, given.minutes, given.sentences = 500, 8.0, 0.1, 20
     WORK.mkdir(parents=True, exist_ok=True)
-    for name, found in (("gpu-train", training(given, presets)), ("gpu-decode", decoding(given, presets[0]))):
+    # Training is written before decoding starts, so that a failure there does not lose it.
+    for name, measure in (
+        ("gpu-train", lambda: training(given, presets)),
+        ("gpu-decode", lambda: decoding(given, presets[0])),
+    ):
+        found = measure()
         if found and not given.quick:
             write(name, found)
 
