@@ -111,8 +111,9 @@ def find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
         folder = files.current(path)
-        if (folder / CONFIG).exists():
-            return folder
+        for place in (folder, path / files.PREVIOUS):
+            if (place / CONFIG).exists():
+                return place
         if (path / "checkpoints").is_dir():
             raise RegardError(f"{path}: the training has not chosen a model yet (regard train --resume {path})")
         packaged = " (a packaged model has this name; the directory wins)" if path.name in packaged_names() else ""

@@ -29,6 +29,7 @@ from regard.errors import RegardError
 
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
+PREVIOUS = ".previous"  # in a run directory: the run that a new one replaces, until that has a checkpoint
 _COMMIT = ".commit"
 _PARTIAL = ".partial"  # the ending of everything that is being written or deleted: `.NAME.partial`
 
@@ -66,7 +67,7 @@ def write_folder(target: Path, writer: Callable[[Path], None], *, name: str = "s
         target.parent.mkdir(parents=True, exist_ok=True)
         if replacing:
             finish(target)
-        _discard(temporary)
+        discard(temporary)
         try:
             temporary.mkdir()
             point(f"{name}:begin")
@@ -74,20 +75,20 @@ def write_folder(target: Path, writer: Callable[[Path], None], *, name: str = "s
             point(f"{name}:written")
             written = sorted(path for path in temporary.rglob("*") if path.is_file())
             for path in written:
-                _sync(path)
+                sync(path)
             point(f"{name}:synced")
             entries = {path.relative_to(temporary).as_posix(): _entry(path) for path in written}
             text = json.dumps({"format_version": 1, "files": entries}, indent=1)
             write(temporary / MANIFEST, text.encode() + b"\n")
             for folder in sorted({path.parent for path in written} | {temporary}):
-                _sync(folder)
+                sync(folder)
             point(f"{name}:manifest")
             os.rename(temporary, target / _COMMIT if replacing else target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         point(f"{name}:renamed")
-        _sync(target if replacing else target.parent)
+        sync(target if replacing else target.parent)
         if replacing:
             finish(target, name)
     point(f"{name}:end")
@@ -105,18 +106,18 @@ def finish(folder: Path, name: str = "finish") -> None:
         path, place = commit / relative, folder / relative
         place.parent.mkdir(parents=True, exist_ok=True)
         linked = _partial(place)
-        _discard(linked)
+        discard(linked)
         try:
             os.link(path, linked)  # no second copy on the disk, where the file system has hard links
         except OSError:
             shutil.copyfile(path, linked)
-            _sync(linked)
+            sync(linked)
         os.replace(linked, place)
         point(f"{name}:placed")
-    _sync(folder)
+    sync(folder)
     os.rename(commit, folder / _PARTIAL)  # one step: a half-deleted `.commit` must not be read
-    _sync(folder)
-    _discard(folder / _PARTIAL)
+    sync(folder)
+    discard(folder / _PARTIAL)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -131,7 +132,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -155,12 +156,12 @@ def remove_folder(folder: Path, *, name: str = "rotate") -> None:
     """Delete a folder so that a kill leaves it whole or gone: renamed first, then emptied (points: ``rotate:…``)."""
     point(f"{name}:begin")
     doomed = _partial(folder)
-    _discard(doomed)
+    discard(doomed)
     os.rename(folder, doomed)
-    _sync(folder.parent)
+    sync(folder.parent)
     point(f"{name}:renamed")
     for path in sorted(doomed.iterdir()):
-        _discard(path)
+        discard(path)
         point(f"{name}:file")
     doomed.rmdir()
     point(f"{name}:end")
@@ -172,7 +173,7 @@ def sweep(folder: Path) -> list[Path]:
         return []
     left = [path for path in sorted(folder.iterdir()) if path.name.startswith(".") and path.name.endswith(_PARTIAL)]
     for path in left:
-        _discard(path)
+        discard(path)
     return left
 
 
@@ -262,7 +263,8 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}{_PARTIAL}")
 
 
-def _discard(path: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -302,7 +304,8 @@ def _check(path: Path, entry: dict[str, Any]) -> str:
     return found
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file or the entries of a folder on the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder; its renames are journaled
     handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)

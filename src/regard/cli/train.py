@@ -68,10 +68,12 @@ def train(
     if print_config:
         print(to_toml(plan.config), end="")
         return None
+    from regard.training import rundir
+
     _check_model(plan.config)
+    if not (resume or force) or prove_resume:
+        rundir.refuse_occupied(plan.run)
     if plan.split is not None:
-        _refuse_existing(plan.run, force)
-        plan.split.write(plan.run / "corpus")
         _say_choices(plan.config, plan.split, plan.run)
     if prove_resume:
         return _prove(plan, device, json)
@@ -99,7 +101,9 @@ def plan_run(
         raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {path}")
     if path.suffix != ".toml" and path.exists():
         raise RegardError(f"{path}: expected a configuration (.toml), or the other language's file beside it")
-    return Plan(read_config(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
+    from regard.training.rundir import read_file
+
+    return Plan(read_file(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
 
 
 def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,9 +168,8 @@ def _resumed(run: Path, sections: Mapping[str, Any], overrides: list[str]) -> Pl
     """The configuration as it was, and what was typed; the training refuses what may not change within a run."""
     from regard.training import rundir
 
-    if not (run / rundir.CONFIG).is_file():
-        raise RegardError(f"{run}: no run to go on with: it has no {rundir.CONFIG}")
-    return Plan(read_config(run / rundir.CONFIG, overrides, **sections), run)
+    rundir.settle(run)
+    return Plan(rundir.read_run(run, overrides, **sections), run)
 
 
 def _check_model(config: Config) -> None:
@@ -194,18 +197,12 @@ def _say_choices(config: Config, split: Split, run: Path) -> None:
         )
 
 
-def _refuse_existing(run: Path, force: bool) -> None:
-    """Before a corpus is written into it: the training itself would refuse the folder only afterwards."""
-    from regard.training import rundir
-
-    if (run / rundir.CONFIG).exists() and not force:
-        raise RegardError(f"{run}: already holds a run; go on with it (--resume) or write over it (--force)")
-
-
 def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> int:
     from regard.training.loop import train as run_training
 
-    result = run_training(plan.config, plan.run, resume=resume, force=force, device=device)
+    result = run_training(
+        plan.config, plan.run, resume=resume, force=force, device=device, hold_out=None if resume else plan.split
+    )
     if json:
         scores = ("loss", "perplexity", "bleu", "bleu_signature")
         print_json(
@@ -224,6 +221,8 @@ def _prove(plan: Plan, device: str, json: bool) -> int:
     """Exit code 1 where the two runs differ; a proof that holds leaves nothing behind."""
     from regard.training.prove import prove_resume
 
+    if plan.split is not None:
+        plan.split.write(plan.run / "corpus")
     proof = prove_resume(plan.config, plan.run / "proof", device=device, say=talk)
     if json:
         parts = [{"name": part.name, "same": part.same, "sha256": part.uninterrupted} for part in proof.parts]

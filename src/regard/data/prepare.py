@@ -49,23 +49,31 @@ class Prepared:
     fingerprint: str
 
 
+class OtherData(Exception):
+    """The corpora or the settings are not those that were expected."""
+
+
 def prepare(
     config: Config,
     folder: Path,
     *,
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
+    expected: str = "",
     say: Say = lambda line: None,
 ) -> Prepared:
     """Find or build the shards of a configuration.
 
     They go to ``folder``, or where ``data.cache`` is set to a folder of their own below that, named by fingerprint, so
     that many configurations share one cache. ``tokenizers`` (source, target) are used in place of learning new ones:
-    for a run that starts from a trained model, whose normalisation then holds too.
+    for a run that starts from a trained model, whose normalisation then holds too. With another fingerprint than the
+    ``expected`` one nothing is read or written: ``OtherData`` is raised.
     """
     data = config.data
     if tokenizers is not None:
         data = replace(data, normalize=tokenizers[0].normalization)
     fingerprint = _fingerprint(data, tokenizers)
+    if expected and fingerprint != expected:
+        raise OtherData
     if data.cache:
         folder = Path(data.cache) / fingerprint[:16]
     with locked(folder.with_name(f".{folder.name}.lock")):
@@ -95,9 +103,8 @@ def _fault(folder: Path, fingerprint: str) -> str:
 
 def _fingerprint(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | None) -> str:
     """SHA-256 of the corpora's bytes and of the settings that decide what becomes of them."""
-    entries = {"train": list(data.train), "valid": [data.valid], "test": [data.test] if data.test else []}
     digest = hashlib.sha256()
-    for name, listed in entries.items():
+    for name, listed in _entries(data).items():
         for entry in listed:
             for path in files_of(entry, data):
                 if path == "-":
@@ -110,6 +117,10 @@ def _fingerprint(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | Non
     settings["tokenizers"] = [item.fingerprint for item in tokenizers or ()]
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _entries(data: DataConfig) -> dict[str, list[str]]:
+    return {"train": list(data.train), "valid": [data.valid], "test": [data.test] if data.test else []}
 
 
 def _hash(path: str) -> str:
@@ -150,6 +161,9 @@ def _open(folder: Path, data: DataConfig) -> Prepared:
     separate = folder / "target_tokenizer.json"
     target = Tokenizer.read(separate, data.normalize) if separate.exists() else tokenizer
     corpora = {name: Corpus(folder, name, values, info["fingerprint"]) for name, values in info["corpora"].items()}
+    for name, entries in _entries(data).items():
+        if name in corpora:
+            corpora[name].files = [files_of(entry, data)[0] for entry in entries]  # where they are now
     settings = TextSettings(
         source=data.source,
         target=data.target,

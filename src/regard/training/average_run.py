@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regard import directory, files
-from regard.config import read_config
 from regard.data.prepare import prepare
 from regard.errors import RegardError
 from regard.models import registry
 from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
-from regard.training.rundir import CONFIG, DATA
+from regard.training.rundir import CONFIG, DATA, read_run
 from regard.training.start import settings_of, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
     """The steps of the last or the best validations whose weights the run has kept, in their order."""
-    config = read_config(_file(run, CONFIG))
+    config = read_run(_file(run, CONFIG).parent)
     rows = read_rows(_file(run, METRICS), "validation")
     by_bleu = config.training.metric == "bleu"
     scores = [(row["step"], row["bleu"] if by_bleu else -row["loss"]) for row in rows]
@@ -47,7 +46,7 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
         tokenizer, target = model.tokenizer, model.target_tokenizer
         note += f"\nThe card of that run follows; its figures are not this model's.\n\n{model.card}"
     else:
-        config = read_config(_file(run, CONFIG))
+        config = read_run(_file(run, CONFIG).parent)
         start = start_from(config)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         prepared = prepare(config, run / DATA, tokenizers=tokenizers)

@@ -93,7 +93,7 @@ def latest(run: Path, say: Callable[[str], None]) -> TrainingState | None:
     again nor counted among the newest; when none is whole, that is an error. What killed writers left is removed.
     """
     files.sweep(run / CHECKPOINTS)
-    found = steps(run)
+    found = [step for step in steps(run) if step > 0]  # earlier versions wrote one without an optimizer at update 0
     faults: list[tuple[int, str]] = []
     for step in reversed(found):
         try:

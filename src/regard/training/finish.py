@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regard import directory
-from regard.training import snapshots
+from regard.training import previous, snapshots
 from regard.training.average import average
 from regard.training.card import model_card
 from regard.training.validation import Abandoned
@@ -47,8 +47,15 @@ def finish(session: Session, stopped: str) -> RunResult:
             chosen = ""
     if not chosen and session.group.first:
         stopped = "interrupted"
-        session.progress.say(f"stopped after update {record.step:,}; go on with: regard train --resume {session.run}")
+        session.progress.say(_advice(session))
     return RunResult(session.run, record.step, stopped, chosen, scores, record.skipped, session.pace.elapsed())
+
+
+def _advice(session: Session) -> str:
+    """What a run says that was stopped: how to go on, or that it has given the earlier one its place back."""
+    if previous.exists(session.run):
+        return f"stopped before the first update; the run that was in {session.run} is there again"
+    return f"stopped after update {session.record.step:,}; go on with: regard train --resume {session.run}"
 
 
 def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[int]]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regard import files
 from regard.config import Config
-from regard.training import rundir
+from regard.training import checkpoint, rundir
 from regard.training.distributed import Group
 from regard.training.finish import RunResult, finish
 from regard.training.interrupt import interrupts
 from regard.training.progress import Progress
 from regard.training.session import OnEvent, Session, choose_device, prepare_torch
+from regard.training.start import start_from
+
+if TYPE_CHECKING:
+    from regard.data.holdout import Split
 
 
 def train(
@@ -24,28 +29,34 @@ def train(
     force: bool = False,
     device: str = "auto",
     on_event: OnEvent | None = None,
+    hold_out: Split | None = None,
 ) -> RunResult:
     """Train as ``config`` says and leave a model directory in ``run``; ``resume`` goes on with the run that is there.
 
     ``on_event(kind, values)`` hears of every row of the metrics as it is written. Ctrl-C saves and returns a result
-    whose ``stopped`` is "interrupted". Started by ``torchrun``, the processes train one model together.
+    whose ``stopped`` is "interrupted". ``hold_out`` is written to the run's ``corpus/`` first. Until the first
+    checkpoint of a run that takes the place of another (``force``), that other one comes back when this one ends.
+    Started by ``torchrun``, the processes train one model together.
     """
     run, group = Path(run), Group.from_environment()
     place = choose_device(device, group)
     prepare_torch(config, place)
+    start = start_from(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(group.joined(place))
         if group.first:
-            stack.enter_context(rundir.opened(run, config, resume=resume, force=force))
+            stack.enter_context(rundir.opened(run, config, resume=resume, force=force, hold_out=hold_out))
+        group.wait()  # for the hold-out and for the earlier run's removal
         interrupted = stack.enter_context(interrupts())
         progress = stack.enter_context(Progress(config.training, silent=not group.first))
-        session = Session(config, run, place, group, progress, interrupted, on_event)
+        state = checkpoint.latest(run, progress.say) if resume else None
+        session = Session(config, run, place, group, progress, interrupted, start, state, on_event)
         stack.callback(session.close)
-        if resume:
-            session.restore()
+        if resume and group.first:
+            rundir.write_config(run, config)  # the corpora are the run's: what was typed holds from now on
         session.preflight()
         stopped = updates(session)
-        if session.saved != session.record.step:
+        if session.saved < session.record.step:
             session.save()
         return finish(session, stopped)
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regard import directory, files
 from regard.config import Config, read_config, to_toml
+from regard.data.corpus import files_of
 from regard.errors import RegardError
+from regard.training import checkpoint, previous
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
 from regard.training.snapshots import SNAPSHOTS
 
-CONFIG, CHECKPOINTS, DATA = "run.toml", "checkpoints", "data"
+if TYPE_CHECKING:
+    from regard.data.holdout import Split
+
+CONFIG, CHECKPOINTS, DATA, CORPUS = "run.toml", "checkpoints", "data", "corpus"
 
 # What a run writes beside its shards; --force takes away these and nothing else.
 _FOLDERS = (CHECKPOINTS, SNAPSHOTS, TENSORBOARD)
@@ -30,8 +36,11 @@ _FILES = (
     directory.CARD,
     files.MANIFEST,
 )
+_OF_RUN = (*_FOLDERS, *_FILES)
+_BUSY = "{run}: another training is writing to it; wait for it or choose another folder"
 
-# Settings that may change when a run goes on; with any other it would not be the same run.
+# Settings that may change when a run goes on; with any other it would not be the same run. Corpora and the model to
+# start from may be named anew: they must be the same by their fingerprints.
 CHANGEABLE = {
     "training.steps",
     "training.minutes",
@@ -41,42 +50,139 @@ CHANGEABLE = {
     "training.threads",
     "training.log_every",
     "training.samples",
+    "training.init",
+    "data.train",
+    "data.valid",
+    "data.test",
     "data.cache",
     "decoding",
 }
 
 
 @contextlib.contextmanager
-def opened(run: Path, config: Config, *, resume: bool, force: bool) -> Iterator[None]:
-    """Hold the run directory for this process, ready for a new run or to go on with the one that is there."""
+def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Split | None = None) -> Iterator[None]:
+    """Hold the run directory for this process, ready for a new run or to go on with the one that is there.
+
+    ``hold_out`` is written to the new run's ``corpus/``. A new run that ends before its first checkpoint gives an
+    earlier one its place back; one that fails before its first update leaves nothing in the way of the next.
+    """
     if run.exists() and not run.is_dir():
         raise RegardError(f"{run}: expected a run directory, found a file")
-    if resume and not (run / CONFIG).is_file():
+    if resume and not run.is_dir():
         raise RegardError(f"{run}: no run to go on with: it has no {CONFIG}")
-    occupied = [name for name in (*_FOLDERS, *_FILES) if (run / name).exists()]
-    if occupied and not (resume or force):
-        raise RegardError(
-            f"{run}: already holds a run or model ({occupied[0]}); go on with: regard train --resume {run}, "
-            "or write over it with --force"
-        )
+    if not (resume or force):
+        refuse_occupied(run)
     with files.writing(run):
         run.mkdir(parents=True, exist_ok=True)
-    with files.locked(run / ".lock", f"{run}: another training is writing to it; wait for it or choose another folder"):
+    with files.locked(run / ".lock", _BUSY.format(run=run)):
+        _settle(run)
         if resume:
-            check_same(read_config(run / CONFIG), config, run)
-        else:
-            clear(run)
-        files.write_atomic(run / CONFIG, to_toml(config).encode())
-        yield
+            check_same(read_run(run), config, run)
+            yield
+            return
+        names = _replaced(run, config, hold_out)
+        previous.set_aside(run, names)
+        try:
+            if hold_out is not None:
+                hold_out.write(run / CORPUS)
+            write_config(run, config)
+            yield
+        except BaseException:
+            if not previous.exists(run) and not (run / METRICS).exists():
+                previous.remove(run, names)
+            raise
+        finally:
+            if previous.exists(run):
+                previous.bring_back(run)
 
 
-def clear(run: Path) -> None:
-    """Take away what an earlier run wrote; the shards stay, since they are checked by their own fingerprint."""
-    # The configuration goes last: a directory that was cleared by half is still seen to be a run.
-    for name in _FOLDERS:
-        shutil.rmtree(run / name, ignore_errors=True)
-    for name in reversed(_FILES):
-        (run / name).unlink(missing_ok=True)
+def refuse_occupied(run: Path) -> None:
+    """An error where a run or a model is there already."""
+    for name in (*_OF_RUN, previous.FOLDER, previous.MOVING):
+        if (run / name).exists():
+            raise RegardError(
+                f"{run}: already holds a run or model ({name}); go on with: regard train --resume {run}, "
+                "or write over it with --force"
+            )
+
+
+def settle(run: Path) -> None:
+    """Finish what a killed process has left half done with an earlier run, unless a training is writing there."""
+    if previous.exists(run):
+        with files.locked(run / ".lock", _BUSY.format(run=run)):
+            _settle(run)
+
+
+def _settle(run: Path) -> None:
+    previous.settle(run, replaced=bool(checkpoint.steps(run)))
+
+
+def _replaced(run: Path, config: Config, hold_out: Split | None) -> list[str]:
+    """The names that a new run takes over; an error where somebody else's files have them, or the run reads them."""
+    occupied = [name for name in _OF_RUN if (run / name).exists()]
+    if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, files.MANIFEST)):
+        raise RegardError(f"{run}: {occupied[0]} is there, but no run or model: --force does not write over it")
+    read = [path for path in _read(config, hold_out) if _inside(path, run)]
+    own = [path for path in read if hold_out is None and _inside(path, run / CORPUS)]
+    for path in read:
+        if path not in own and (occupied or hold_out is not None):
+            raise RegardError(f"{run}: the new run reads {path}, which it would write over; choose another folder (-o)")
+    if hold_out is not None and (run / CORPUS).exists() and not (run / CORPUS / files.MANIFEST).exists():
+        raise RegardError(f"{run / CORPUS}: is there already, and no training wrote it; choose another folder (-o)")
+    return [*_OF_RUN, *([] if own else [CORPUS])]
+
+
+def _read(config: Config, hold_out: Split | None) -> list[str]:
+    """The files and folders that a new run reads."""
+    data = config.data
+    init = [config.training.init] if config.training.init else []
+    if hold_out is not None:
+        return [*files_of(hold_out.entry, hold_out.data), *init]
+    entries = [*data.train, data.valid, *([data.test] if data.test else [])]
+    return [*(path for entry in entries for path in files_of(entry, data)), *init]
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
+
+
+# --- the configuration ----------------------------------------------------------------------------------------------
+
+_RUN = "$RUN"
+
+
+def read_run(run: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
+    """The configuration of a run, with what lies inside the run named as it lies now."""
+    if not (run / CONFIG).is_file():
+        raise RegardError(f"{run}: no run to go on with: it has no {CONFIG}")
+    return read_file(run / CONFIG, overrides, **sections)
+
+
+def read_file(path: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
+    """A configuration, a run's or another, in which ``$RUN/…`` names what lies beside it."""
+
+    def place(name: str) -> str:
+        return str(path.parent / name[len(_RUN) + 1 :]) if name.startswith(f"{_RUN}/") else name
+
+    return _renamed(read_config(path, overrides, **sections), place)
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write run.toml, with what lies inside the run named relative to it, so that a run can be moved."""
+    inside = f"{run}{os.sep}"
+    portable = _renamed(config, lambda path: f"{_RUN}/{path[len(inside) :]}" if path.startswith(inside) else path)
+    files.write_atomic(run / CONFIG, to_toml(portable).encode())
+
+
+def _renamed(config: Config, rename: Callable[[str], str]) -> Config:
+    """With every path of a corpus, the cache and the model to start from renamed."""
+    data = {name: _each(getattr(config.data, name), rename) for name in ("train", "valid", "test", "cache")}
+    training = dataclasses.replace(config.training, init=rename(config.training.init))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **data), training=training)
+
+
+def _each(value: Any, rename: Callable[[str], str]) -> Any:
+    return rename(value) if isinstance(value, str) else tuple(_each(item, rename) for item in value)
 
 
 def check_same(before: Config, now: Config, run: Path) -> None:
@@ -92,8 +198,6 @@ def check_same(before: Config, now: Config, run: Path) -> None:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    import dataclasses
-
     sections = dataclasses.asdict(config)
     flat: dict[str, Any] = {"seed": sections.pop("seed")}
     for section, values in sections.items():

@@ -13,11 +13,11 @@ import torch
 
 from regard import devices, directory, files
 from regard.config import Config
-from regard.data.prepare import Prepared, prepare
+from regard.data.prepare import OtherData, Prepared, prepare
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
-from regard.training import checkpoint, snapshots
+from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
 from regard.training.limits import matrix_rate, work_of
@@ -29,7 +29,7 @@ from regard.training.progress import Pace, Progress
 from regard.training.record import Record, Sums
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
-from regard.training.start import settings_of, start_from
+from regard.training.start import settings_of
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
 from regard.training.streams import seed_stream
@@ -51,16 +51,27 @@ class Session:
         group: Group,
         progress: Progress,
         interrupted: Callable[[], bool],
+        start: Loaded | None = None,
+        state: TrainingState | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
+        """``start``: the model to start from; ``state``: the checkpoint to go on from."""
         self.config, self.run, self.device, self.group = config, run, device, group
         self.progress, self.interrupted = progress, interrupted
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
-        start = start_from(config)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
-        self.prepared: Prepared = prepare(config, run / DATA, tokenizers=tokenizers, say=progress.say)
+        self.record = Record() if state is None else Record.read(state.record)
+        try:
+            self.prepared: Prepared = prepare(
+                config, run / DATA, tokenizers=tokenizers, expected=self.record.corpus, say=progress.say
+            )
+        except OtherData:
+            raise RegardError(
+                f"{run}: the training data is not what the run was begun with; restore it to go on, or name where it "
+                "is now with --set data.train=… and --valid"
+            ) from None
         self.options = registry.options_from(config.model) if start is None else start.options
         self.settings = settings_of(config, self.prepared, start)
         self.model: Any = self._build() if start is None else start.model
@@ -70,11 +81,13 @@ class Session:
         self.trainer = Trainer(config, self.model, device, group)
         self.feed = Feed(config, self.prepared.train, pair, self.settings, group)
         self.validator = Validator(config, self.prepared.valid, loaded, interrupted)
-        self.record = Record(corpus=self.prepared.fingerprint)
+        self.record.corpus = self.prepared.fingerprint
         self.pace = Pace()
         self.environment = checkpoint.environment(device) | {"processes": str(group.ranks)}
-        self.saved = -1
+        self.saved = 0  # the step of the newest checkpoint; before the first update there is nothing to save
         self.metrics: Metrics | None = None
+        if state is not None:
+            self._restore(state)
 
     def _build(self) -> torch.nn.Module:
         """Fresh weights, the same for the same seed."""
@@ -87,14 +100,9 @@ class Session:
 
     # --- begin ------------------------------------------------------------------------------------------------------
 
-    def restore(self) -> None:
-        """Go on from the newest whole checkpoint; from the beginning where none was saved yet."""
-        state = checkpoint.latest(self.run, self.progress.say)
-        if state is None:
-            return
-        record = Record.read(state.record)
-        if record.corpus != self.prepared.fingerprint:
-            raise RegardError(f"{self.run}: the training data is not what the run was begun with; restore it to go on")
+    def _restore(self, state: TrainingState) -> None:
+        """Go on from a checkpoint."""
+        record = self.record
         parameters = dict(self.model.named_parameters())
         for name in sorted(parameters.keys() ^ state.weights.keys()):
             raise RegardError(f"{self.run}: '{name}' is not in both the checkpoint and the model of run.toml")
@@ -103,7 +111,7 @@ class Session:
                 parameters[name].copy_(tensor)
         restore_optimizer(self.trainer.optimizer, self.model, state.optimizer)
         self.trainer.ema = {name: tensor.to(self.device) for name, tensor in state.ema.items()}
-        self.record, self.saved = record, record.step
+        self.saved = record.step
         self.pace.before = state.clock["seconds"]
         self.progress.say(f"going on from update {record.step:,}")
         if note := checkpoint.not_exact(self.run, record.step, self.environment):
@@ -173,6 +181,7 @@ class Session:
             clock={"seconds": self.pace.elapsed()},
         )
         checkpoint.save(self.run, state, self.environment)
+        previous.forget(self.run)  # the run that this one replaces
         kept = checkpoint.rotate(self.run, training.keep_checkpoints)
         scores, keep = self.record.scores, training.keep
         snapshots.prune(self.run, snapshots.needed(scores, average=training.average, keep=keep, checkpoints=kept))
@@ -184,7 +193,8 @@ class Session:
         reasons = {
             "interrupted": self.interrupted(),
             "steps": record.step >= training.steps,
-            "minutes": 0 < training.minutes * 60 <= self.pace.elapsed(),
+            # However short the time, there is one update: a run without any has no model to keep.
+            "minutes": record.step > 0 and 0 < training.minutes * 60 <= self.pace.elapsed(),
             "patience": 0 < training.patience <= record.without_improvement(),
         }
         names = ["", *reasons]
