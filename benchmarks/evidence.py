@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
 
     cpu = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             first = itertools.takewhile(str.strip, lines)
             said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
         # A cloud's name of a processor may be that of several generations.

@@ -55,7 +55,7 @@ def train(recipe: str, run: Path, sets: list[str], core: int) -> None:
 
 def last_of(path: Path) -> dict[str, Any]:
     """The last line about training in a run's log."""
-    logged = [json.loads(line) for line in path.read_text().splitlines()]
+    logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     found: dict[str, Any] = [line for line in logged if line["kind"] == "train"][-1]
     return found
 

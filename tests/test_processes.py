@@ -138,7 +138,7 @@ if sys.argv[1] == "killed":
 def alive(process: int) -> bool:
     """(An orphan that nobody has waited for is dead too.)"""
     try:
-        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     except OSError:
         return False
 

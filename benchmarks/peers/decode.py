@@ -144,7 +144,7 @@ def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = 
 
 
 def main() -> None:
-    engine, folder, job = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
+    engine, folder, job = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     keep_memory()

@@ -83,7 +83,7 @@ def marian(shape: dict[str, float]) -> nn.Module:
 
 
 def main() -> None:
-    kind, folder, shape = sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text())
+    kind, folder, shape = sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
     if shape["threads"]:
         torch.set_num_threads(shape["threads"])
     from regard.training.memory import keep_memory

@@ -45,7 +45,7 @@ class Clock(TrainerCallback):
 
 
 def main() -> None:
-    folder, shape = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    folder, shape = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     if shape["threads"]:
         torch.set_num_threads(shape["threads"])
     torch.manual_seed(shape["seed"])

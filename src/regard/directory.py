@@ -69,7 +69,7 @@ def save(
     def writer(inside: Path) -> None:
         write_tensors(inside / WEIGHTS, weights)
         files.write(inside / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        files.write(inside / CARD, card.encode())
+        files.write(inside / CARD, card.encode("utf-8", "replace"))
         settings.write(inside / TEXT)
         tokenizer.write(inside / TOKENIZER)
         if two and target_tokenizer is not None:

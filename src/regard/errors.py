@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from regard.terminal import printable
+
 
 class RegardError(Exception):
     """One line for the person who reads it: which file, line or key, what was expected, what to do.
 
-    The command line prints it as ``regard: error: …`` and exits with 2; nothing else is printed.
+    The command line prints it as ``regard: error: …`` and exits with 2; nothing else is printed. A message often holds
+    names from files and arguments: line feeds and what else steers a terminal stand in it as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

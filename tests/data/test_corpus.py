@@ -109,7 +109,7 @@ def test_no_last_newline_carriage_returns_and_a_byte_order_mark(tmp_path: Path) 
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb"), encoding="utf-8"))
     assert list(open_lines("-")) == [b"a", b"b"]
 
 

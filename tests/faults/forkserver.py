@@ -68,12 +68,12 @@ class Server:
 
 def serve() -> None:
     import torch
-    import torch._dynamo  # torch.optim imports it when the first optimizer is made: seconds
-    import torch.utils.tensorboard
+    import torch._dynamo  # noqa: F401  (torch.optim imports it when the first optimizer is made: seconds)
+    import torch.utils.tensorboard  # noqa: F401
 
-    import regard.cli.main
-    import regard.cli.train
-    import regard.training.loop
+    import regard.cli.main  # noqa: F401
+    import regard.cli.train  # noqa: F401
+    import regard.training.loop  # noqa: F401
     import regard.training.session
 
     # The machine's matrix rate is for the eye, and its measurement takes longer than these trainings. Everything else

@@ -8,7 +8,7 @@ import platform
 import pytest
 import torch
 
-from regard.nn import native, processors
+from regard.nn import native, processors, shared_library
 
 LOOPS = native.library()
 compiled = pytest.mark.skipif(LOOPS is None, reason="there is no C compiler here")
@@ -18,8 +18,9 @@ def with_avx2() -> native.Native | None:
     """What a processor with AVX2 and no more compiles."""
     if LOOPS is None or platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return None
-    path = native._compiled(processors.KINDS["x86_64-avx2"][0])
-    return native.Native(ctypes.CDLL(str(path)))
+    compiler = processors.compiler()
+    path = None if compiler is None else shared_library.in_cache(compiler, processors.KINDS["x86_64-avx2"][0])
+    return None if path is None else native.Native(ctypes.CDLL(str(path)))
 
 
 PROCESSORS = {"as here": LOOPS, "AVX2": with_avx2()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from kinds import LOOPS, compiled, on_processors
 from torch import Tensor
 
-from regard.nn import int8, native
+from regard.nn import int8, native, processors, shared_library
 
 torch.set_num_threads(1)
 sizes = st.integers(1, 150)
@@ -153,22 +154,100 @@ def test_it_is_compiled_once_into_the_cache_folder(tmp_path: Path) -> None:
     assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "regard").iterdir()] == [(found, made)]
 
 
-@pytest.mark.parametrize("lack", ["no compiler", "a compiler that fails", "no cache folder", "a damaged library"])
+@pytest.mark.parametrize("lack", ["no compiler", "a compiler that fails"])
 def test_without_it_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     environment = {"XDG_CACHE_HOME": str(cache)}
     if lack == "no compiler":
         environment |= {"PATH": str(tmp_path), "CC": "nothing-of-that-name"}
-    elif lack == "a compiler that fails":
-        environment["CC"] = "false"
-    elif lack == "no cache folder":
-        cache.write_text("a file stands in its place")
     else:
-        looked_for(environment)
-        for path in (cache / "regard").glob("*.so"):
-            path.write_bytes(b"\x7fELF and no more")
+        environment["CC"] = "false"
     assert looked_for(environment) == (False, False, False)
     assert not list(tmp_path.rglob("tmp*")), "what was begun is cleared away"
+
+
+def planted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where a library is looked for in a cache, and what a stranger puts there: code that says that it ran."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    shared_library._place_of.cache_clear()
+    compiler = processors.compiler()
+    assert compiler is not None
+    place = shared_library._place_of(compiler, processors.HERE)
+    assert place is not None
+    source, ran = folder / "evil.c", folder / "ran"
+    source.write_text(
+        f'#include <stdio.h>\n__attribute__((constructor)) static void run(void) {{ fclose(fopen("{ran}", "w")); }}\n',
+        encoding="utf-8",
+    )
+    place.parent.mkdir(parents=True, mode=0o700)
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", place], check=True)
+    return place, ran
+
+
+@compiled
+@pytest.mark.parametrize("whose", ["file of all", "folder of all", "file of a group", "another user", "a link"])
+def test_code_that_another_user_may_have_put_into_the_cache_does_not_run(
+    whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, ran = planted(tmp_path, monkeypatch)
+    if whose == "file of all":
+        place.chmod(0o666)
+    elif whose == "folder of all":
+        place.parent.chmod(0o777)
+    elif whose == "file of a group":
+        place.chmod(0o660)
+    elif whose == "a link":
+        place.rename(place.with_name("evil.so"))
+        place.symlink_to(place.with_name("evil.so"))
+    else:
+        monkeypatch.setattr(shared_library.os, "geteuid", lambda: 12345)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loops = shared_library.load(native.Native)
+    assert loops is not None, "compiled for this process alone"
+    assert not ran.exists() and not shared_library.is_there()
+
+
+@compiled
+def test_a_library_without_our_functions_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, _ = planted(tmp_path, monkeypatch)
+    place.chmod(0o600)
+    with pytest.warns(UserWarning, match=r"native-.*\.so: not regard's compiled kernels: it lacks a function"):
+        assert shared_library.load(native.Native) is not None
+    place.unlink()  # the one that is loaded stays as it is
+    place.write_bytes(b"\x7fELF and no more")
+    place.chmod(0o600)
+    with pytest.warns(UserWarning, match="it cannot be loaded"):
+        assert shared_library.load(native.Native) is not None
+
+
+@compiled
+def test_a_relative_cache_folder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for base in ("cache", "./cache", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", base)
+        shared_library._place_of.cache_clear()
+        place = shared_library._place_of("cc", processors.HERE)
+        assert place is not None and place.is_relative_to(tmp_path / "home" / ".cache" / "regard")
+
+
+@compiled
+def test_without_a_place_for_it_the_library_is_this_processs_own(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file stands in its place", encoding="utf-8")
+    assert looked_for({"XDG_CACHE_HOME": str(tmp_path / "cache")}) == (False, True, True)
+
+
+@compiled
+def test_the_cache_is_the_users_own_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert looked_for({"XDG_CACHE_HOME": str(tmp_path)}) == (False, True, True)
+        assert looked_for({"XDG_CACHE_HOME": str(tmp_path)}) == (True, True, True)
+    finally:
+        os.umask(before)
+    (found,) = (tmp_path / "regard").iterdir()
+    assert found.parent.stat().st_mode & 0o077 == 0 and found.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def serving_speed(
 def running(model: str, options: Sequence[str]) -> Iterator[tuple[str, int]]:
     """``regard serve`` as a process of its own → where it listens."""
     command = [sys.executable, "-m", "regard", "serve", model, "--port", "0", *options]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
     try:
         said = ""
         assert server.stderr is not None
@@ -122,7 +122,8 @@ def running(model: str, options: Sequence[str]) -> Iterator[tuple[str, int]]:
                 break
             said += line
         else:
-            raise RegardError(f"regard serve {model} did not start:\n{said.strip()}")
+            last = (said.strip().splitlines() or ["nothing was said"])[-1]
+            raise RegardError(f"regard serve {model} did not start: {last.removeprefix('regard: error: ')}")
         yield place[1], int(place[2])
     finally:
         server.terminate()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regard.cli.common import Json, print_json, talk
+from regard.cli.common import Json, print_json, show, talk
 
 
 def average(
@@ -32,4 +32,4 @@ def average(
     if json:
         print_json({"run": str(run), "model": str(out), "steps": steps})
     else:
-        print(out)
+        show(str(out))

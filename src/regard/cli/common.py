@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regard.errors import RegardError
+from regard.terminal import printable, printable_json
 
 if TYPE_CHECKING:
     from regard.pipelines import Translator
@@ -44,12 +45,17 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's c
 
 def talk(message: str) -> None:
     """A line for the person, on standard error; results alone go to standard output."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """A line of a result, on standard output: as it is for a program, and with escapes on a terminal."""
+    print(printable(text, keep="\t") if sys.stdout.isatty() else text)
 
 
 def print_json(value: Any) -> None:
     """One JSON value on a line of standard output, any script readable."""
-    print(_json.dumps(value, ensure_ascii=False))
+    print(printable_json(_json.dumps(value, ensure_ascii=False)))
 
 
 def open_translator(

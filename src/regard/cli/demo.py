@@ -13,6 +13,7 @@ import typer
 
 from regard.cli.common import Device, open_translator
 from regard.config import Config, read_config
+from regard.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,5 +166,5 @@ def _next(console: Console, model: str, folder: Path | None) -> None:
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(text, markup=False, style=style)
+    console.print(printable(text, keep="\n"), markup=False, style=style)
     sys.stdout.flush()  # the trainer talks on standard error: both keep their order in one file

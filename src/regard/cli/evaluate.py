@@ -23,6 +23,7 @@ from regard.cli.common import (
     print_json,
     read_parallel,
     read_text,
+    show,
     warn_of_line,
     write_text,
 )
@@ -103,7 +104,8 @@ def evaluate(
     if json:
         print_json(report)
     else:
-        print("\n".join(lines))
+        for line in lines:
+            show(line)
 
 
 def _translate(translator: Translator, sources: list[str], search: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from regard.cli.common import (
     open_translator,
     picture_path,
     print_json,
+    show,
     talk,
 )
 
@@ -52,7 +53,7 @@ def look(
     if json:
         print_json({"text": found.text, "score": found.score, **attention.to_dict()})
     else:
-        print(found.text)
+        show(found.text)
         Console(highlight=False).print(TerminalMap(attention))
     if path is not None:
         write(attention, path)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from regard import __version__
 from regard.errors import RegardError, nearest
+from regard.terminal import printable
 
 
 class Verb(NamedTuple):
@@ -49,6 +50,8 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
+    if arguments is None:
+        _speak_utf8()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # Text in any language comes out whole, whatever the locale says.
@@ -72,6 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{name}{error.strerror or error}")
     except MemoryError:
         return _fail("out of memory: smaller batches need less (--batch-tokens)")
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale says otherwise.
+
+    Under ASCII, GBK or Latin-1 Python decodes names of files by that encoding, and files that libraries open without
+    naming one. On today's disks names are UTF-8, whatever the locale; other bytes pass through the mode unchanged.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1" and sys.platform != "win32":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [os.fsencode(word) for word in (sys.executable, *sys.orig_argv[1:])])
 
 
 def _dispatch(given: list[str]) -> int:
@@ -127,7 +141,7 @@ def _fail(message: str) -> int:
         sys.stdout.flush()
     except OSError:
         _hang_up()
-    print(f"regard: error: {message}", file=sys.stderr)
+    print(f"regard: error: {printable(message)}", file=sys.stderr)
     return 2
 
 

@@ -17,6 +17,7 @@ from regard.cli.common import (
     open_translator,
     print_json,
     read_parallel,
+    show,
     talk,
 )
 
@@ -48,7 +49,7 @@ def score(
         elif tokens:
             names = [*one.tokens, "</s>"]
             pairs = [f"{name} {value:.4f}" for name, value in zip(names, one.token_scores, strict=True)]
-            print("\t".join([f"{one.score:.4f}", *pairs]))
+            show("\t".join([f"{one.score:.4f}", *pairs]))
         else:
             print(f"{one.score:.4f}")
     total, count = math.fsum(one.score for one in found), sum(len(one.token_scores) for one in found)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regard.cli.common import Json, Model, print_json, read_parallel, talk
+from regard.cli.common import Json, Model, print_json, read_parallel, show, talk
 from regard.errors import RegardError
 
 HELD_OUT = 0.01  # of the pairs, at most MOST: what the lists are judged on
@@ -54,4 +54,4 @@ def shortlist(
     if json:
         print_json({"file": str(out), "pairs": len(rest), "held_out": len(held_out), "length": length, "share": share})
     else:
-        print(out)
+        show(str(out))

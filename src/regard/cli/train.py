@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from regard.cli.common import Device, Json, print_json, talk
+from regard.cli.common import Device, Json, print_json, show, talk
 from regard.cli.flags import with_config_flags
 from regard.config import Config, read_config, to_toml
 from regard.errors import RegardError
@@ -66,7 +66,8 @@ def train(
             given[key] = value
     plan = plan_run(files or [], run, resume, given, set_ or [], ending="-proof" if prove_resume else "")
     if print_config:
-        print(to_toml(plan.config), end="")
+        for line in to_toml(plan.config).splitlines():
+            show(line)
         return None
     from regard.training import rundir
 
@@ -213,7 +214,7 @@ def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> in
             }
         )
     elif result.stopped != "interrupted":
-        print(result.run)
+        show(str(result.run))
     return 130 if result.stopped == "interrupted" else 0
 
 

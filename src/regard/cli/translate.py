@@ -22,6 +22,7 @@ from regard.cli.common import (
     Threads,
     open_translator,
     print_json,
+    show,
     warn_of_line,
 )
 
@@ -78,7 +79,7 @@ def translate(
             print_json(describe(result, alignments=alignments))
         else:
             for line in plain(number, result, n_best=n_best, scores=scores, alignments=alignments):
-                print(line)
+                show(line)
         if typed:
             sys.stdout.flush()
 

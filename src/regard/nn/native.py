@@ -1,33 +1,21 @@
-"""The loops of c/, called on tensors: as the wheel holds them for such a processor, or compiled once for this machine.
-
-What is compiled here lies in the user's cache folder. Without either everything goes by PyTorch's operators.
-"""
+"""The loops of c/, called on tensors. Where there is no library of them everything goes by PyTorch's operators."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from regard.nn import processors
+from regard.nn import shared_library
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SOURCES = Path(__file__).with_name("c")
 LANES = 16  # numbers that the loops take at a time
-PATIENCE = 60  # seconds that a compiler is given
 FEW_THREADS = 2  # of PyTorch's, with which operators take as long in training as the loops on one core
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights, as in products.h
 INPUTS_OF_UNIT = (1, 2, 4)  # that share 4 bytes, by kind
@@ -38,14 +26,14 @@ pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 @functools.cache
 def library() -> Native | None:
-    """The compiled loops; None where there are none, or not on Linux, where decoding forks a process a core."""
-    if sys.platform != "linux":
-        return None
-    try:
-        path = _packaged() or _compiled()
-        return None if path is None else Native(ctypes.CDLL(str(path)))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """The compiled loops; None where there are none."""
+    return shared_library.load(Native)
+
+
+def at_hand() -> bool:
+    """Whether there is a ``library`` that needs not be compiled first."""
+    loaded = library.cache_info().currsize > 0
+    return (loaded or shared_library.is_there()) and library() is not None
 
 
 def multiplying(dtype: torch.dtype) -> Native | None:
@@ -58,55 +46,6 @@ def for_training(x: Tensor, dtype: torch.dtype | None = None) -> Native | None:
     """The loops, where they know numbers of the type of x or ``dtype``, and on one core outrun PyTorch's operators."""
     known = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
     return library() if known and torch.get_num_threads() <= FEW_THREADS else None
-
-
-@functools.cache
-def _abilities() -> str:
-    """The names of what the processor can, in Linux's words."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _packaged() -> Path | None:
-    """The library that the wheel holds for such a processor."""
-    here = set(_abilities().split())
-    fit = (name for name, (_, needed) in processors.KINDS.items() if here.issuperset(needed))
-    paths = (SOURCES.with_name(processors.file_of(name)) for name in fit)
-    return next((path for path in paths if path.exists()), None)
-
-
-def at_hand() -> bool:
-    """Whether there is a ``library`` that needs not be compiled first."""
-    if sys.platform != "linux":
-        return False
-    compiler = processors.compiler()
-    there = _packaged() is not None or (compiler is not None and _place_of(compiler, processors.HERE).exists())
-    return there and library() is not None
-
-
-@functools.cache
-def _place_of(compiler: str, kind: tuple[str, ...]) -> Path:
-    """Where the library lies that a compiler makes for a kind of processor; another source has another place."""
-    sources = [path.read_text() for path in sorted(SOURCES.iterdir())]
-    made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
-    name = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "regard", f"native-{name}.so")
-
-
-def _compiled(kind: tuple[str, ...] = processors.HERE) -> Path | None:
-    """The library compiled for a kind of processor, unless it was already; None where there is no compiler."""
-    compiler = processors.compiler()
-    if compiler is None:
-        return None
-    path = _place_of(compiler, kind)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as place:
-            new = Path(place, "native.so")
-            command = processors.command(compiler, kind, str(SOURCES / "stack.c"), str(new))
-            subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-            new.replace(path)
-    return path
 
 
 def _seen(call: Callable[P, T]) -> Callable[P, T]:

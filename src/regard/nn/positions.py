@@ -17,6 +17,10 @@ from torch.nn import functional as F
 from regard.nn.layout import Layout
 
 
+class TooLong(ValueError):
+    """A sequence has more tokens than positions were learned."""
+
+
 @dataclass(frozen=True)
 class NoPositions:
     """Spec: no positions at all; also what the other specs are where they have nothing to add."""
@@ -140,7 +144,7 @@ class LearnedPositions(Added):
 
     def reserve(self, length: int) -> None:
         if length > len(self.weight):
-            raise ValueError(f"{length} positions are asked for, and {len(self.weight)} were learned")
+            raise TooLong(f"{length} positions are asked for, and {len(self.weight)} were learned")
 
     def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
         if positions is None:

@@ -58,7 +58,7 @@ def peak_memory() -> int:
     """Bytes of memory that this process has held at most; 0 where the system does not say."""
     try:
         # getrusage's figure starts at that of the process which forked this one; Linux has an honest one here.
-        with open("/proc/self/status") as status:
+        with open("/proc/self/status", encoding="utf-8") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         pass

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from regard.config import TrainingConfig
+from regard.terminal import printable
 
 _BETWEEN = 0.5  # seconds between two drawings of the live line
 
@@ -96,7 +97,7 @@ class Progress:
     def say(self, text: str) -> None:
         """One line (or more) that stays."""
         if not self.silent:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
 
     def doing(self, what: str) -> None:
         """What takes the time now, where there is a live line."""
@@ -127,7 +128,8 @@ class Progress:
             figures += f" · BLEU {values['bleu']:.2f}"
         self.say(figures + (" · the best so far" if best else ""))
         for sample in values.get("samples", ()):
-            self.say(f"    {sample['source']}\n      → {sample['hypothesis']}\n      = {sample['reference']}")
+            source, hypothesis, reference = (printable(sample[name]) for name in ("source", "hypothesis", "reference"))
+            self.say(f"    {source}\n      → {hypothesis}\n      = {reference}")
 
 
 def describe(step: int, epoch: int, loss: float, pace: Pace, training: TrainingConfig) -> str:

@@ -179,7 +179,7 @@ def _train(arguments: list[str], stop_at: str, say: Callable[[str], None]) -> No
         environment[files.STOP_AT] = stop_at
     begun = time.monotonic()
     command = [sys.executable, "-m", "regard", "train", *arguments]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8")
     expected = -signal.SIGKILL if stop_at else 0
     if done.returncode != expected:
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1].removeprefix("regard: error: ")

@@ -66,6 +66,7 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
     ``hold_out`` is written to the new run's ``corpus/``. A new run that ends before its first checkpoint gives an
     earlier one its place back; one that fails before its first update leaves nothing in the way of the next.
     """
+    _check_names(run, config)
     if run.exists() and not run.is_dir():
         raise RegardError(f"{run}: expected a run directory, found a file")
     if resume and not run.is_dir():
@@ -94,6 +95,16 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
         finally:
             if previous.exists(run):
                 previous.bring_back(run)
+
+
+def _check_names(run: Path, config: Config) -> None:
+    """Names that are not UTF-8 can stand neither in run.toml nor in the card."""
+    data = config.data
+    for name in (str(run), *data.train, data.valid, data.test, data.cache, config.training.init):
+        try:
+            str(name).encode()
+        except UnicodeEncodeError:
+            raise RegardError(f"{name}: the name is not UTF-8; rename the file or folder") from None
 
 
 def refuse_occupied(run: Path) -> None:

@@ -17,6 +17,7 @@ from regard.data.prepare import OtherData, Prepared, prepare
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
+from regard.nn.positions import TooLong
 from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
@@ -124,7 +125,7 @@ class Session:
         try:
             estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
             self.validator.rehearse()
-        except ValueError as error:
+        except TooLong as error:
             raise RegardError(f"the longest pairs do not fit the model: {error}; lower data.max_length") from None
         training = self.config.training
         for line in estimate.lines(training):
