@@ -162,13 +162,16 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.updates, given.batch_tokens = 1, 4, 512
+    warmup = 2 if given.quick else 10
+    if given.updates < warmup or given.updates % warmup:
+        parser.error(f"--updates {given.updates}: expected a multiple of {warmup}, the updates of a log's window")
     if given.avx2:
         os.environ.update(avx2_alone())
     data = WORK / "multi30k"
     multi30k.prepare(data)
     shape = SHAPES[given.preset] | COMMON
     shape |= {key: getattr(given, key) for key in ("batch_tokens", "updates", "threads")}
-    shape["warmup"] = 2 if given.quick else 10
+    shape["warmup"] = warmup
     processes = given.threads or len(cores())
     every = {
         "regard": ("regard", lambda: regard(shape)),

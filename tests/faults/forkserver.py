@@ -78,7 +78,7 @@ def serve() -> None:
 
     # The machine's matrix rate is for the eye, and its measurement takes longer than these trainings. Everything else
     # is as installed; tests/faults/test_prove.py kills processes that nobody touched.
-    regard.training.session.matrix_rate = lambda *_: 0.0  # type: ignore[assignment]
+    regard.training.session.rate_for = lambda *_, **__: 0.0  # type: ignore[assignment]
     # No product was computed and no thread was started before a fork: OpenMP would not survive it.
     torch.set_num_threads(1)
     for line in sys.stdin:

@@ -15,7 +15,7 @@ from regard.decoding.engine import decode
 from regard.decoding.engines import Own
 from regard.decoding.search import Search
 from regard.pipelines import Translator
-from regard.training.limits import matrix_rate, work_of
+from regard.training.limits import rate_for, work_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def decoding_speed(
     """
     table = translator.model.output_table()[0]
     device = table.device
-    rate, work = matrix_rate(device, table.dtype), work_of(translator.model)
+    rate, work = rate_for(translator.model, batch_tokens, table.dtype), work_of(translator.model)
     sources = [ids for ids in translator.tokenizer.encode_batch(list(texts)) if ids]
     found = []
     for beam in beams:

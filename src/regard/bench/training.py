@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from regard.bench.breakdown import breakdown, in_lines
 from regard.config import read_config
@@ -21,7 +19,7 @@ from regard.data.plan import plan
 from regard.models import registry
 from regard.text.settings import TextSettings
 from regard.training.feed import Item
-from regard.training.limits import matrix_rate, work_of
+from regard.training.limits import matrix_rate, shape_rate, work_of
 from regard.training.memory import keep_memory, peak_memory
 from regard.training.step import Trainer
 
@@ -37,7 +35,7 @@ class TrainingSpeed:
     threads: int
     precision: str
     parameters: int
-    matrix_rate: float  # operations a second of a 2048³ product
+    matrix_rate: float  # operations a second of the best products, square or the model's own
     shape_rate: float  # of the model's own largest products
     target_tokens_per_second: float
     seconds_per_update: float  # median
@@ -90,7 +88,8 @@ def training_speed(
     trainer = Trainer(config, built, device)
     items = _items(config.seed, vocabulary, batch_tokens, length, WARMUP + updates)
     work = work_of(built)
-    rate = matrix_rate(device, trainer.precision)
+    own = shape_rate(built, batch_tokens, trainer.precision)
+    rate = max(matrix_rate(device, trainer.precision), own)
     seconds, tokens, operations = [], 0, 0.0
     following = items[0].to(device)
     for step, item in enumerate(items, start=1):
@@ -115,7 +114,7 @@ def training_speed(
         precision=str(trainer.precision).removeprefix("torch."),
         parameters=sum(parameter.numel() for parameter in trainer.parameters),
         matrix_rate=rate,
-        shape_rate=shape_rate(built, batch_tokens, trainer.precision),
+        shape_rate=own,
         target_tokens_per_second=tokens / total,
         seconds_per_update=statistics.median(seconds),
         share=operations / total / rate,
@@ -149,26 +148,3 @@ def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: 
             batches = [collate([source[i] for i in micro], [target[i] for i in micro], settings) for micro in rows]
             items.append(Item.of(epoch, len(items), rows, batches))
         epoch += 1
-
-
-@torch.no_grad()
-def shape_rate(model: Any, rows: int, dtype: torch.dtype, runs: int = 5) -> float:
-    """Operations a second of one product of ``rows`` rows with each matrix of the model, the output table's too."""
-    matrices: list[Tensor] = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    matrices.append(model.output_table()[0])
-    total_operations, total_seconds = 0.0, 0.0
-    for matrix in matrices:
-        weight = matrix.to(dtype)
-        x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=dtype)
-        seconds = []
-        for _ in range(runs):
-            if weight.is_cuda:
-                torch.cuda.synchronize()  # a clock is read
-            start = time.perf_counter()
-            F.linear(x, weight)
-            if weight.is_cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        total_operations += 2.0 * rows * weight.numel()
-        total_seconds += statistics.median(seconds)
-    return total_operations / total_seconds

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,46 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from regard.nn import int8
 from regard.nn.layout import Tokens
 
+SIZES = (1024, 2048, 4096)  # of square products: which one a machine multiplies fastest differs
+TRIES, SECONDS = 3, 0.3  # a product is tried so often at least, and for so long
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, size: int = 2048, runs: int = 3) -> float:
-    """Operations a second of a ``size``³ product: the best median over the backends at hand."""
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
+
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, sizes: Sequence[int] = SIZES) -> float:
+    """Operations a second of warm square products: the best of all sizes, backends and tries."""
+    rates = [0.0]
+    for size in sizes:
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        rates += [2.0 * size**3 / seconds for seconds in _seconds_by_backend(left, right)]
+    return max(rates)
+
+
+@torch.no_grad()
+def shape_rate(model: Any, rows: int, dtype: torch.dtype) -> float:
+    """Operations a second of one product of ``rows`` rows with each matrix of the model, the output table's too."""
+    matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    shapes = Counter(matrix.shape for matrix in [*matrices, model.output_table()[0]])
+    device = model.output_table()[0].device
+    operations, total = 0.0, 0.0
+    for (outputs, inputs), count in shapes.items():
+        x, weight = torch.randn(rows, inputs, device=device).to(dtype), torch.randn(outputs, inputs, device=device)
+        operations += 2.0 * rows * outputs * inputs * count
+        total += min(_seconds_by_backend(x, weight.to(dtype).T)) * count
+    return operations / total
+
+
+def rate_for(model: Any, rows: int, dtype: torch.dtype, *, sizes: Sequence[int] = SIZES) -> float:
+    """The matrix rate, and what the model's own shapes reach where that is more."""
+    device = model.output_table()[0].device
+    return max(matrix_rate(device, dtype, sizes=sizes), shape_rate(model, rows, dtype))
+
+
+def _seconds_by_backend(left: Tensor, right: Tensor) -> list[float]:
+    """The least time of a product, of each backend that knows the type: not every CPU has all in every library."""
     seconds = []
-    for product in _backends(device):
-        # Not every CPU has every type in every library.
+    for product in _backends(left.device):
         with contextlib.suppress(RuntimeError):
-            seconds.append(_median_seconds(product, left, right, runs))
-    return 2.0 * size**3 / min(seconds)
+            seconds.append(_least_seconds(product, left, right))
+    return seconds
 
 
 def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
@@ -35,21 +65,22 @@ def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
     products: list[Callable[[Tensor, Tensor], Any]] = [torch.mm]
     onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if device.type == "cpu" and torch.backends.mkldnn.enabled and onednn is not None:
-        products.append(lambda left, right: onednn(left, right, None, "none", [], ""))
+        products.append(lambda left, right: onednn(left, right.T, None, "none", [], ""))
     return products
 
 
-def _median_seconds(product: Callable[[Tensor, Tensor], Any], left: Tensor, right: Tensor, runs: int) -> float:
-    seconds = []
-    for _ in range(runs + 1):
+def _least_seconds(product: Callable[[Tensor, Tensor], Any], left: Tensor, right: Tensor) -> float:
+    """Of several tries: the first load kernels and wake units that sleep (AMX), and later ones may be disturbed."""
+    tries: list[float] = []
+    while len(tries) < TRIES or sum(tries) < SECONDS:
         if left.is_cuda:
             torch.cuda.synchronize()  # a clock is read: the device has to be idle
         start = time.perf_counter()
         product(left, right)
         if left.is_cuda:
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])  # the first run loads the kernels
+        tries.append(time.perf_counter() - start)
+    return min(tries)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from regard.nn.positions import TooLong
 from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
-from regard.training.limits import matrix_rate, work_of
+from regard.training.limits import SIZES, rate_for, work_of
 from regard.training.memory import keep_memory, peak_memory
 from regard.training.metrics import Metrics
 from regard.training.optimizer import optimizer_tensors, restore_optimizer
@@ -132,7 +132,9 @@ class Session:
             self.progress.say(line)
         self.work = work_of(self.model)
         if estimate.seconds(training) > WORTH_MEASURING:
-            self.pace.matrix_rate = matrix_rate(self.device, self.trainer.precision)
+            # Without the largest product: it would be the peak of a small model's memory.
+            rows, precision = training.batch_tokens, self.trainer.precision
+            self.pace.matrix_rate = rate_for(self.model, rows, precision, sizes=SIZES[:2])
         if self.group.first:
             self.metrics = Metrics(self.run, keep=self.record.metrics_bytes, step=self.record.step)
             values = {"peak_bytes": estimate.bytes, "seconds_per_update": estimate.seconds_per_update}
