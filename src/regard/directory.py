@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from regard import files
 from regard.errors import RegardError, nearest
 from regard.models import registry
 from regard.nn import int8
+from regard.regular import JSON_LIMIT, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -30,6 +32,7 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text.json", "README.md"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 TOKENIZER, TARGET_TOKENIZER = "tokenizer.json", "target_tokenizer.json"
+FILES = (CONFIG, WEIGHTS, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,13 @@ def save(
 def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
     """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file."""
     folder = find(name_or_path)
-    if (folder / files.MANIFEST).exists():
-        files.verify(folder)
+    if os.path.lexists(folder / files.MANIFEST):
+        files.verify(folder, FILES)
     options = read_options(folder / CONFIG)
     settings = TextSettings.read(folder / TEXT)
     tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize)
     target_tokenizer = tokenizer
-    if (folder / TARGET_TOKENIZER).exists():
+    if os.path.lexists(folder / TARGET_TOKENIZER):
         target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize)
     _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
     sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
@@ -102,7 +105,7 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
             raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
         model.to_int8()
     card = folder / CARD
-    text = files.read_bytes(card).decode("utf-8", "replace") if card.exists() else ""
+    text = files.read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)
 
 
@@ -172,9 +175,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         path.chmod(mode)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader."""
-    data = files.read_bytes(path)
+def read_tensors(path: Path, *, named: bool = False) -> dict[str, Tensor]:
+    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader.
+
+    ``named``: the user named this very file, so that links may lead anywhere.
+    """
+    data = read_regular(path, None if named else path.parent, None)
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # the parser's own exception, or KeyError, ValueError, … of what it read
