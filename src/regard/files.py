@@ -241,13 +241,17 @@ def verify(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Read a JSON object of at most ``limit`` bytes; anything else is a RegardError that names the file."""
     try:
-        text = read_bytes(path, limit).decode("utf-8")
-        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+        data = parse_json(read_bytes(path, limit).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise RegardError(f"{path}: not valid JSON ({str(error)[:100]})") from error
     if not isinstance(data, dict):
         raise RegardError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
+
+
+def parse_json(text: str) -> Any:
+    """Strict JSON: no NaN, no key twice; else a ValueError, or a RecursionError for tables in tables without end."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
