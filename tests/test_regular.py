@@ -21,6 +21,7 @@ from regard.regular import open_regular, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.filterwarnings("ignore::regard.errors.RegardWarning")
 NAMES = ("config.json", "model.safetensors", "text.json", "tokenizer.json", "README.md", "manifest.json")
 
 

@@ -13,6 +13,10 @@ class RegardError(Exception):
     """
 
 
+class RegardWarning(UserWarning):
+    """What a person should know though all goes on: ``warnings.warn`` in Python, a line of the command line."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known, or "" where nothing comes close.
 
