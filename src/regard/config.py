@@ -159,5 +159,5 @@ def _first_fault(fault: Any) -> str:
     given = fault["input"]
     if row is not None and typing.get_origin(row.type) is Literal:
         choices = typing.get_args(row.type)
-        return f"{key} = {given!r}: expected one of {', '.join(choices)}{nearest(str(given), choices)}"
-    return f"{key} = {given!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        return f"{key} = {given!r:.200}: expected one of {', '.join(choices)}{nearest(str(given), choices)}"
+    return f"{key} = {given!r:.200}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

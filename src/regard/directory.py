@@ -171,7 +171,9 @@ def read_options(path: Path) -> Any:
     if not isinstance(architecture, str) or not isinstance(options, dict):
         raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")
     for key in config:
-        raise RegardError(f"{path}: unknown key '{key}'{nearest(key, ['format_version', 'architecture', 'options'])}")
+        raise RegardError(
+            f"{path}: unknown key {key!r:.100}{nearest(key, ['format_version', 'architecture', 'options'])}"
+        )
     if {"architecture", "preset"} & set(options):
         raise RegardError(f"{path}: 'options' holds the options themselves, no architecture or preset")
     try:
@@ -236,7 +238,7 @@ def _build(
         if name not in shapes:
             raise RegardError(f"{path}: '{name}' {expected[name]} is missing")
         if name not in expected:
-            raise RegardError(f"{path}: '{name:.100}' does not belong to this model{nearest(name[:100], expected)}")
+            raise RegardError(f"{path}: {name!r:.100} does not belong to this model{nearest(name, expected)}")
         if list(shapes[name]) != expected[name]:
             found = str(list(shapes[name]))
             raise RegardError(f"{path}: '{name}' is {found:.60}, but {CONFIG} and {TOKENIZER} make it {expected[name]}")

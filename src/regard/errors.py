@@ -23,5 +23,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("step", ["steps", "minutes"])
     " — did you mean 'steps'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Looking takes the square of a name's length, and names come from files.
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f" — did you mean '{close[0]}'?" if close else ""

@@ -182,6 +182,14 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         put("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "a"}),
         "normalizer: Replace cannot have pattern",
     ),
+    "a start that is not the last step": (
+        lambda found: found["normalizer"]["normalizers"].append({"type": "NFC"}),
+        "normalizer: what is put before a text must be put there last",
+    ),
+    "nothing put before": (
+        put("normalizer", {"type": "Prepend", "prepend": ""}),
+        "normalizer: Prepend cannot have prepend = ''",
+    ),
     "a strip that panics": (
         put("decoder", {"type": "Strip", "content": " ", "start": 0, "stop": 9}),
         "decoder: Strip cannot have stop = 9",

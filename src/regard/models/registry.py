@@ -173,7 +173,7 @@ def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[s
     values = dict(start)
     for key, value in given.items():
         if key not in fields:
-            raise RegardError(f"unknown key '{where}.{key}'{nearest(key, fields) or _listed(fields)}")
+            raise RegardError(f"unknown key {f'{where}.{key}'!r:.100}{nearest(key, fields) or _listed(fields)}")
         values[key] = _read_value(key, types[key], value, f"{where}.{key}")
     try:
         return cls(**values)
@@ -191,7 +191,7 @@ def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
         return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except (pydantic.ValidationError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else str(error)
-        raise RegardError(f"'{where}' is {value!r}: {reason[:1].lower()}{reason[1:]}") from error
+        raise RegardError(f"'{where}' is {value!r:.200}: {reason[:1].lower()}{reason[1:]}") from error
 
 
 def _read_part(key: str, value: Any, where: str) -> Any:
@@ -201,7 +201,7 @@ def _read_part(key: str, value: Any, where: str) -> Any:
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-        raise RegardError(f"'{where}' is {value!r}: expected one of {', '.join(classes)}, or a table with 'kind'")
+        raise RegardError(f"'{where}' is {value!r:.200}: expected one of {', '.join(classes)}, or a table with 'kind'")
     rest = {name: v for name, v in value.items() if name != "kind"}
     kind = _entry({_folded(name): name for name in classes}, _folded(value["kind"]), where, "kind", list(classes))
     return _read(classes[kind], rest, where, {})
@@ -227,7 +227,7 @@ def _entry(table: Mapping[str, Any], name: Any, where: str, what: str, shown: li
         return table[name]
     known = shown or list(table)
     hint = nearest(name, known) if isinstance(name, str) else ""
-    raise RegardError(f"'{where}' is {name!r}: no such {what}{hint or _listed(known)}")
+    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(known)}")
 
 
 def _listed(names: Any) -> str:

@@ -168,7 +168,7 @@ def _check_added(added: Any, entries: Mapping[str, int]) -> None:
 def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     for key in table:
         if key not in (*known, "type"):
-            _refuse(f"{what} has no key {key!r:.60}{nearest(key[:60], known)}")
+            _refuse(f"{what} has no key {key!r:.60}{nearest(key, known)}")
 
 
 def _whole(value: Any) -> bool:

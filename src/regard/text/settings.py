@@ -45,7 +45,7 @@ class TextSettings:
         for name in self.normalize:
             if name not in KNOWN:
                 hint = nearest(name, KNOWN)
-                raise RegardError(f"normalize = {name!r}: expected some of {', '.join(KNOWN)}{hint}")
+                raise RegardError(f"normalize = {name!r:.100}: expected some of {', '.join(KNOWN)}{hint}")
 
     @classmethod
     def read(cls, path: Path) -> TextSettings:
@@ -54,7 +54,7 @@ class TextSettings:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise RegardError(f"{path}: unknown key '{key}'{nearest(key, known)}")
+                raise RegardError(f"{path}: unknown key {key!r:.100}{nearest(key, known)}")
         lists: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

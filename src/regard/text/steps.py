@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from regard.errors import RegardError, nearest
 from regard.text.patterns import replaces, splits
+from regard.text.words import our_start
 
 STEPS = 16  # at most, in one of the three places
 NESTED = 3  # sequences within one another
@@ -37,6 +38,10 @@ def sign(value: Any) -> bool:
 
 def short(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST
+
+
+def something(value: Any) -> bool:
+    return short(value) and value != ""
 
 
 def one_of(*choices: str) -> Check:
@@ -89,7 +94,7 @@ NORMALIZERS = {
     "Lowercase": Kind(growth=3),
     "StripAccents": Kind(),
     "Strip": Kind({"strip_left": flag, "strip_right": flag}),
-    "Prepend": Kind({"prepend": short}),
+    "Prepend": Kind({"prepend": something}),  # the library panics in the next step when it has put in nothing
     "Replace": Kind(REPLACE),
     "BertNormalizer": Kind(
         {"clean_text": flag, "handle_chinese_chars": flag, "strip_accents": maybe_flag, "lowercase": flag}, growth=12
@@ -132,8 +137,10 @@ def check_steps(description: Mapping[str, Any]) -> None:
         steps = _flat(place, description.get(place), 0)
         if len(steps) > STEPS:
             _refuse(place, f"{len(steps)} steps, expected at most {STEPS}")
-        for step in steps:
+        for number, step in enumerate(steps, 1):
             kind = _checked(place, step)
+            if number < len(steps) and our_start(str(step.get("pattern", {}).get("Regex", ""))):
+                _refuse(place, "what is put before a text must be put there last")  # or the library panics
             growth *= kind.growth if place != "decoder" else 1
             replaced *= _replacement(step)
         if replaced > REPLACED:
@@ -161,15 +168,13 @@ def _checked(place: str, step: Mapping[str, Any]) -> Kind:
     table, _ = PLACES[place]
     name = step["type"]
     if name not in table:
-        _refuse(
-            place, f"{name!r:.60} is not one that regard runs{nearest(name[:60], table)}; known: {', '.join(table)}"
-        )
+        _refuse(place, f"{name!r:.60} is not one that regard runs{nearest(name, table)}; known: {', '.join(table)}")
     kind = table[name]
     for key, value in step.items():
         if key == "type":
             continue
         if key not in kind.keys:
-            _refuse(place, f"{name} has no key {key!r:.60}{nearest(key[:60], kind.keys)}")
+            _refuse(place, f"{name} has no key {key!r:.60}{nearest(key, kind.keys)}")
         if not kind.keys[key](value):
             advice = ": only patterns of published tokenizers are run" if key == "pattern" else ""
             _refuse(place, f"{name} cannot have {key} = {value!r:.60}{advice}")
