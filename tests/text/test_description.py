@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 import time
@@ -15,6 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from regard.errors import RegardError
+from regard.text import patterns
 from regard.text.description import checked, limit
 from regard.text.patterns import DEEPSEEK_V3, GPT_2, LLAMA_3, QWEN_2
 from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer
@@ -167,9 +169,9 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "an added token of 2**31": (added(id=1 << 31), "the id of the added token '<x>' is 2147483648: expected"),
     "an added token elsewhere": (added(content="<s>", id=9), "the id of the added token '<s>' is 9: expected 2"),
     "an added token of nothing": (added(content=""), "added token '': expected a text of 1 to 512"),
-    "a pattern that backtracks": (put("pre_tokenizer", pattern("(x+x+)+y")), "only patterns of published tokenizers"),
-    "nearly a published pattern": (put("pre_tokenizer", pattern(GPT_2 + "|(a|a)*b")), "only patterns of published"),
-    "a range that runs backwards": (put("pre_tokenizer", pattern(FLIPPED)), "only patterns of published"),
+    "a pattern that backtracks": (put("pre_tokenizer", pattern("(x+x+)+y")), "only those of published tokenizers"),
+    "nearly a published pattern": (put("pre_tokenizer", pattern(GPT_2 + "|(a|a)*b")), "only those of published"),
+    "a range that runs backwards": (put("pre_tokenizer", pattern(FLIPPED)), "only those of published"),
     "a pattern in a decoder": (
         put("decoder", {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}),
         "decoder: Replace cannot have pattern",
@@ -197,7 +199,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "sequences in sequences": (put("normalizer", nested(9)), "normalizer: expected of a Sequence a list"),
     "a charsmap": (
         put("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
-        "normalizer: 'Precompiled' is not one that regard runs",
+        "normalizer: Precompiled cannot have precompiled_charsmap",
     ),
     "a kind of nobody": (put("pre_tokenizer", {"type": "os:system"}), "'os:system' is not one that regard runs"),
     "a key of nobody": (put("normaliser", None), "it has no key 'normaliser' — did you mean 'normalizer'"),
@@ -232,14 +234,21 @@ def test_what_would_hang_fill_the_memory_or_panic_is_one_line_at_once(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_map_of_characters_is_one_of_those_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not patterns.charsmap("AAAA") and not patterns.charsmap("no base64") and not patterns.charsmap(None)
+    monkeypatch.setattr(patterns, "CHARSMAPS", {hashlib.sha256(b"\0\0\0").hexdigest()})
+    assert patterns.charsmap("AAAA")
+
+
 def test_a_unigram_whose_scores_or_pieces_are_no_such_thing(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     for vocab, message in (
         ([["a", 1e300]], "the score of 'a' is"),
         ([["a", -1.0], ["a", -2.0]], "stands twice"),
         ([["a", None]], "the score of 'a' is None"),
+        ([["a" * 129, -1.0]], "a piece of 129 characters: expected 1 to 128"),
         ([["a"]], "entry 0 of the vocabulary is not a piece with a score"),
-        ([[f"{index:0500}", -1.0] for index in range(200)], "expected pieces of 32 on average"),
+        ([[f"{index:0128}", -1.0] for index in range(1000)], "expected pieces of 32 on average"),
     ):
         description = copy.deepcopy(TRAINED["unigram"].description)
         description["model"] |= {"vocab": vocab, "unk_id": 0}

@@ -17,6 +17,7 @@ from regard.files import parse_json
 from regard.text.steps import check_steps
 
 LONGEST = 512  # characters of a piece; the longest of published vocabularies are runs of 128 spaces
+UNIGRAM_LONGEST = 128  # where each place of a text is compared with pieces of all lengths
 MERGES = 16  # at most, for each entry of the vocabulary
 WORD = 200  # characters of a word that WordPiece, which takes the square of it, cuts at all
 _KEYS = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder",
@@ -113,6 +114,8 @@ def _unigram(vocab: Any) -> dict[str, int]:
         piece, score = entry
         if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) <= 1e9:
             _refuse(f"the score of {piece!r:.40} is {score!r:.40}: expected a number of an ordinary size")
+        if len(piece) > UNIGRAM_LONGEST:
+            _refuse(f"a piece of {len(piece)} characters: expected 1 to {UNIGRAM_LONGEST} ({piece!r:.40})")
         if piece in entries:
             _refuse(f"the piece {piece!r:.40} stands twice in the vocabulary")
         entries[piece] = index

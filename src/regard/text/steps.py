@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from regard.errors import RegardError, nearest
-from regard.text.patterns import replaces, splits
+from regard.text.patterns import charsmap, replaces, splits
 from regard.text.words import our_start
 
 STEPS = 16  # at most, in one of the three places
@@ -100,6 +100,7 @@ NORMALIZERS = {
         {"clean_text": flag, "handle_chinese_chars": flag, "strip_accents": maybe_flag, "lowercase": flag}, growth=12
     ),
     "ByteLevel": Kind(growth=4),
+    "Precompiled": Kind({"precompiled_charsmap": charsmap}, growth=18),
 }
 PRE_TOKENIZERS = {
     "Split": Kind({"pattern": pattern(splits), "behavior": BEHAVIORS, "invert": flag}),
@@ -176,7 +177,9 @@ def _checked(place: str, step: Mapping[str, Any]) -> Kind:
         if key not in kind.keys:
             _refuse(place, f"{name} has no key {key!r:.60}{nearest(key, kind.keys)}")
         if not kind.keys[key](value):
-            advice = ": only patterns of published tokenizers are run" if key == "pattern" else ""
+            advice = (
+                ": only those of published tokenizers are run" if key in ("pattern", "precompiled_charsmap") else ""
+            )
             _refuse(place, f"{name} cannot have {key} = {value!r:.60}{advice}")
     return kind
 
