@@ -19,6 +19,7 @@ from regard.nn.layout import Tokens
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.filterwarnings("ignore::regard.errors.RegardWarning")
 OPTIONS = Transformer(width=8, heads=2, feedforward=16, encoder_layers=1, decoder_layers=1)
 LINES = ["a man rides a horse", "the woman reads", "two dogs run", "我爱机器学习"]
 PAST = Path(__file__).parent / "formats"  # one directory of every past format_version

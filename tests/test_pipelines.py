@@ -234,3 +234,13 @@ def test_learned_positions_end_outputs_and_refuse_scores():
     assert len(list(translator.stream(NASTY))) == len(NASTY)
     with pytest.raises(RegardError, match=r"target 2: .* subwords are too long to be scored: .* 32 positions"):
         translator.score(["A man.", "Two dogs."], ["A man.", "a" * 100])
+
+
+def test_a_text_is_split_where_positions_end_before_text_json_says():
+    shape = {"width": 16, "heads": 2, "feedforward": 32, "encoder_layers": 1, "decoder_layers": 1}
+    learned = {"architecture": "transformer", **shape, "positions": {"kind": "learned", "length": 16}}
+    loaded = made(architecture=learned)
+    translator = Translator(replace(loaded, settings=replace(loaded.settings, max_length=1000)))
+    said = []
+    assert len(translator.translate(["dogs " * 100], warn=lambda line, text: said.append(text))) == 1
+    assert said[0].startswith("is longer than the 15 subwords")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
+from regard.regular import read_regular
 from regard.sections import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
 __all__ = [
@@ -60,12 +61,10 @@ def _plain(value: Any) -> Any:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise RegardError(f"{path}: no such file; expected a TOML configuration")
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise RegardError(f"{path}: no such file; expected a TOML configuration") from None
-    except OSError as error:
-        raise RegardError(f"{path}: cannot be read: {error.strerror}") from None
+        return tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RegardError(f"{path}: not UTF-8 at byte {error.start}; expected a TOML configuration") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -160,5 +159,5 @@ def _first_fault(fault: Any) -> str:
     given = fault["input"]
     if row is not None and typing.get_origin(row.type) is Literal:
         choices = typing.get_args(row.type)
-        return f"{key} = {given!r}: expected one of {', '.join(choices)}{nearest(str(given), choices)}"
-    return f"{key} = {given!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        return f"{key} = {given!r:.200}: expected one of {', '.join(choices)}{nearest(str(given), choices)}"
+    return f"{key} = {given!r:.200}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 import json
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from regard import files
-from regard.errors import RegardError, nearest
+from regard.errors import RegardError, RegardWarning, nearest
+from regard.header import read_shapes
 from regard.models import registry
 from regard.nn import int8
+from regard.regular import JSON_LIMIT, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -30,6 +34,7 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text.json", "README.md"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 TOKENIZER, TARGET_TOKENIZER = "tokenizer.json", "target_tokenizer.json"
+FILES = (CONFIG, WEIGHTS, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
 
 
 @dataclass(frozen=True)
@@ -80,19 +85,28 @@ def save(
 
 
 def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
-    """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file."""
+    """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file.
+
+    A directory without a manifest is read unchecked, with a ``RegardWarning``.
+    """
     folder = find(name_or_path)
-    if (folder / files.MANIFEST).exists():
-        files.verify(folder)
+    if os.path.lexists(folder / files.MANIFEST):
+        files.verify(folder, FILES)
+    else:
+        said = f"{folder}: unchecked: there is no {files.MANIFEST} to compare the model's files with"
+        warnings.warn(said, RegardWarning, stacklevel=2)
     options = read_options(folder / CONFIG)
+    shapes = read_shapes(folder / WEIGHTS)
+    _check_layers(folder, options, shapes)
     settings = TextSettings.read(folder / TEXT)
-    tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize)
+    rows = _rows(shapes)
+    tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize, rows)
     target_tokenizer = tokenizer
-    if (folder / TARGET_TOKENIZER).exists():
-        target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize)
+    if os.path.lexists(folder / TARGET_TOKENIZER):
+        target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize, rows)
     _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
     sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
-    model: Any = _build(folder, options, sizes, read_tensors(folder / WEIGHTS))
+    model: Any = _build(folder, options, sizes, shapes)
     try:
         model = model.to(torch.device(device), torch.float32 if dtype == torch.int8 else dtype).eval()
     except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
@@ -102,8 +116,21 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
             raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
         model.to_int8()
     card = folder / CARD
-    text = files.read_bytes(card).decode("utf-8", "replace") if card.exists() else ""
+    text = files.read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)
+
+
+def outline(folder: Path) -> tuple[Any, tuple[int, int | None]]:
+    """The options of a model directory and the sizes of its vocabularies; its weights may be absent."""
+    options, rows = read_options(folder / CONFIG), None
+    if os.path.lexists(folder / WEIGHTS):
+        shapes = read_shapes(folder / WEIGHTS)
+        _check_layers(folder, options, shapes)
+        rows = _rows(shapes)
+    sizes = [Tokenizer.read(folder / TOKENIZER, (), rows).size]
+    if os.path.lexists(folder / TARGET_TOKENIZER):
+        sizes.append(Tokenizer.read(folder / TARGET_TOKENIZER, (), rows).size)
+    return options, (sizes[0], sizes[1] if sizes[1:] else None)
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -145,7 +172,9 @@ def read_options(path: Path) -> Any:
     if not isinstance(architecture, str) or not isinstance(options, dict):
         raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")
     for key in config:
-        raise RegardError(f"{path}: unknown key '{key}'{nearest(key, ['format_version', 'architecture', 'options'])}")
+        raise RegardError(
+            f"{path}: unknown key {key!r:.100}{nearest(key, ['format_version', 'architecture', 'options'])}"
+        )
     if {"architecture", "preset"} & set(options):
         raise RegardError(f"{path}: 'options' holds the options themselves, no architecture or preset")
     try:
@@ -173,35 +202,54 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         path.chmod(mode)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader."""
-    data = files.read_bytes(path)
+def read_tensors(path: Path, *, named: bool = False) -> dict[str, Tensor]:
+    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader.
+
+    ``named``: the user named this very file, so that links may lead anywhere.
+    """
+    data = read_regular(path, None if named else path.parent, None)
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # the parser's own exception, or KeyError, ValueError, … of what it read
         raise RegardError(f"{path}: damaged, not a safetensors file ({' '.join(str(error).split())[:100]})") from error
 
 
+def _check_layers(folder: Path, options: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """No more layers than there are tensors: even a sketch of a billion layers fills the memory."""
+    layers = registry.layers(options)
+    if layers > len(shapes):
+        raise RegardError(f"{folder / CONFIG}: {layers} layers, but {WEIGHTS} has {len(shapes)} tensors")
+
+
+def _rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """No vocabulary of the model has more entries than this."""
+    return max((side for shape in shapes.values() for side in shape), default=0)
+
+
 def _build(
-    folder: Path, options: registry.Options, sizes: tuple[int, int | None], weights: dict[str, Tensor]
+    folder: Path, options: registry.Options, sizes: tuple[int, int | None], shapes: Mapping[str, tuple[int, ...]]
 ) -> nn.Module:
-    """The model with its weights; nothing large is made before names and shapes are known to agree."""
+    """The model with its weights; neither is made before names and ``shapes`` of the file are known to agree."""
     path = folder / WEIGHTS
     with _naming(folder / CONFIG), torch.device("meta"), registry.Uninitialized():
         sketch = options.build(*sizes)
-    shapes, ties = sketch.state_dict(), getattr(sketch, "ties", {})
-    expected = {name: list(tensor.shape) for name, tensor in shapes.items() if name not in ties}
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
+    wanted, ties = sketch.state_dict(), getattr(sketch, "ties", {})
+    expected = {name: list(tensor.shape) for name, tensor in wanted.items() if name not in ties}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if name not in shapes:
             raise RegardError(f"{path}: '{name}' {expected[name]} is missing")
         if name not in expected:
-            raise RegardError(f"{path}: '{name}' does not belong to this model{nearest(name, expected)}")
-        if list(weights[name].shape) != expected[name]:
-            found = list(weights[name].shape)
-            raise RegardError(f"{path}: '{name}' is {found}, but {CONFIG} and {TOKENIZER} make it {expected[name]}")
-        kinds = FLOATS if shapes[name].is_floating_point() else (shapes[name].dtype,)
-        if weights[name].dtype not in kinds:
-            raise RegardError(f"{path}: '{name}' is {weights[name].dtype}, expected {shapes[name].dtype}")
+            raise RegardError(f"{path}: {name!r:.100} does not belong to this model{nearest(name, expected)}")
+        if list(shapes[name]) != expected[name]:
+            found = str(list(shapes[name]))
+            raise RegardError(f"{path}: '{name}' is {found:.60}, but {CONFIG} and {TOKENIZER} make it {expected[name]}")
+    weights = read_tensors(path)
+    for name, tensor in weights.items():
+        if name not in expected or list(tensor.shape) != expected[name]:
+            raise RegardError(f"{path}: it changed while it was read; expected a file at rest")
+        kinds = FLOATS if wanted[name].is_floating_point() else (wanted[name].dtype,)
+        if tensor.dtype not in kinds:
+            raise RegardError(f"{path}: '{name}' is {tensor.dtype}, expected {wanted[name].dtype}")
     _check_finite(weights, path)
     with (
         _naming(folder / CONFIG),

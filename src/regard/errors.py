@@ -19,11 +19,16 @@ class RegardError(Exception):
         super().__init__(printable(message))
 
 
+class RegardWarning(UserWarning):
+    """What a person should know though all goes on: ``warnings.warn`` in Python, a line of the command line."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known, or "" where nothing comes close.
 
     >>> nearest("step", ["steps", "minutes"])
     " — did you mean 'steps'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Looking takes the square of a name's length, and names come from files.
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f" — did you mean '{close[0]}'?" if close else ""

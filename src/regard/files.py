@@ -19,13 +19,14 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
 from regard.errors import RegardError
+from regard.regular import JSON_LIMIT, lies_in, open_regular, read_regular
 
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
@@ -96,12 +97,13 @@ def write_folder(target: Path, writer: Callable[[Path], None], *, name: str = "s
 
 def finish(folder: Path, name: str = "finish") -> None:
     """Put in place what a writer had committed to an existing folder; nothing to do in nearly every case."""
-    commit = folder / _COMMIT
-    if not commit.is_dir():
+    commit = current(folder)
+    if commit == folder:
         return
     new = sorted(path.relative_to(commit) for path in commit.rglob("*") if path.is_file())
     for stale in _listed(folder) - {path.as_posix() for path in new}:
-        (folder / stale).unlink(missing_ok=True)
+        if lies_in((folder / stale).parent, folder):  # a manifest is no reason to delete anything elsewhere
+            (folder / stale).unlink(missing_ok=True)
     for relative in new:
         path, place = commit / relative, folder / relative
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -207,11 +209,14 @@ def locked(path: Path, message: str = "") -> Iterator[None]:
 def current(folder: Path) -> Path:
     """Where a folder's files are read: ``folder`` itself, or the complete ``.commit`` that a killed writer left."""
     commit = Path(folder) / _COMMIT
-    return commit if commit.is_dir() else Path(folder)
+    return commit if commit.is_dir() and not commit.is_symlink() else Path(folder)
 
 
-def verify(folder: Path) -> dict[str, str]:
-    """Check every file against the manifest and return {name: SHA-256}; the first difference is a RegardError."""
+def verify(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
+    """Check every file against the manifest and return {name: SHA-256}; the first difference is a RegardError.
+
+    ``needed`` are the files that will be read: one that is there and is not listed is unchecked, and so a difference.
+    """
     folder = Path(folder)
     path = folder / MANIFEST
     manifest = read_json(path)
@@ -224,15 +229,20 @@ def verify(folder: Path) -> dict[str, str]:
     for name, entry in entries.items():
         if not _inside(name) or not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
             raise RegardError(f"{path}: damaged at the entry {name!r}")
-        hashes[name] = _check(folder / name, entry)
+        hashes[name] = _check(folder, name, entry)
+    for name in needed:
+        if name not in hashes and os.path.lexists(folder / name):
+            raise RegardError(
+                f"{folder / name}: {MANIFEST} does not list it, so that it is unchecked: put back the {MANIFEST} that "
+                "belongs to these files, or delete it to use them unchecked"
+            )
     return hashes
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else is a RegardError that names the file."""
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """Read a JSON object of at most ``limit`` bytes; anything else is a RegardError that names the file."""
     try:
-        text = read_bytes(path).decode("utf-8")
-        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+        data = parse_json(read_bytes(path, limit).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise RegardError(f"{path}: not valid JSON ({str(error)[:100]})") from error
     if not isinstance(data, dict):
@@ -240,14 +250,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file (never memory-mapped: it may be replaced meanwhile)."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise RegardError(f"{path}: no such file") from error
-    except OSError as error:
-        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+def parse_json(text: str) -> Any:
+    """Strict JSON: no NaN, no key twice; else a ValueError, or a RecursionError for tables in tables without end."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """Read a whole file of a directory (never memory-mapped: it may be replaced meanwhile); see ``regard.regular``."""
+    return read_regular(path, Path(path).parent, limit)
 
 
 def sha256(path: Path) -> str:
@@ -281,24 +291,36 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _inside(name: str) -> bool:
+    """Whether a manifest may list this name: one way to write each, no half of a surrogate pair, none elsewhere."""
     pure = PurePosixPath(name)
-    return bool(name) and not pure.is_absolute() and ".." not in pure.parts and "\\" not in name and "\0" not in name
+    plain = pure.as_posix() == name and not any(sign in name for sign in "\\\0") and _encodable(name)
+    return plain and name != "." and not pure.is_absolute() and ".." not in pure.parts
+
+
+def _encodable(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _check(path: Path, entry: dict[str, Any]) -> str:
-    try:
-        size = path.stat().st_size
+def _check(folder: Path, name: str, entry: dict[str, Any]) -> str:
+    path = folder / name
+    if not os.path.lexists(path):
+        raise RegardError(f"{path}: missing, but {MANIFEST} lists it")
+    with open_regular(path, folder) as file:
+        size = os.fstat(file.fileno()).st_size
         if size != entry["bytes"]:
-            raise RegardError(f"{path}: damaged: {size} bytes, the manifest says {entry['bytes']}")
-        found = sha256(path)
-    except FileNotFoundError as error:
-        raise RegardError(f"{path}: missing, but {MANIFEST} lists it") from error
-    except OSError as error:
-        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise RegardError(f"{path}: damaged: {size} bytes, the manifest says {entry['bytes']!r:.40}")
+        try:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != entry["sha256"]:
         raise RegardError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
     return found

@@ -214,7 +214,7 @@ class Translator:
 
         Lines of a text are parts of their own.
         """
-        longest = self.settings.max_length
+        longest = self._longest
         lines = [[_sound(line) for line in text.split("\n")] for text in texts]
         flat = [line.strip() for of_text in lines for line in of_text]
         encoded = iter(zip(flat, self.tokenizer.encode_batch(flat), strict=True))
@@ -242,7 +242,7 @@ class Translator:
         return parts
 
     def _split(self, text: str) -> list[Part]:
-        longest = self.settings.max_length
+        longest = self._longest
         between = "" if self._target_language in UNSPACED else " "
 
         def fits(piece: str) -> bool:  # a subword is at least a byte of the text, or the ▁ before it: words are not cut
@@ -252,6 +252,12 @@ class Translator:
         pieces = split_long(text, fits)
         pieces = [piece.strip() for piece in pieces if piece.strip()]
         return [Part(ids, between) for ids in self.tokenizer.encode_batch(pieces) if ids]
+
+    @property
+    def _longest(self) -> int:
+        """Subwords of a source that is translated in one go: what text.json says, and there are positions for."""
+        positions = self.model.longest
+        return self.settings.max_length if positions is None else max(1, min(self.settings.max_length, positions - 1))
 
     @property
     def _target_language(self) -> str:

@@ -31,7 +31,8 @@ def test_written_and_read_is_equal(tmp_path: Path) -> None:
         ({"normalize": ["nfd"]}, "normalize = 'nfd': expected some of"),
         ({"normalize": "nfc"}, "normalize = 'nfc': expected a list"),
         ({"source": 1}, "source = 1: expected a text"),
-        ({"max_length": 0}, "max_length = 0: expected at least 1"),
+        ({"max_length": 0}, "max_length = 0: expected 1 to 16384"),
+        ({"max_length": 10**12}, "max_length = 1000000000000: expected 1 to 16384"),
     ],
 )
 def test_a_wrong_value_names_the_file_and_the_key(values: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_vocabulary_that_is_too_small_says_how_large_it_must_be() -> None:
 def test_a_damaged_file_is_one_error(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(RegardError, match=r"tokenizer\.json: not a tokenizer"):
+    with pytest.raises(RegardError, match=r"tokenizer\.json: (not valid JSON|expected the JSON|.vocab. of)"):
         Tokenizer.read(path)
     with pytest.raises(RegardError, match="no such file"):
         Tokenizer.read(tmp_path / "none.json")

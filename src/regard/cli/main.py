@@ -6,16 +6,18 @@ function with Typer's annotations, or a Typer app where it has verbs of its own,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from regard import __version__
-from regard.errors import RegardError, nearest
+from regard.errors import RegardError, RegardWarning, nearest
 from regard.terminal import printable
 
 
@@ -115,7 +117,7 @@ def _run(name: str, rest: list[str]) -> int:
         app.command(help=_paragraphs(verb.__doc__), context_settings={"help_option_names": ["--help", "-h"]})(verb)
     command = typer.main.get_command(app)
     try:
-        with command.make_context(f"regard {name}", rest) as context:
+        with _notices(), command.make_context(f"regard {name}", rest) as context:
             result = command.invoke(context)
     except typer.Exit as stop:
         return int(stop.exit_code)
@@ -125,6 +127,25 @@ def _run(name: str, rest: list[str]) -> int:
             raise
         raise RegardError(f"{_one_line(error.format_message())} (regard {name} --help)") from None
     return result if isinstance(result, int) else 0
+
+
+@contextlib.contextmanager
+def _notices() -> Iterator[None]:
+    """What the library warns of is one line for the person, once."""
+    from regard.cli.common import talk
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", RegardWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, RegardWarning):
+                talk(f"regard: {message}")
+            else:
+                others(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _paragraphs(text: str | None) -> str:

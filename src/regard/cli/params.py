@@ -67,7 +67,6 @@ def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str
     from regard.config import read_config
     from regard.errors import RegardError
     from regard.models import registry
-    from regard.text.tokenizer import Tokenizer
 
     path = Path(model)
     if path.suffix == ".toml":
@@ -81,8 +80,5 @@ def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str
         if not vocabulary:
             raise RegardError(f"{model}: a preset has no vocabulary of its own; say --vocabulary 37000, for example")
         return registry.describe(registry.presets(architecture)[preset], vocabulary, target)
-    folder = directory.find(model)
-    options = directory.read_options(folder / directory.CONFIG)
-    size = Tokenizer.read(folder / directory.TOKENIZER, ()).size
-    own = folder / directory.TARGET_TOKENIZER
-    return registry.describe(options, size, Tokenizer.read(own, ()).size if own.exists() else None)
+    options, sizes = directory.outline(directory.find(model))
+    return registry.describe(options, *sizes)

@@ -52,7 +52,7 @@ class Shortlist:
     @classmethod
     def read(cls, path: Path | str, loaded: Loaded) -> Shortlist:
         """One that was made for the vocabulary of a model; else an error that names the file."""
-        found = read_tensors(Path(path))
+        found = read_tensors(Path(path), named=True)
         size = (loaded.tokenizer.size, loaded.target_tokenizer.size)
         kinds = {name: (tensor.dtype, tensor.dim()) for name, tensor in found.items()}
         if kinds != {"common": (torch.int32, 1), "likely": (torch.int32, 2), "vocabulary": (torch.uint8, 1)}:

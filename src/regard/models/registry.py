@@ -51,6 +51,22 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 
+# What no model comes near: a number beyond is a slip or an attack, and even the sketch of such a model costs hours.
+LARGEST: dict[str, int] = {
+    "width": 1 << 17,
+    "feedforward": 1 << 20,
+    "heads": 1 << 12,
+    "key_value_heads": 1 << 12,
+    "layers": 1 << 10,
+    "encoder_layers": 1 << 9,
+    "decoder_layers": 1 << 9,
+    "length": 1 << 24,  # of learned positions
+    "buckets": 1 << 16,  # of relative bias, and the distance that they cover
+    "distance": 1 << 24,
+    "vocabulary": 1 << 24,
+}
+
+
 class Options(Protocol):
     """What every architecture's options offer."""
 
@@ -103,6 +119,11 @@ def architecture_of(options: Any) -> str:
     raise RegardError(f"{path} is not a registered architecture; known: {', '.join(ARCHITECTURES)}")
 
 
+def layers(options: Any) -> int:
+    """How many layers the options ask for, of all stacks together."""
+    return sum(getattr(options, field.name) for field in dataclasses.fields(options) if field.name.endswith("layers"))
+
+
 def options_table(architecture: str) -> list[tuple[str, str, Any, str]]:
     """Every option of an architecture as (key, type, default, help), for documentation and ``--help``."""
     rows = []
@@ -129,6 +150,9 @@ def describe(
     options: Options, vocabulary: int, target_vocabulary: int | None = None
 ) -> list[tuple[str, tuple[int, ...], int]]:
     """The model's parameters as (name, shape, count), a tied table once. Nothing is allocated."""
+    for size in (vocabulary, target_vocabulary or 1):
+        if not 0 < size <= LARGEST["vocabulary"]:
+            raise RegardError(f"a vocabulary of {size} entries: expected 1 to {LARGEST['vocabulary']}")
     try:
         with torch.device("meta"), Uninitialized():
             model = options.build(vocabulary, target_vocabulary)
@@ -149,7 +173,7 @@ def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[s
     values = dict(start)
     for key, value in given.items():
         if key not in fields:
-            raise RegardError(f"unknown key '{where}.{key}'{nearest(key, fields) or _listed(fields)}")
+            raise RegardError(f"unknown key {f'{where}.{key}'!r:.100}{nearest(key, fields) or _listed(fields)}")
         values[key] = _read_value(key, types[key], value, f"{where}.{key}")
     try:
         return cls(**values)
@@ -160,12 +184,14 @@ def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[s
 def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
     if key in PARTS:
         return _read_part(key, value, where)
+    if isinstance(value, int) and key in LARGEST and value > LARGEST[key]:
+        raise RegardError(f"'{where}' is {value!r:.40}: expected at most {LARGEST[key]}")
     try:
         # Strict, so that "512" or 512.0 is no width; as JSON, where a list is the one way to write a tuple.
         return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except (pydantic.ValidationError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else str(error)
-        raise RegardError(f"'{where}' is {value!r}: {reason[:1].lower()}{reason[1:]}") from error
+        raise RegardError(f"'{where}' is {value!r:.200}: {reason[:1].lower()}{reason[1:]}") from error
 
 
 def _read_part(key: str, value: Any, where: str) -> Any:
@@ -175,7 +201,7 @@ def _read_part(key: str, value: Any, where: str) -> Any:
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-        raise RegardError(f"'{where}' is {value!r}: expected one of {', '.join(classes)}, or a table with 'kind'")
+        raise RegardError(f"'{where}' is {value!r:.200}: expected one of {', '.join(classes)}, or a table with 'kind'")
     rest = {name: v for name, v in value.items() if name != "kind"}
     kind = _entry({_folded(name): name for name in classes}, _folded(value["kind"]), where, "kind", list(classes))
     return _read(classes[kind], rest, where, {})
@@ -201,7 +227,7 @@ def _entry(table: Mapping[str, Any], name: Any, where: str, what: str, shown: li
         return table[name]
     known = shown or list(table)
     hint = nearest(name, known) if isinstance(name, str) else ""
-    raise RegardError(f"'{where}' is {name!r}: no such {what}{hint or _listed(known)}")
+    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(known)}")
 
 
 def _listed(names: Any) -> str:

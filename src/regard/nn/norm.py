@@ -15,6 +15,9 @@ class LayerNorm:
     eps: float = 1e-5
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def build(self, width: int) -> nn.Module:
         return nn.LayerNorm(width, eps=self.eps, bias=self.bias)
 
@@ -25,11 +28,19 @@ class RMSNorm:
 
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def build(self, width: int) -> nn.Module:
         return RootMeanSquareNorm(width, self.eps)
 
 
 Norm = LayerNorm | RMSNorm
+
+
+def _check_eps(eps: float) -> None:
+    if not 0 <= eps < 1:
+        raise ValueError(f"eps={eps} must be at least 0 and less than 1")
 
 
 class RootMeanSquareNorm(nn.Module):

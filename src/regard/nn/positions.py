@@ -54,6 +54,10 @@ class Learned(NoPositions):
 
     length: int = 1024
 
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length={self.length} must be at least 1")
+
     def build_added(self, width: int) -> Added:
         return LearnedPositions(self.length, width)
 
@@ -63,6 +67,10 @@ class Rotary(NoPositions):
     """Spec of rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
 
     theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if not 1 < self.theta < math.inf:
+            raise ValueError(f"theta={self.theta} must be more than 1")
 
     def build_rotation(self, head_width: int) -> RotaryPositions:
         return RotaryPositions(head_width, self.theta)

@@ -12,6 +12,8 @@ from regard.errors import RegardError, nearest
 from regard.files import read_json, write
 from regard.text.normalize import KNOWN
 
+LONGEST = 1 << 14  # subwords of a source: attention takes the square of it
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
@@ -40,12 +42,12 @@ class TextSettings:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             _check(item.name, item.default, getattr(self, item.name))
-        if self.max_length < 1:
-            raise RegardError(f"max_length = {self.max_length}: expected at least 1")
+        if not 1 <= self.max_length <= LONGEST:
+            raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {LONGEST}")
         for name in self.normalize:
             if name not in KNOWN:
                 hint = nearest(name, KNOWN)
-                raise RegardError(f"normalize = {name!r}: expected some of {', '.join(KNOWN)}{hint}")
+                raise RegardError(f"normalize = {name!r:.100}: expected some of {', '.join(KNOWN)}{hint}")
 
     @classmethod
     def read(cls, path: Path) -> TextSettings:
@@ -54,7 +56,7 @@ class TextSettings:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise RegardError(f"{path}: unknown key '{key}'{nearest(key, known)}")
+                raise RegardError(f"{path}: unknown key {key!r:.100}{nearest(key, known)}")
         lists: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

@@ -9,16 +9,18 @@ The four special tokens and the 256 bytes are ordinary entries of the vocabulary
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from regard.errors import RegardError
 from regard.files import read_bytes, write
+from regard.text.description import checked, limit
 from regard.text.normalize import normalizer
 from regard.text.words import BAR, SPACE, cutter, ours
 
@@ -32,6 +34,18 @@ BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 _REMEMBERED = 1 << 16  # words whose ids are kept
 _LONG = 32  # characters of a word that is not worth keeping
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """The library's faults as one line; its panics are no Exceptions in Python."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, RegardError):
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:100]
+        raise RegardError(f"the tokenizers library cannot use this tokenizer ({reason})") from None
 
 
 class Tokenizer:
@@ -69,15 +83,19 @@ class Tokenizer:
         return cls(learn(map(steps, lines), kind, vocabulary, character_coverage), normalize)
 
     @classmethod
-    def read(cls, path: Path, normalize: Sequence[str] = ()) -> Tokenizer:
-        """Read a ``tokenizer.json``; ``normalize`` is what ``text.json`` says."""
-        data = read_bytes(path)
+    def read(cls, path: Path, normalize: Sequence[str] = (), rows: int | None = None) -> Tokenizer:
+        """Read a ``tokenizer.json``; ``normalize`` is what ``text.json`` says, ``rows`` how many the model has.
+
+        The library sees what ``description.py`` lets pass; a fault is one line that names the file.
+        """
+        data = read_bytes(path, limit(rows))
         try:
-            return cls(tokenizers.Tokenizer.from_str(data.decode("utf-8")), normalize)
-        except (KeyboardInterrupt, SystemExit, RegardError):
-            raise
-        except BaseException as error:  # the library panics, which is no Exception, on some damaged files
-            raise RegardError(f"{path}: not a tokenizer of the tokenizers library ({str(error)[:100]})") from None
+            text = checked(data)
+            with told():
+                found = cls(tokenizers.Tokenizer.from_str(text), normalize)
+        except RegardError as error:
+            raise RegardError(f"{path}: {error}") from None
+        return found
 
     def write(self, path: Path) -> None:
         """Write ``tokenizer.json``: for use inside a folder that is written as a whole."""
@@ -121,8 +139,10 @@ class Tokenizer:
         """The ids of each text."""
         cut = self.cut
         if cut is None:
-            encoded = self.inner.encode_batch_fast([self.normalize(text) for text in texts], add_special_tokens=False)
-            return [row.ids for row in encoded]
+            texts = [self.normalize(text) for text in texts]
+            with told():
+                encoded = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+                return [row.ids for row in encoded]
         rows: list[list[int]] = []
         known = self._known
         for text in texts:
@@ -138,7 +158,8 @@ class Tokenizer:
             found = (self.inner.token_to_id(BYTES[byte]) for byte in SPACE.encode())
             ids = [index for index in found if index is not None]
         else:
-            ids = [token.id for token in self._model.tokenize(word)]
+            with told():
+                ids = [token.id for token in self._model.tokenize(word)]
         if len(word) <= _LONG:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
@@ -148,7 +169,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are dropped, bytes that are not UTF-8 become U+FFFD."""
         plain = [index for index in map(int, ids) if index not in self.special_ids]
-        return str(self.inner.decode(plain, skip_special_tokens=False))
+        with told():
+            return str(self.inner.decode(plain, skip_special_tokens=False))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The readable pieces, one for each id: ``▁`` kept, special tokens by name."""

@@ -56,15 +56,38 @@ def _sign(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x80 else chr(code)
 
 
+_LONGEST = 1 << 16  # characters of a pattern; ours have some 6,000
+_SIGNS = r"(?:[^\x00-\x7f]|-|\\x[0-9a-f]{2})+"  # the inside of a character class
+
+
 def ours(word: str, start: str) -> bool:
     """Whether two patterns of a file have the shape of ``word_patterns``, whatever their characters are.
 
     A model may come from anywhere, and some regular expressions take forever; those of this shape never do. The
     characters differ with the edition of Unicode that the vocabulary was learnt with.
     """
-    signs = r"(?:[^\x00-\x7f]|-|\\x[0-9a-f]{2})+"
-    shape = rf"{SPACE}\?\[\^{SPACE}{signs}\]\+\|\[{signs}\]\+\|\[{SPACE}{signs}\]"
-    return bool(re.fullmatch(shape, word) and re.fullmatch(rf"\\A\(\?=\[\^{signs}\]\)", start))
+    return our_word(word) and our_start(start)
+
+
+def our_word(pattern: str) -> bool:
+    """Whether a pattern has the shape of the first of ``word_patterns``."""
+    shape = rf"{SPACE}\?\[\^{SPACE}{_SIGNS}\]\+\|\[{_SIGNS}\]\+\|\[{SPACE}{_SIGNS}\]"
+    return bool(re.fullmatch(shape, pattern)) and _compiles(pattern)
+
+
+def our_start(pattern: str) -> bool:
+    """Whether a pattern has the shape of the second of ``word_patterns``."""
+    return bool(re.fullmatch(rf"\\A\(\?=\[\^{_SIGNS}\]\)", pattern)) and _compiles(pattern)
+
+
+def _compiles(pattern: str) -> bool:
+    if "--" in pattern or len(pattern) > _LONGEST:  # Python warns of the one, which is nothing of ours
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:  # a range that runs backwards
+        return False
+    return True
 
 
 def cutter(word: str, start: str) -> Callable[[str], list[str]]:

@@ -62,8 +62,8 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
 
 def load(place: Path) -> TrainingState:
     """Read a checkpoint whose every byte is checked against its manifest; a fault is a RegardError."""
-    hashes = files.verify(files.current(place))
     place = files.current(place)
+    hashes = files.verify(place, (RECORD, CLOCK, ENVIRONMENT))
     values = files.read_json(place / RECORD)
     version, step, record = (values.get(key) for key in ("format_version", "step", "record"))
     if version != FORMAT_VERSION:

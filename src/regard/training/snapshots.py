@@ -34,7 +34,7 @@ def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
 def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     """The weights of a step, checked against their hashes."""
     place = folder(run, step)
-    files.verify(place)
+    files.verify(place, (_WEIGHTS,))
     return directory.read_tensors(place / _WEIGHTS)
 
 

@@ -1,0 +1,100 @@
+"""Reading files that may come from a stranger: regular ones, of a bounded size, that lie where they seem to lie.
+
+A FIFO keeps its reader waiting for ever, ``/dev/zero`` has no end, and a link among the files of a model can lead to
+any file of the machine. Links that stay inside the folder are followed, and so are those of a Hugging Face cache
+(``models--ORG--NAME/snapshots/HASH/config.json`` leads to ``models--ORG--NAME/blobs/…``), of which the whole
+``models--ORG--NAME`` counts as the folder.
+
+Nothing here imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+from regard.errors import RegardError
+
+JSON_LIMIT = 1 << 23  # bytes of a JSON or TOML file; tokenizer.json has a limit of its own
+HUB = "models--"  # begins the name of a model's folder in a Hugging Face cache
+
+_PACKAGE = Path(__file__).parent
+_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+          stat.S_IFDIR: "a folder"}  # fmt: skip
+
+
+def open_regular(path: Path, folder: Path | None = None) -> BufferedReader:
+    """Open a regular file for reading, never waiting; ``folder``: the one that links must not lead out of.
+
+    None for a file that the user named, whose links are the user's own. Every fault is a RegardError that names it.
+    """
+    path = Path(path)
+    try:
+        place = path if folder is None else _followed(path, folder)
+        _check_kind(path, place.stat().st_mode)
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(place, flags)
+        try:
+            _check_kind(path, os.fstat(handle).st_mode)  # another file may have taken its place
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
+    except FileNotFoundError as error:
+        raise RegardError(f"{path}: {'a link to nothing' if path.is_symlink() else 'no such file'}") from error
+    except OSError as error:
+        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_regular(path: Path, folder: Path | None = None, limit: int | None = JSON_LIMIT) -> bytes:
+    """The whole of a regular file of at most ``limit`` bytes; None: as many as this machine has memory for."""
+    with open_regular(path, folder) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is None:
+            limit = memory()
+            if size > limit:
+                raise RegardError(f"{path}: {size:,} bytes, more than this machine has memory ({limit:,})")
+        if size > limit:
+            raise RegardError(f"{path}: {size:,} bytes, expected at most {limit:,} of such a file")
+        try:
+            # A file that grows meanwhile, or says nothing of its size (/proc), is not read beyond the limit either.
+            data = file.read(size + 1)
+        except OSError as error:
+            raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if data is None or len(data) > size:
+        raise RegardError(f"{path}: it changed while it was read; expected a file at rest")
+    return data
+
+
+def memory() -> int:
+    """Bytes of this machine's memory; where nobody says, the largest number that there is room for."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file is inside a folder when all links are followed; one model of a Hugging Face cache is a folder."""
+    real = Path(os.path.realpath(folder))
+    root = next((parent for parent in (real, *real.parents) if parent.name.startswith(HUB)), real)
+    return Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def _followed(path: Path, folder: Path) -> Path:
+    """Where a path leads, which must be inside ``folder``."""
+    real = Path(os.path.realpath(path, strict=True))
+    # An installer may keep the package's own files elsewhere and put links in their place.
+    if not lies_in(path, folder) and not Path(os.path.abspath(folder)).is_relative_to(_PACKAGE):
+        raise RegardError(
+            f"{path}: a link out of its folder, to {real}: put the file itself there (links inside the folder, or of a "
+            "Hugging Face cache, are followed)"
+        )
+    return real
+
+
+def _check_kind(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise RegardError(f"{path}: expected a regular file, found {_KINDS.get(stat.S_IFMT(mode), 'something else')}")

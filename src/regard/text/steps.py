@@ -1,0 +1,196 @@
+"""What may stand around the model of a ``tokenizer.json``: a closed table of normalizers, pre-tokenizers and decoders.
+
+Each row says the keys of one kind and what their values may be. The library has more kinds, and takes more values:
+patterns that never end, replacements that make a text of a thousand characters one of billions, numbers on which it
+panics. ``growth`` is how many times longer a kind can make a text; of all the steps together it is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from regard.errors import RegardError, nearest
+from regard.text.patterns import charsmap, replaces, splits
+from regard.text.words import our_start
+
+STEPS = 16  # at most, in one of the three places
+NESTED = 3  # sequences within one another
+LONGEST = 16  # characters that one step may put into a text
+GROWTH = 1024  # at most, of all normalizers and pre-tokenizers together: ALBERT's come to 972
+REPLACED = 4  # at most, of all replacements together
+
+Check = Callable[[Any], bool]
+
+
+def flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def maybe_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def sign(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 1
+
+
+def short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST
+
+
+def something(value: Any) -> bool:
+    return short(value) and value != ""
+
+
+def one_of(*choices: str) -> Check:
+    return lambda value: isinstance(value, str) and value in choices
+
+
+def between(least: int, most: int) -> Check:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def pattern(regular: Check) -> Check:
+    """{"String": a text that is not empty} or {"Regex": one of the closed list}."""
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, dict) or len(value) != 1:
+            return False
+        (kind, text), *_ = value.items()
+        if not isinstance(text, str):
+            return False
+        return 0 < len(text) <= LONGEST if kind == "String" else kind == "Regex" and regular(text)
+
+    return check
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The keys of one kind with what their values may be, and how many times longer it makes a text at most."""
+
+    keys: Mapping[str, Check] = field(default_factory=dict)
+    growth: int = 1
+
+
+BEHAVIORS = one_of("Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+METASPACE = {
+    "replacement": sign,
+    "add_prefix_space": flag,
+    "prepend_scheme": one_of("always", "never", "first"),
+    "split": flag,
+    "str_rep": sign,
+}
+BYTE_LEVEL = {"add_prefix_space": flag, "trim_offsets": flag, "use_regex": flag}
+REPLACE = {"pattern": pattern(replaces), "content": short}
+
+NORMALIZERS = {
+    "NFC": Kind(growth=3),
+    "NFD": Kind(growth=4),
+    "NFKC": Kind(growth=18),
+    "NFKD": Kind(growth=18),
+    "Nmt": Kind(),
+    "Lowercase": Kind(growth=3),
+    "StripAccents": Kind(),
+    "Strip": Kind({"strip_left": flag, "strip_right": flag}),
+    "Prepend": Kind({"prepend": something}),  # the library panics in the next step when it has put in nothing
+    "Replace": Kind(REPLACE),
+    "BertNormalizer": Kind(
+        {"clean_text": flag, "handle_chinese_chars": flag, "strip_accents": maybe_flag, "lowercase": flag}, growth=12
+    ),
+    "ByteLevel": Kind(growth=4),
+    "Precompiled": Kind({"precompiled_charsmap": charsmap}, growth=18),
+}
+PRE_TOKENIZERS = {
+    "Split": Kind({"pattern": pattern(splits), "behavior": BEHAVIORS, "invert": flag}),
+    "Whitespace": Kind(),
+    "WhitespaceSplit": Kind(),
+    "BertPreTokenizer": Kind(),
+    "Metaspace": Kind(METASPACE, growth=2),
+    "ByteLevel": Kind(BYTE_LEVEL, growth=4),
+    "CharDelimiterSplit": Kind({"delimiter": sign}),
+    "Digits": Kind({"individual_digits": flag}),
+    "Punctuation": Kind({"behavior": BEHAVIORS}),
+    "UnicodeScripts": Kind(),
+}
+DECODERS = {
+    "Replace": Kind(REPLACE),
+    "ByteFallback": Kind(),
+    "Fuse": Kind(),
+    "Strip": Kind({"content": sign, "start": between(0, LONGEST), "stop": between(0, 0)}),
+    "ByteLevel": Kind(BYTE_LEVEL),
+    "Metaspace": Kind(METASPACE),
+    "WordPiece": Kind({"prefix": short, "cleanup": flag}),
+    "BPEDecoder": Kind({"suffix": short}),
+}
+PLACES = {
+    "normalizer": (NORMALIZERS, "normalizers"),
+    "pre_tokenizer": (PRE_TOKENIZERS, "pretokenizers"),
+    "decoder": (DECODERS, "decoders"),
+}
+
+
+def check_steps(description: Mapping[str, Any]) -> None:
+    """Raise a RegardError that says what of the three places is not in the tables."""
+    growth = replaced = 1.0
+    for place in PLACES:
+        steps = _flat(place, description.get(place), 0)
+        if len(steps) > STEPS:
+            _refuse(place, f"{len(steps)} steps, expected at most {STEPS}")
+        for number, step in enumerate(steps, 1):
+            kind = _checked(place, step)
+            if number < len(steps) and our_start(str(step.get("pattern", {}).get("Regex", ""))):
+                _refuse(place, "what is put before a text must be put there last")  # or the library panics
+            growth *= kind.growth if place != "decoder" else 1
+            replaced *= _replacement(step)
+        if replaced > REPLACED:
+            _refuse(place, f"its replacements make a text {replaced:g} times longer, expected at most {REPLACED} times")
+        replaced = 1.0
+    if growth > GROWTH:
+        _refuse("normalizer", f"together with pre_tokenizer it makes a text {growth:g} times longer, at most {GROWTH}")
+
+
+def _flat(place: str, step: Any, depth: int) -> list[dict[str, Any]]:
+    """The steps of a place, one after another, out of the sequences that they stand in."""
+    if step is None:
+        return []
+    if not isinstance(step, dict) or not isinstance(step.get("type"), str):
+        _refuse(place, "expected a table with 'type'")
+    if step["type"] != "Sequence":
+        return [step]
+    listed = step.get(PLACES[place][1])
+    if set(step) != {"type", PLACES[place][1]} or not isinstance(listed, list) or depth >= NESTED:
+        _refuse(place, f"expected of a Sequence a list '{PLACES[place][1]}', {NESTED} deep at most")
+    return [inner for item in listed if item is not None for inner in _flat(place, item, depth + 1)]
+
+
+def _checked(place: str, step: Mapping[str, Any]) -> Kind:
+    table, _ = PLACES[place]
+    name = step["type"]
+    if name not in table:
+        _refuse(place, f"{name!r:.60} is not one that regard runs{nearest(name, table)}; known: {', '.join(table)}")
+    kind = table[name]
+    for key, value in step.items():
+        if key == "type":
+            continue
+        if key not in kind.keys:
+            _refuse(place, f"{name} has no key {key!r:.60}{nearest(key, kind.keys)}")
+        if not kind.keys[key](value):
+            advice = (
+                ": only those of published tokenizers are run" if key in ("pattern", "precompiled_charsmap") else ""
+            )
+            _refuse(place, f"{name} cannot have {key} = {value!r:.60}{advice}")
+    return kind
+
+
+def _replacement(step: Mapping[str, Any]) -> float:
+    """How many times longer a replacement makes a text at most; a regular expression finds one character, or none."""
+    if step["type"] != "Replace" or not isinstance(step.get("pattern"), dict):
+        return 1.0
+    found = len(step["pattern"].get("String", "x"))
+    return max(1.0, len(step.get("content", "")) / found)
+
+
+def _refuse(place: str, reason: str) -> NoReturn:
+    raise RegardError(f"{place}: {reason}")
