@@ -73,7 +73,7 @@ class DataConfig:
 
     train: tuple[str, ...] = option(
         ...,
-        "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .zst), one TSV or JSONL "
+        "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .bz2, .zst), one TSV or JSONL "
         "file, or two files as 'a.zh,b.en'; relative to the current folder; $REGARD_DATA is replaced",
     )
     shares: tuple[float, ...] = option(

@@ -1,27 +1,21 @@
 """Sentence pairs from files, read as a stream: plain pairs, TSV, JSONL, each also compressed.
 
-Lines end at ``\\n`` and nowhere else: U+2028, form feeds and lone carriage returns stand inside sentences, and a reader
-that splits at them puts every later line beside a wrong translation. A fault is one error that names file and line.
+A fault is one error that names file and line.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import lzma
 import os
-import sys
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from regard.config import DataConfig
+from regard.data.reading import COMPRESSED, open_lines, read_lines, without_nul
 from regard.errors import RegardError
 
-COMPRESSED = (".gz", ".xz", ".zst")
+__all__ = ["COMPRESSED", "Pair", "files_of", "open_lines", "read_lines", "read_pairs", "without_nul", "zip_both"]
+
 _TABLES = (".tsv", ".jsonl", ".ndjson")
 
 
@@ -33,108 +27,13 @@ class Pair(NamedTuple):
     where: str
 
 
-def open_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file (plain, .gz, .xz, .zst; ``-`` is standard input) without ``\\n`` or the ``\\r`` before it."""
-    with _opened(str(path)) as file:
-        for line in file:  # binary files split at b"\n" only
-            yield line.removesuffix(b"\n").removesuffix(b"\r")
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    """A binary file to read; failures to open, read or decompress become one line that names it."""
-    try:
-        if path == "-":
-            yield sys.stdin.buffer
-            return
-        if os.path.isdir(path):
-            raise RegardError(f"{path}: is a folder; expected a text file")
-        with _decompressed(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise RegardError(f"{path}: no such file") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
-        raise RegardError(f"{path}: damaged or cut off compressed file ({error})") from None
-    except OSError as error:
-        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _decompressed(path: str) -> IO[bytes]:
-    if path.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.endswith(".xz"):
-        return lzma.open(path, "rb")
-    if path.endswith(".zst"):
-        return cast(IO[bytes], io.BufferedReader(_Zstandard(path), 1 << 16))
-    return open(path, "rb")
-
-
-class _Zstandard(io.RawIOBase):
-    """The bytes of a .zst file of any number of frames; the package's own reader does not notice a file cut off."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            raise RegardError(f"{path}: .zst files need one more package: pip install 'regard[zstd]'") from None
-        self._path, self._package = path, zstandard
-        self._file = open(path, "rb")  # noqa: SIM115  (closed in close)
-        self._frame: Any = None  # the frame that has begun and not ended
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = b"" if self._frame is None else self._frame.unused_data
-            if self._frame is not None and self._frame.eof:
-                self._frame = None
-            data = data or self._file.read(1 << 16)
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("it ends before its end mark")
-                return 0
-            self._frame = self._frame or self._package.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = self._frame.decompress(data)
-            except self._package.ZstdError as error:
-                raise RegardError(f"{self._path}: damaged compressed file ({error})") from None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Each line as text, with its "file:line"; bytes that are not UTF-8 are an error, a byte order mark is dropped."""
-    for number, line in enumerate(open_lines(path), 1):
-        where = f"{path}:{number}"
-        yield decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where), where
-
-
-def decode(line: bytes, where: str) -> str:
-    """UTF-8 or an error that names the place and the first wrong byte."""
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        wrong = line[error.start]
-        raise RegardError(
-            f"{where}: byte {error.start + 1} of the line (0x{wrong:02x}) is not UTF-8; "
-            "convert the file, for example with iconv -f GB18030 -t UTF-8"
-        ) from None
-
-
 def read_pairs(entry: str, data: DataConfig) -> Iterator[Pair]:
     """The pairs of one corpus as ``data.train`` or ``data.valid`` names it; an empty corpus is an error."""
-    first = None
-    for first in _read(files_of(entry, data), data):
-        yield first
-    if first is None:
+    pair = None
+    for pair in _read(files_of(entry, data), data):
+        without_nul(pair.source + pair.target, pair.where)
+        yield pair
+    if pair is None:
         raise RegardError(f"{entry}: the corpus is empty")
 
 
@@ -193,7 +92,7 @@ def _read_two(source: str, target: str) -> Iterator[Pair]:
                 f"{shorter} has {count} lines and {longer} has {total}: line N of one must be the translation of "
                 f"line N of the other (first without a partner: {longer}:{count + 1})"
             )
-        yield Pair(left[0], right[0], left[1])
+        yield Pair(left[0], without_nul(*right), left[1])
 
 
 def zip_both(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regard.config import DataConfig
-from regard.data.corpus import read_pairs
+from regard.data.corpus import COMPRESSED, read_pairs
 from regard.errors import RegardError
 from regard.files import write_folder
 
@@ -125,7 +125,7 @@ def languages_of(paths: Iterable[str]) -> Iterator[str]:
     """The languages that file names end with: ``corpus.zh.gz`` → ``zh``."""
     for path in paths:
         name = Path(path).name
-        for ending in (".gz", ".xz", ".zst"):
+        for ending in COMPRESSED:
             name = name.removesuffix(ending)
         _, dot, language = name.rpartition(".")
         yield language if dot else ""
