@@ -26,7 +26,7 @@ def keys(source: str, target: str) -> DataConfig:
 
 
 def pairs(entry: object, data: DataConfig = DATA) -> list[tuple[str, str, str]]:
-    return [tuple(pair) for pair in read_pairs(str(entry), data)]
+    return [tuple(pair) for pair in read_pairs(entry if isinstance(entry, tuple) else str(entry), data)]
 
 
 def error(entry: object, data: DataConfig = DATA) -> str:
@@ -134,11 +134,48 @@ def test_faults_of_files(tmp_path: Path) -> None:
     assert error(tmp_path / "a") == f"{tmp_path}/a: the corpus is empty"
     assert error(tmp_path / "a.zh").startswith(f"{tmp_path}/a.zh: one file holds both languages only as .tsv or .jsonl")
     assert error(f"{tmp_path}/a.zh,{tmp_path}/a.zh").endswith("a.zh: both sides are the same file")
-    assert "expected two files" in error("a,b,c")
+    assert error("a,b,c").endswith('named by data as \'a,b,c\'; two files are a list, ["A", "B"]')
     assert "Parquet is not read yet" in error("a.parquet")
     (tmp_path / "folder.tsv").mkdir()
     assert error(tmp_path / "folder.tsv").endswith("is a folder; expected a text file")
     assert error(tmp_path / "none.tsv") == f"{tmp_path}/none.tsv: no such file"
+
+
+ODD_NAMES = ("a,b", " a", "a ", "a, b", ",a,", "a.zh,a.en", "[a]", "a=b #1", "我,你", '"a"', "a\\nb")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_commas_and_spaces_belong_to_the_name_of_a_file(name: str, tmp_path: Path) -> None:
+    """They were taken apart at commas, and spaces at their ends were dropped."""
+    write(tmp_path / "a.zh", "wrong\n")
+    write(tmp_path / "a.en", "wrong\n")
+    write(tmp_path / f"{name}.zh", "我\n")
+    write(tmp_path / f"{name}.en", "I\n")
+    expected = [("我", "I", f"{tmp_path}/{name}.zh:1")]
+    assert pairs(tmp_path / name) == pairs((f"{tmp_path}/{name}.zh", f"{tmp_path}/{name}.en")) == expected
+    write(tmp_path / f"{name}.tsv", "我\tI\n")
+    assert pairs(tmp_path / f"{name}.tsv")[0][:2] == ("我", "I")
+    folder = tmp_path / f"{name}.d"
+    folder.mkdir()
+    for language in ("zh", "en"):
+        write(folder / f" t,.{language} ", "x\n")
+    assert len(pairs((f"{folder}/ t,.zh ", f"{folder}/ t,.en "))) == 1
+
+
+def test_two_names_with_a_comma_between_them_are_read_where_nothing_else_can_be_meant(tmp_path: Path) -> None:
+    for name in ("a.zh", "a.en", "x,y.zh", "x,y.en"):
+        write(tmp_path / name, f"{name}\n")
+    assert pairs(f"{tmp_path}/a.zh, {tmp_path}/a.en")[0][:2] == ("a.zh", "a.en")
+    assert pairs(f"{tmp_path}/x,y.zh,{tmp_path}/x,y.en")[0][:2] == ("x,y.zh", "x,y.en")
+    missing = f"{tmp_path}/a.zh,{tmp_path}/none.en"
+    assert error(missing).endswith(f'named by data as \'{missing}\'; two files are a list, ["A", "B"]')
+    both = f"{tmp_path}/a.zh,{tmp_path}/a.en"
+    (tmp_path / "a.zh,").joinpath(*tmp_path.parts[1:]).mkdir(parents=True)
+    write(Path(f"{both}.zh"), "one\n")
+    write(Path(f"{both}.en"), "two\n")
+    assert pairs(both)[0][:2] == ("one", "two"), "a file of that name wins"
+    write(Path(both), "both\n")
+    assert error(both).startswith(f"{both}: one file holds both languages only as .tsv or .jsonl")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

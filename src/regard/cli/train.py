@@ -143,7 +143,7 @@ def _from_two_files(files: list[str], run: str, sections: dict[str, Any], overri
 
     source, target = _languages(files, sections)
     folder = Path(run)
-    entry = ",".join(files)
+    entry = (files[0], files[1])
     data = {"valid": entry, **sections.get("data", {}), "source": source, "target": target, "train": [entry]}
     # What was typed is checked before a large corpus is read.
     typed = read_config(None, overrides, **{**sections, "data": data})

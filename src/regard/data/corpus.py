@@ -13,8 +13,19 @@ from typing import Any, NamedTuple
 from regard.config import DataConfig
 from regard.data.reading import COMPRESSED, open_lines, read_lines, without_nul
 from regard.errors import RegardError
+from regard.sections import Entry
 
-__all__ = ["COMPRESSED", "Pair", "files_of", "open_lines", "read_lines", "read_pairs", "without_nul", "zip_both"]
+__all__ = [
+    "COMPRESSED",
+    "Pair",
+    "files_of",
+    "named",
+    "open_lines",
+    "read_lines",
+    "read_pairs",
+    "without_nul",
+    "zip_both",
+]
 
 _TABLES = (".tsv", ".jsonl", ".ndjson")
 
@@ -27,14 +38,14 @@ class Pair(NamedTuple):
     where: str
 
 
-def read_pairs(entry: str, data: DataConfig) -> Iterator[Pair]:
+def read_pairs(entry: Entry, data: DataConfig) -> Iterator[Pair]:
     """The pairs of one corpus as ``data.train`` or ``data.valid`` names it; an empty corpus is an error."""
     pair = None
     for pair in _read(files_of(entry, data), data):
         without_nul(pair.source + pair.target, pair.where)
         yield pair
     if pair is None:
-        raise RegardError(f"{entry}: the corpus is empty")
+        raise RegardError(f"{named(entry)}: the corpus is empty")
 
 
 def _read(files: list[str], data: DataConfig) -> Iterator[Pair]:
@@ -45,24 +56,50 @@ def _read(files: list[str], data: DataConfig) -> Iterator[Pair]:
     return _read_jsonl(files[0], data)
 
 
-def files_of(entry: str, data: DataConfig) -> list[str]:
-    """The one or two files that an entry names; ``$REGARD_DATA`` is replaced (default: ../shared/data)."""
-    entry = entry.replace("$REGARD_DATA", os.environ.get("REGARD_DATA", "../shared/data"))
-    if "," in entry:
-        files = [part.strip() for part in entry.split(",")]
-        if len(files) != 2 or not all(files):
-            raise RegardError(f"data: '{entry}': expected two files, as in a.{data.source},b.{data.target}")
-        return files
-    if entry == "-" or _bare(entry).endswith(_TABLES):
-        return [entry]
-    if _bare(entry).endswith(".parquet"):
-        raise RegardError(f"{entry}: Parquet is not read yet; convert it to JSONL or TSV")
-    if os.path.isfile(entry):
+def files_of(entry: Entry, data: DataConfig) -> list[str]:
+    """The one or two files that an entry names; ``$REGARD_DATA`` is replaced (default: ../shared/data).
+
+    A name stands for one file or for a prefix, whatever characters are in it; two files are a list. Two names with a
+    comma between them are still read where no other file can be meant.
+    """
+    if not isinstance(entry, str):
+        return [_placed(name) for name in entry]
+    name = _placed(entry)
+    if name == "-":
+        return [name]
+    if _bare(name).endswith(".parquet"):
+        raise RegardError(f"{name}: Parquet is not read yet; convert it to JSONL or TSV")
+    divided = [] if os.path.exists(name) else _divided(name)
+    if _bare(name).endswith(_TABLES) and not divided:
+        return [name]
+    if os.path.isfile(name):
         raise RegardError(
-            f"{entry}: one file holds both languages only as .tsv or .jsonl; for two files write "
-            f"'A.{data.source},A.{data.target}' or their common prefix"
+            f"{name}: one file holds both languages only as .tsv or .jsonl; for two files write "
+            f'["A.{data.source}", "A.{data.target}"] or their common prefix'
         )
-    return [_of_prefix(entry, language) for language in (data.source, data.target)]
+    try:
+        return [_of_prefix(name, language) for language in (data.source, data.target)]
+    except RegardError as error:
+        if len(divided) == 1:
+            return divided[0]
+        hint = '; two files are a list, ["A", "B"]' if "," in name else ""
+        raise RegardError(f"{error}{hint}") from None
+
+
+def named(entry: Entry) -> str:
+    """An entry in a message."""
+    return entry if isinstance(entry, str) else " and ".join(entry)
+
+
+def _placed(name: str) -> str:
+    return name.replace("$REGARD_DATA", os.environ.get("REGARD_DATA", "../shared/data"))
+
+
+def _divided(name: str) -> list[list[str]]:
+    """The ways in which ``a.zh,b.en`` (as configurations were written once) is two files that exist."""
+    commas = [place for place, character in enumerate(name) if character == ","]
+    divided = [[name[:place].strip(), name[place + 1 :].strip()] for place in commas]
+    return [both for both in divided if all(map(os.path.isfile, both))]
 
 
 def _of_prefix(prefix: str, language: str) -> str:

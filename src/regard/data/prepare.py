@@ -23,6 +23,7 @@ from regard.data.corpus import Pair, files_of, open_lines, read_pairs
 from regard.data.shards import Corpus, Writer
 from regard.errors import RegardError
 from regard.files import finish, locked, read_json, verify, write, write_folder
+from regard.sections import Entry
 from regard.text.normalize import normalizer
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
@@ -248,7 +249,7 @@ def _checked(data: DataConfig, report: Report, overlap: Overlap) -> Iterator[tup
 
 
 def _write_evaluation(
-    folder: Path, name: str, entry: str, data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer]
+    folder: Path, name: str, entry: Entry, data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer]
 ) -> dict[str, Any]:
     """Every pair of an evaluation corpus, empty sides included: line N stays line N."""
     with Writer(folder, name, (tokenizers[0].size, tokenizers[1].size)) as writer:
