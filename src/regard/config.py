@@ -144,6 +144,10 @@ def _validate(values: dict[str, Any], where: str) -> Config:
         # One corpus needs no brackets.
         if isinstance(data.get(key), str | float | int) and not isinstance(data.get(key), bool):
             data[key] = [data[key]]
+    for key in ("source_key", "target_key"):
+        # A column's number needs no quotes.
+        if isinstance(data.get(key), int) and not isinstance(data.get(key), bool):
+            data[key] = str(data[key])
     try:
         return TypeAdapter(Config).validate_python(values)
     except RegardError as error:

@@ -1,4 +1,4 @@
-"""Sentence pairs from files, read as a stream: plain pairs, TSV, JSONL, each also compressed.
+"""Sentence pairs from files, read as a stream: plain pairs, tables (tables.py), JSONL, each also compressed.
 
 A fault is one error that names file and line.
 """
@@ -11,23 +11,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from regard.config import DataConfig
-from regard.data.reading import COMPRESSED, open_lines, read_lines, without_nul
+from regard.data import tables
+from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
 from regard.sections import Entry
 
 __all__ = [
-    "COMPRESSED",
-    "Pair",
-    "files_of",
-    "named",
-    "open_lines",
-    "read_lines",
-    "read_pairs",
-    "without_nul",
-    "zip_both",
-]
+    "COMPRESSED", "Pair", "files_of", "is_one_file", "languages_in", "named", "open_lines", "read_lines", "read_pairs",
+    "remarks", "without_nul", "zip_both",
+]  # fmt: skip
 
-_TABLES = (".tsv", ".jsonl", ".ndjson")
+_ONE_FILE = (*tables.ENDINGS, ".jsonl", ".ndjson")
 
 
 class Pair(NamedTuple):
@@ -51,8 +45,8 @@ def read_pairs(entry: Entry, data: DataConfig) -> Iterator[Pair]:
 def _read(files: list[str], data: DataConfig) -> Iterator[Pair]:
     if len(files) == 2:
         return _read_two(files[0], files[1])
-    if _bare(files[0]).endswith(".tsv"):
-        return _read_tsv(files[0], data)
+    if bare(files[0]).endswith(tables.ENDINGS):
+        return (Pair(*row) for row in tables.read_table(files[0], data))
     return _read_jsonl(files[0], data)
 
 
@@ -67,14 +61,14 @@ def files_of(entry: Entry, data: DataConfig) -> list[str]:
     name = _placed(entry)
     if name == "-":
         return [name]
-    if _bare(name).endswith(".parquet"):
+    if bare(name).endswith(".parquet"):
         raise RegardError(f"{name}: Parquet is not read yet; convert it to JSONL or TSV")
     divided = [] if os.path.exists(name) else _divided(name)
-    if _bare(name).endswith(_TABLES) and not divided:
+    if is_one_file(name) and not divided:
         return [name]
     if os.path.isfile(name):
         raise RegardError(
-            f"{name}: one file holds both languages only as .tsv or .jsonl; for two files write "
+            f"{name}: one file holds both languages only as .tsv, .csv or .jsonl; for two files write "
             f'["A.{data.source}", "A.{data.target}"] or their common prefix'
         )
     try:
@@ -89,6 +83,26 @@ def files_of(entry: Entry, data: DataConfig) -> list[str]:
 def named(entry: Entry) -> str:
     """An entry in a message."""
     return entry if isinstance(entry, str) else " and ".join(entry)
+
+
+def is_one_file(path: str) -> bool:
+    """Whether a file of this name holds both languages."""
+    return bare(path).endswith(_ONE_FILE)
+
+
+def remarks(entry: Entry, data: DataConfig) -> list[str]:
+    """What a person should know of how a corpus is read, as lines: a first line that was taken for names, quoting."""
+    files = files_of(entry, data)
+    return tables.remarks(files[0], data) if len(files) == 1 and bare(files[0]).endswith(tables.ENDINGS) else []
+
+
+def languages_in(path: str) -> tuple[str, str]:
+    """The two languages that a file of pairs names, by its columns or the keys of its first object, in their order."""
+    if bare(path).endswith(tables.ENDINGS):
+        return tables.languages_named(path)
+    item, _ = next(_objects(path), ({}, ""))
+    inner = item.get("translation")
+    return tables.two_languages(inner if isinstance(inner, dict) else item)
 
 
 def _placed(name: str) -> str:
@@ -107,13 +121,6 @@ def _of_prefix(prefix: str, language: str) -> str:
         if os.path.isfile(f"{prefix}.{language}{ending}"):
             return f"{prefix}.{language}{ending}"
     raise RegardError(f"{prefix}.{language}: no such file (nor {', '.join(COMPRESSED)}), named by data as '{prefix}'")
-
-
-def _bare(path: str) -> str:
-    """The path without the ending of its compression."""
-    for ending in COMPRESSED:
-        path = path.removesuffix(ending)
-    return path
 
 
 def _read_two(source: str, target: str) -> Iterator[Pair]:
@@ -141,29 +148,14 @@ def zip_both(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, A
         yield first, second
 
 
-def _read_tsv(path: str, data: DataConfig) -> Iterator[Pair]:
-    """Columns between tabs, no quoting. A key is a column's number from 0, or its name in the first line."""
-    keys = (data.source_key or data.source, data.target_key or data.target)
-    chosen = bool(data.source_key or data.target_key)
-    columns: tuple[int, int] | None = None
-    for line, where in read_lines(path):
-        cells = line.split("\t")
-        if columns is None:
-            named = [cell.strip() for cell in cells]
-            if all(key in named for key in keys):
-                columns = (named.index(keys[0]), named.index(keys[1]))
-                continue
-            if chosen and not all(key.isdecimal() for key in keys):
-                raise RegardError(f"{where}: no columns '{keys[0]}' and '{keys[1]}' in the first line: {named[:9]}")
-            columns = (int(keys[0]), int(keys[1])) if chosen else (0, 1)
-        if len(cells) <= max(columns):
-            raise RegardError(f"{where}: {len(cells)} columns, expected at least {max(columns) + 1} between tabs")
-        yield Pair(cells[columns[0]], cells[columns[1]].removesuffix("\r"), where)
-
-
 def _read_jsonl(path: str, data: DataConfig) -> Iterator[Pair]:
     """A JSON object a line; blank lines are passed over."""
-    keys = (data.source_key or data.source, data.target_key or data.target)
+    source, target = _keys(data.source_key, data.source), _keys(data.target_key, data.target)
+    for item, where in _objects(path):
+        yield Pair(_text(item, source, where), _text(item, target, where), where)
+
+
+def _objects(path: str) -> Iterator[tuple[dict[str, Any], str]]:
     for line, where in read_lines(path):
         if not line.strip():
             continue
@@ -173,17 +165,37 @@ def _read_jsonl(path: str, data: DataConfig) -> Iterator[Pair]:
             raise RegardError(f"{where}: not JSON: {str(error)[:80]}") from None
         if not isinstance(item, dict):
             raise RegardError(f"{where}: expected a JSON object, found {type(item).__name__}")
-        for key in keys:
-            if key not in item:
-                raise RegardError(
-                    f"{where}: no key '{key}' among {sorted(item)[:9]}; name the keys with data.source_key and "
-                    "data.target_key"
-                )
-            if not isinstance(item[key], str):
-                raise RegardError(f"{where}: '{key}' is not a text but {type(item[key]).__name__}")
-            if _lone(item[key]):
-                raise RegardError(f"{where}: '{key}' holds half a surrogate pair, which is no character")
-        yield Pair(item[keys[0]], item[keys[1]], where)
+        yield item, where
+
+
+def _keys(given: str, language: str) -> tuple[str, ...]:
+    """Where the text of a language is looked for: also where Hugging Face's data sets of translations have it."""
+    return (given,) if given else (language, f"translation.{language}")
+
+
+def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
+    """The text under the first key that is there; dots reach into objects within objects."""
+    for key in keys:
+        value = item.get(key, _MISSING)
+        if value is _MISSING and "." in key:
+            value = item
+            for part in key.split("."):
+                value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is _MISSING:
+            continue
+        if not isinstance(value, str):
+            raise RegardError(f"{where}: '{key}' is not a text but {type(value).__name__}")
+        if _lone(value):
+            raise RegardError(f"{where}: '{key}' holds half a surrogate pair, which is no character")
+        return value
+    inner = [f"{key}.{part}" for key, value in item.items() if isinstance(value, dict) for part in value]
+    raise RegardError(
+        f"{where}: no key '{keys[0]}' among {sorted([*item, *inner])[:9]}; name the keys with data.source_key and "
+        "data.target_key"
+    )
+
+
+_MISSING = object()
 
 
 def _lone(text: str) -> bool:

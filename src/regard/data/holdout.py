@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regard.config import DataConfig
-from regard.data.corpus import COMPRESSED, named, read_pairs
+from regard.data.corpus import named, read_pairs
+from regard.data.reading import bare
 from regard.errors import RegardError
 from regard.files import write_folder
 from regard.sections import Entry
@@ -125,8 +126,6 @@ def _choose(groups: list[int], wanted: int) -> set[int]:
 def languages_of(paths: Iterable[str]) -> Iterator[str]:
     """The languages that file names end with: ``corpus.zh.gz`` → ``zh``."""
     for path in paths:
-        name = Path(path).name.strip()
-        for ending in COMPRESSED:
-            name = name.removesuffix(ending)
+        name = bare(Path(path).name.strip())
         _, dot, language = name.rpartition(".")
         yield language.strip() if dot else ""

@@ -19,8 +19,10 @@ import numpy as np
 
 from regard.config import Config, DataConfig
 from regard.data.checks import Duplicates, Overlap, Report, misaligned
-from regard.data.corpus import Pair, files_of, open_lines, read_pairs
+from regard.data.corpus import Pair, files_of, open_lines, read_pairs, remarks
+from regard.data.reading import bare
 from regard.data.shards import Corpus, Writer
+from regard.data.tables import ENDINGS
 from regard.errors import RegardError
 from regard.files import finish, locked, read_json, verify, write, write_folder
 from regard.sections import Entry
@@ -29,6 +31,7 @@ from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
 VERSION = 1  # of the shards' format and of everything that decides what they hold
+TABLES = 2  # of how tables are read
 CHUNK = 2000  # pairs tokenized at a time
 INFO = "data.json"
 
@@ -103,7 +106,8 @@ def _fingerprint(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | Non
             for path in files_of(entry, data):
                 if path == "-":
                     raise RegardError(f"data.{name}: standard input can be read only once; save it to a file first")
-                digest.update(f"{name} {Path(path).name} {_hash(path)}\n".encode())
+                table = f" table {TABLES}" if bare(path).endswith(ENDINGS) else ""
+                digest.update(f"{name} {Path(path).name}{table} {_hash(path)}\n".encode())
     keys = ["source", "target", "source_key", "target_key", "max_length", "max_ratio", "remove_overlap", "normalize"]
     if tokenizers is None:
         keys += ["tokenizer", "vocabulary", "joint", "character_coverage"]
@@ -122,6 +126,9 @@ def _hash(path: str) -> str:
 def _build(
     folder: Path, data: DataConfig, fingerprint: str, tokenizers: tuple[Tokenizer, Tokenizer] | None, say: Say
 ) -> None:
+    for entry in dict.fromkeys((*data.train, data.valid, *([data.test] if data.test else []))):
+        for line in remarks(entry, data):
+            say(line)
     overlap = Overlap(normalizer(data.normalize))
     for name in ("valid", "test"):
         entry = getattr(data, name)

@@ -44,6 +44,13 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
             yield _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where, head), where
 
 
+def bare(path: str) -> str:
+    """The path without the ending of its compression."""
+    for ending in COMPRESSED:
+        path = path.removesuffix(ending)
+    return path
+
+
 def without_nul(text: str, where: str) -> str:
     """The text itself; a NUL in it is an error: no sentence has one, and nothing is learnt from it or scored by it."""
     if "\0" in text:
