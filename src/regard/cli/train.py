@@ -198,14 +198,12 @@ def _check_model(config: Config) -> None:
 
 def _say_choices(config: Config, split: Split, run: Path) -> None:
     from regard.data.corpus import remarks
-    from regard.models import registry
 
     data = config.data
     for line in remarks(split.entry, split.data):
         talk(line)
-    count = registry.parameter_count(registry.options_from(config.model), data.vocabulary) / 1e6
     talk(f"{data.source} → {data.target}: {split.train:,} pairs to train on, {len(split.held_out):,} held out")
-    talk(f"{data.vocabulary:,} subwords, {count:.1f} million parameters; everything is written to {run}")
+    talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
     if config.training.minutes:
         talk(
             f"at most {config.training.minutes:g} minutes (--minutes), less if BLEU on the held-out pairs stops rising"

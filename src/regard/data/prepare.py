@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from regard.config import Config, DataConfig
-from regard.data.checks import Duplicates, Overlap, Report, misaligned
+from regard.data.checks import Duplicates, Overlap, Report, has_text, misaligned
 from regard.data.corpus import Pair, files_of, open_lines, read_pairs, remarks
 from regard.data.reading import bare
 from regard.data.shards import Corpus, Writer
@@ -133,9 +133,9 @@ def _build(
     for name in ("valid", "test"):
         entry = getattr(data, name)
         if entry:
-            overlap.expect(name, read_pairs(entry, data))
+            overlap.expect(name, _with_text(name, read_pairs(entry, data)))
     if tokenizers is None:
-        say(f"learning {data.vocabulary:,} subwords")
+        say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
         tokenizers = learn_tokenizers(data, overlap)
     source, target = tokenizers
     source.write(folder / "tokenizer.json")
@@ -150,6 +150,17 @@ def _build(
             corpora[name] = _write_evaluation(folder, name, entry, data, tokenizers)
     document = {"fingerprint": fingerprint, "corpora": corpora, "report": report.as_dict()}
     write(folder / INFO, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _with_text(name: str, pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs of an evaluation corpus; an error at its end when none of them has text on both sides."""
+    count = found = 0
+    for pair in pairs:
+        count += 1
+        found += has_text(pair.source, pair.target)
+        yield pair
+    if not found:
+        raise RegardError(f"data.{name}: none of its {count:,} pairs has text on both sides: there is nothing to score")
 
 
 def _open(folder: Path, data: DataConfig) -> Prepared:
