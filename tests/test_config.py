@@ -62,6 +62,26 @@ def test_values_on_the_command_line_are_toml_or_bare_words() -> None:
     assert config.model == {"norm": {"eps": 1e-5}, "note": "a b", "n": [1, 2]}
 
 
+@pytest.mark.parametrize("name", ["a,b", " a", "a ", "a.zh, b.en", "[a", "a=b", "[[", "data/a#1"])
+def test_a_path_on_the_command_line_is_one_path_as_it_was_typed(name: str) -> None:
+    config = read(f"data.train={name}", f"data.valid={name}")
+    assert config.data.train == (name,) and config.data.valid == name
+    import tomllib
+
+    assert read_config(None, (), **tomllib.loads(to_toml(config))) == config
+
+
+def test_two_files_of_a_corpus_are_a_list() -> None:
+    config = read('data.train=[["a,b.zh", " c.en"], "prefix"]', 'data.valid=["v.zh", "v.en"]')
+    assert config.data.train == (("a,b.zh", " c.en"), "prefix") and config.data.valid == ("v.zh", "v.en")
+    import tomllib
+
+    assert read_config(None, (), **tomllib.loads(to_toml(config))) == config
+    for wrong in ('data.train=[["a", "b", "c"]]', 'data.valid=["a"]', "data.test={a = 1}", "data.train=[[1, 2]]"):
+        with pytest.raises(RegardError, match=r'a prefix, one file, or a list of two files as \["a.zh", "b.en"\]'):
+            read(wrong)
+
+
 def test_an_option_of_a_part_keeps_the_part() -> None:
     config = read("model.positions=rotary", "model.positions.theta=5e5")
     assert config.model["positions"] == {"kind": "rotary", "theta": 5e5}

@@ -105,8 +105,10 @@ def _suggest(section: str, key: str, known: Sequence[str]) -> str:
 
 def _override(values: dict[str, Any], text: str) -> None:
     """Apply one ``key=value``; the value is TOML, or a bare word as text."""
-    key, equals, raw = text.partition("=")
-    key, raw = key.strip(), raw.strip()
+    name, equals, raw = text.partition("=")
+    key = name.strip()
+    if name != key:
+        raw = raw.strip()  # written as in TOML, "key = value"; else a space belongs to a path
     if not equals or not key:
         raise RegardError(f"--set {text}: expected KEY=VALUE, such as training.steps=2000")
     known = [row.key for row in options_table()]
@@ -141,6 +143,10 @@ def _validate(values: dict[str, Any], where: str) -> Config:
         # One corpus needs no brackets.
         if isinstance(data.get(key), str | float | int) and not isinstance(data.get(key), bool):
             data[key] = [data[key]]
+    for key in ("source_key", "target_key"):
+        # A column's number needs no quotes.
+        if isinstance(data.get(key), int) and not isinstance(data.get(key), bool):
+            data[key] = str(data[key])
     try:
         return TypeAdapter(Config).validate_python(values)
     except RegardError as error:
@@ -151,6 +157,9 @@ def _validate(values: dict[str, Any], where: str) -> Config:
 
 def _first_fault(fault: Any) -> str:
     """One line for one of pydantic's faults: the key, what stood there, what was expected."""
+    if fault["loc"][:2] in (("data", "train"), ("data", "valid"), ("data", "test")) and fault["type"] != "missing":
+        key = ".".join(fault["loc"][:2])
+        return f'{key}: {fault["input"]!r}: expected a prefix, one file, or a list of two files as ["a.zh", "b.en"]'
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "missing":
         help = {row.key: row.help for row in options_table()}.get(key, "")

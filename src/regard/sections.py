@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from regard.errors import RegardError, nearest
 
+Entry = str | tuple[str, str]  # a corpus: a prefix or one file, or the files of both languages
+
 
 def option(
     default: Any,
@@ -71,20 +73,26 @@ class DataConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    train: tuple[str, ...] = option(
+    train: tuple[str | tuple[str, str], ...] = option(
         ...,
-        "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .zst), one TSV or JSONL "
-        "file, or two files as 'a.zh,b.en'; relative to the current folder; $REGARD_DATA is replaced",
+        "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .bz2, .zst), one TSV, "
+        'CSV or JSONL file, or a list of two files, ["a.zh", "b.en"]; relative to the current folder; $REGARD_DATA is '
+        "replaced",
     )
     shares: tuple[float, ...] = option(
         (), "examples drawn from each corpus in an epoch, as a share of its size; empty = all of each", above=0
     )
-    valid: str = option(..., "validation corpus, written like one of train")
-    test: str = option("", "test corpus, watched for overlap with train and never used to choose anything")
+    valid: str | tuple[str, str] = option(..., "validation corpus, written like one of train")
+    test: str | tuple[str, str] = option(
+        "", "test corpus, watched for overlap with train and never used to choose anything"
+    )
     source: str = option(..., "language code of the source, such as zh")
     target: str = option(..., "language code of the target, such as en")
-    source_key: str = option("", "JSONL key or TSV column of the source; empty = the language code, else column 0")
-    target_key: str = option("", "JSONL key or TSV column of the target; empty = the language code, else column 1")
+    source_key: str = option(
+        "",
+        "JSONL key (dots reach inside: translation.zh) or column (name, or number from 0) of the source; empty = found",
+    )
+    target_key: str = option("", "JSONL key or column of the target; empty = by the language, else the second of two")
     tokenizer: Literal["bpe", "unigram"] = option("bpe", "kind of subwords")
     vocabulary: int = option(8000, "subwords in a vocabulary, the 256 bytes and 4 special ones included", least=261)
     joint: bool = option(True, "one vocabulary for both languages; false = one each")

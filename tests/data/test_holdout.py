@@ -14,10 +14,10 @@ from regard.data.holdout import _choose, languages_of, survey
 from regard.errors import RegardError
 
 
-def write(folder: Path, pairs: list[tuple[str, str]]) -> tuple[str, DataConfig]:
+def write(folder: Path, pairs: list[tuple[str, str]]) -> tuple[tuple[str, str], DataConfig]:
     for language, side in (("zh", 0), ("en", 1)):
         (folder / f"all.{language}").write_text("".join(pair[side] + "\n" for pair in pairs), "utf-8")
-    entry = f"{folder}/all.zh,{folder}/all.en"
+    entry = (f"{folder}/all.zh", f"{folder}/all.en")
     return entry, DataConfig(train=(entry,), valid=entry, source="zh", target="en")
 
 
@@ -59,8 +59,8 @@ def test_no_group_is_divided(groups: list[int], wanted: int) -> None:
 
 
 def test_languages_of_file_names() -> None:
-    names = ("a/train.zh", "b.c/train.en.gz", "x.de.zst", "plain")
-    assert list(languages_of(names)) == ["zh", "en", "de", ""]
+    names = ("a/train.zh", "b.c/train.en.gz", "x.de.zst", "plain", "a,b.zh ", "x.en.bz2")
+    assert list(languages_of(names)) == ["zh", "en", "de", "", "zh", "en"]
 
 
 def test_a_line_feed_inside_a_text_moves_no_other_line(tmp_path: Path) -> None:

@@ -84,3 +84,54 @@ def test_pairs_that_do_not_fit_the_model_are_named_before_the_first_step(
     config = tiny(**{"model.positions": {"kind": "learned", "length": 9}})
     with pytest.raises(RegardError, match=r"longest pairs do not fit the model: .* 9 were learned; lower data.max"):
         train(config, tmp_path / "run")
+
+
+def _with_lines(folder: Path, changes: dict[int, tuple[str, str]]) -> None:
+    """Change pairs of the validation corpus, by their number from 0."""
+    for side, language in enumerate(("de", "en")):
+        path = folder / "corpus" / f"valid.{language}"
+        lines = path.read_text("utf-8").split("\n")
+        for number, pair in changes.items():
+            lines[number] = pair[side]
+        path.write_text("\n".join(lines), "utf-8")
+
+
+def test_pairs_without_text_are_counted_and_have_no_part_in_the_scores(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny(**{"training.samples": 0})
+    _with_lines(tmp_path, {2: ("", "x"), 5: ("x", " \u3000"), 11: ("\u200b", "y")})
+    prepared = prepare(config, tmp_path / "data")
+    model = registry.options_from(config.model).build(prepared.tokenizer.size)
+    validator = Validator(config, prepared.valid, around(config, prepared, model))
+    places = [prepared.valid.where(index) for index in range(12)]
+    assert (
+        validator.remark == f"3 pairs of the validation corpus without text on a side: not scored (first: {places[2]})"
+    )
+    assert len(validator.references) == len(validator.sources) == 9 and validator.counted.tolist() == [
+        0, 1, 3, 4, 6, 7, 8, 9, 10,
+    ]  # fmt: skip
+    values = validator.measure()
+    lines = {side: (tmp_path / "corpus" / f"valid.{side}").read_text("utf-8").split("\n")[:12] for side in ("de", "en")}
+    for side, kept in lines.items():
+        text = "".join(line + "\n" for number, line in enumerate(kept) if number not in (2, 5, 11))
+        (tmp_path / "corpus" / f"valid.{side}").write_text(text, "utf-8")
+    alone = prepare(config, tmp_path / "other", tokenizers=(prepared.tokenizer, prepared.target_tokenizer))
+    other = Validator(config, alone.valid, around(config, alone, model))
+    assert other.measure() == values and other.remark == ""
+
+
+def test_validation_on_nothing_is_an_error_before_training(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    """BLEU was 0.00 for ever, and each update the best."""
+    config = tiny()
+    blank = ("\u200b\ufeff", "x")
+    _with_lines(tmp_path, {0: blank, 1: ("x", "\x1f"), 2: ("", "")})
+    with pytest.raises(RegardError, match=r"data\.valid: none of its first 3 pairs has text on both sides"):
+        train(tiny(**{"training.validate_sentences": 3}), tmp_path / "run")
+    _with_lines(tmp_path, dict.fromkeys(range(12), blank))
+    with pytest.raises(RegardError, match=r"data\.valid: none of its 12 pairs has text on both sides"):
+        train(config, tmp_path / "other")
+    _with_lines(tmp_path, dict.fromkeys(range(12), ("x " * 200, "x " * 200)))
+    with pytest.raises(RegardError, match=r"none of its 12 pairs is short enough to have a loss: at most 20 subwords"):
+        train(tiny(**{"data.max_length": 20}), tmp_path / "third")
+    assert not list(tmp_path.glob("*/checkpoints"))

@@ -87,9 +87,9 @@ def picture_path(png: str) -> Path | None:
 
 def read_text(path: str) -> list[str]:
     """All lines of a file, which must not be empty; faults name file and line."""
-    from regard.data.corpus import read_lines
+    from regard.data.corpus import read_lines, without_nul
 
-    lines = [text for text, _ in read_lines(path)]
+    lines = [without_nul(text, where) for text, where in read_lines(path)]
     if not lines:
         raise RegardError(f"{path}: no lines in it")
     return lines

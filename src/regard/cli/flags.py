@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from regard.config import Option, options_table
+from regard.sections import Entry
 
 # "source" and "target" are files elsewhere on the command line.
 NAMES = {"data.source": "source-language", "data.target": "target-language"}
@@ -62,6 +63,8 @@ def _annotation(name: str, row: Option) -> Any:
     if typing.get_origin(kind) is Literal:
         notes.insert(0, "|".join(typing.get_args(kind)))
         kind = str
+    if kind == Entry:
+        kind = str  # two files are a list: in a configuration or by --set
     note = f" [{'; default '.join(notes)}]" if notes else ""
     help = (row.help[0].upper() + row.help[1:] + note).replace("[", "\\[")
     panel = "Data" if row.key.startswith("data.") else "Training"

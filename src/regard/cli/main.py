@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import regard
 from regard import __version__
 from regard.errors import RegardError, RegardWarning, nearest
 from regard.terminal import printable
@@ -138,11 +139,12 @@ def _notices() -> Iterator[None]:
         warnings.simplefilter("once", RegardWarning)
         others = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, RegardWarning):
+        def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+            # The parts in nn/ know nothing of regard's own kinds of warnings.
+            if issubclass(category, RegardWarning) or filename.startswith(os.path.dirname(regard.__file__)):
                 talk(f"regard: {message}")
             else:
-                others(message, category, *rest)
+                others(message, category, filename, *rest)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from regard.cli.common import Json, print_json
+from regard.cli.common import Json, print_json, talk
 
 
 def params(
@@ -73,6 +73,10 @@ def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str
         config = read_config(path)
         options = registry.options_from(config.model)
         size = vocabulary or config.data.vocabulary
+        if not vocabulary:
+            talk(
+                f"counted with data.vocabulary = {size:,} subwords; a small text gives fewer, and the run says how many"
+            )
         return registry.describe(options, size, target or (None if config.data.joint else size))
     architecture, colon, preset = model.rpartition(":")
     architecture = architecture if colon else "transformer"

@@ -1,4 +1,4 @@
-"""``regard train``: from a configuration, from two text files, or on from where a run stopped."""
+"""``regard train``: from a configuration, from two text files or a table, or on from where a run stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Plan(NamedTuple):
 def train(
     given: dict[str, Any],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG.toml | A.zh A.en | RUN", help="What to train, or to resume.")
+        list[str] | None,
+        typer.Argument(metavar="CONFIG.toml | A.zh A.en | A.tsv | RUN", help="What to train, or to resume."),
     ] = None,
     run: Annotated[str, typer.Option("--run", "-o", help="Run directory; default runs/NAME or runs/zh-en.")] = "",
     set_: Annotated[
@@ -53,9 +54,10 @@ def train(
 ) -> int | None:
     """Train a translator.
 
-    From two text files whose endings are their languages: 1 % (at most 1,000 pairs) is held out for validation, size
-    and vocabulary are chosen by the corpus, and the run is written to runs/SOURCE-TARGET. Every option below is a key
-    of the configuration; --set reaches the others. Ctrl-C saves, and says how to go on.
+    From two text files whose endings are their languages, or a table whose columns name them: 1 % (at most 1,000
+    pairs) is held out for validation, size and vocabulary are chosen by the corpus, and the run is written to
+    runs/SOURCE-TARGET. Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and
+    says how to go on.
 
     Example: regard train train.zh train.en --minutes 30
     """
@@ -85,13 +87,15 @@ def plan_run(
     files: list[str], run: str, resume: bool, given: Mapping[str, Any], overrides: list[str], ending: str = ""
 ) -> Plan:
     """The configuration and the run directory that the arguments mean; ``ending`` is put to a name not typed."""
+    from regard.data.corpus import is_one_file
+
     sections = _sections(given)
-    if len(files) == 2:
+    if len(files) == 2 or (len(files) == 1 and is_one_file(files[0])):
         if resume:
             return _resumed(Path(run or _default_run(files, sections)), sections, overrides)
-        return _from_two_files(files, run or _default_run(files, sections) + ending, sections, overrides)
+        return _from_corpus(files, run or _default_run(files, sections) + ending, sections, overrides)
     if len(files) != 1:
-        raise RegardError("expected CONFIG.toml, two text files, or --resume RUN")
+        raise RegardError("expected CONFIG.toml, two text files, one of pairs (.tsv, .csv, .jsonl), or --resume RUN")
     path = Path(files[0])
     if resume:
         folder = Path(run) if run else path
@@ -101,7 +105,10 @@ def plan_run(
     if path.is_dir():
         raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {path}")
     if path.suffix != ".toml" and path.exists():
-        raise RegardError(f"{path}: expected a configuration (.toml), or the other language's file beside it")
+        raise RegardError(
+            f"{path}: expected a configuration (.toml), pairs (.tsv, .csv, .jsonl), or the other language's file "
+            "beside it"
+        )
     from regard.training.rundir import read_file
 
     return Plan(read_file(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
@@ -120,19 +127,27 @@ def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]:
+    """As they were typed, else as the files' endings or one file's columns name them."""
+    from regard.data.corpus import languages_in
     from regard.data.holdout import languages_of
 
     given = sections.get("data", {})
-    source, target = languages_of(files)
-    source, target = given.get("source", source), given.get("target", target)
+    if given.get("source") and given.get("target"):
+        source, target = given["source"], given["target"]
+    else:
+        source, target = languages_of(files) if len(files) == 2 else languages_in(files[0])
+        if len(files) == 1 and (given.get("source") == target or given.get("target") == source):
+            source, target = target, source  # columns may stand in any order
+        source, target = given.get("source", source), given.get("target", target)
     if not source or not target:
         raise RegardError(
-            f"{files[0]} {files[1]}: the endings name no languages; say --source-language and --target-language"
+            f"{' '.join(files)}: the {'endings' if len(files) == 2 else 'columns'} name no languages; say "
+            "--source-language and --target-language"
         )
     if source == target:
         raise RegardError(
-            f"{files[0]} {files[1]}: both are '{source}'; name files as in train.zh train.en, or say "
-            "--source-language and --target-language"
+            f"{' '.join(files)}: both are '{source}'; name files as in train.zh train.en, or say --source-language and "
+            "--target-language"
         )
     return source, target
 
@@ -141,14 +156,14 @@ def _default_run(files: list[str], sections: Mapping[str, Any]) -> str:
     return "runs/" + "-".join(_languages(files, sections))
 
 
-def _from_two_files(files: list[str], run: str, sections: dict[str, Any], overrides: list[str]) -> Plan:
-    """Hold validation pairs out and choose the rest by the corpus; what was typed wins."""
+def _from_corpus(files: list[str], run: str, sections: dict[str, Any], overrides: list[str]) -> Plan:
+    """Of two files or a table, hold validation pairs out and choose the rest by the corpus; what was typed wins."""
     from regard.data.holdout import survey
     from regard.training.recipe import MINUTES, recipe
 
     source, target = _languages(files, sections)
     folder = Path(run)
-    entry = ",".join(files)
+    entry = files[0] if len(files) == 1 else (files[0], files[1])
     data = {"valid": entry, **sections.get("data", {}), "source": source, "target": target, "train": [entry]}
     # What was typed is checked before a large corpus is read.
     typed = read_config(None, overrides, **{**sections, "data": data})
@@ -186,12 +201,13 @@ def _check_model(config: Config) -> None:
 
 
 def _say_choices(config: Config, split: Split, run: Path) -> None:
-    from regard.models import registry
+    from regard.data.corpus import remarks
 
     data = config.data
-    count = registry.parameter_count(registry.options_from(config.model), data.vocabulary) / 1e6
+    for line in remarks(split.entry, split.data):
+        talk(line)
     talk(f"{data.source} → {data.target}: {split.train:,} pairs to train on, {len(split.held_out):,} held out")
-    talk(f"{data.vocabulary:,} subwords, {count:.1f} million parameters; everything is written to {run}")
+    talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
     if config.training.minutes:
         talk(
             f"at most {config.training.minutes:g} minutes (--minutes), less if BLEU on the held-out pairs stops rising"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -135,6 +136,14 @@ class Duplicates:
         repeated[first] = False
         count = int(repeated.sum())
         return count, int(repeated.argmax()) if count else -1
+
+
+_VISIBLE = re.compile("[^\\s\x00-\x1f\xad\u200b-\u200f\u2060\ufeff]")
+
+
+def has_text(*sides: str) -> bool:
+    """Whether there is something to read on every side: not only spaces, controls and characters of no width."""
+    return all(map(_VISIBLE.search, sides))
 
 
 def misaligned(source: int, target: int, ratio: float) -> bool:

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regard.config import DataConfig
-from regard.data.corpus import read_pairs
+from regard.data.corpus import named, read_pairs
+from regard.data.reading import bare
 from regard.errors import RegardError
 from regard.files import write_folder
+from regard.sections import Entry
 
 
 @dataclass(frozen=True)
 class Split:
     """Which pairs of a corpus are held out, by their number from 0."""
 
-    entry: str
+    entry: Entry
     data: DataConfig
     pairs: int
     held_out: frozenset[int]
@@ -57,7 +59,7 @@ class Survey:
     first pair; -1 where a side is empty.
     """
 
-    entry: str
+    entry: Entry
     data: DataConfig
     groups: list[int]
     characters: Counter[str]  # how often each stands in both sides
@@ -68,13 +70,13 @@ class Survey:
         chosen = _choose(self.groups, wanted=max(1, min(most, round(pairs * share))))
         if not chosen or len(chosen) == pairs:
             raise RegardError(
-                f"{self.entry}: no pair of {pairs:,} can be held out for validation without its like staying in "
+                f"{named(self.entry)}: no pair of {pairs:,} can be held out for validation without its like staying in "
                 "training; name a validation corpus with --valid"
             )
         return Split(self.entry, self.data, pairs, frozenset(chosen))
 
 
-def survey(entry: str, data: DataConfig) -> Survey:
+def survey(entry: Entry, data: DataConfig) -> Survey:
     """Read a corpus once."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}
@@ -124,8 +126,6 @@ def _choose(groups: list[int], wanted: int) -> set[int]:
 def languages_of(paths: Iterable[str]) -> Iterator[str]:
     """The languages that file names end with: ``corpus.zh.gz`` → ``zh``."""
     for path in paths:
-        name = Path(path).name
-        for ending in (".gz", ".xz", ".zst"):
-            name = name.removesuffix(ending)
+        name = bare(Path(path).name.strip())
         _, dot, language = name.rpartition(".")
-        yield language if dot else ""
+        yield language.strip() if dot else ""

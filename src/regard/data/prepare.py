@@ -18,16 +18,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from regard.config import Config, DataConfig
-from regard.data.checks import Duplicates, Overlap, Report, misaligned
-from regard.data.corpus import Pair, files_of, open_lines, read_pairs
+from regard.data.checks import Duplicates, Overlap, Report, has_text, misaligned
+from regard.data.corpus import Pair, files_of, open_lines, read_pairs, remarks
+from regard.data.reading import bare
 from regard.data.shards import Corpus, Writer
+from regard.data.tables import ENDINGS
 from regard.errors import RegardError
 from regard.files import finish, locked, read_json, verify, write, write_folder
+from regard.sections import Entry
 from regard.text.normalize import normalizer
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
 VERSION = 1  # of the shards' format and of everything that decides what they hold
+TABLES = 2  # of how tables are read
 CHUNK = 2000  # pairs tokenized at a time
 INFO = "data.json"
 
@@ -109,7 +113,8 @@ def _fingerprint(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | Non
             for path in files_of(entry, data):
                 if path == "-":
                     raise RegardError(f"data.{name}: standard input can be read only once; save it to a file first")
-                digest.update(f"{name} {Path(path).name} {_hash(path)}\n".encode())
+                table = f" table {TABLES}" if bare(path).endswith(ENDINGS) else ""
+                digest.update(f"{name} {Path(path).name}{table} {_hash(path)}\n".encode())
     keys = ["source", "target", "source_key", "target_key", "max_length", "max_ratio", "remove_overlap", "normalize"]
     if tokenizers is None:
         keys += ["tokenizer", "vocabulary", "joint", "character_coverage"]
@@ -119,7 +124,7 @@ def _fingerprint(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | Non
     return digest.hexdigest()
 
 
-def _entries(data: DataConfig) -> dict[str, list[str]]:
+def _entries(data: DataConfig) -> dict[str, list[Entry]]:
     return {"train": list(data.train), "valid": [data.valid], "test": [data.test] if data.test else []}
 
 
@@ -132,13 +137,16 @@ def _hash(path: str) -> str:
 def _build(
     folder: Path, data: DataConfig, fingerprint: str, tokenizers: tuple[Tokenizer, Tokenizer] | None, say: Say
 ) -> None:
+    for entry in dict.fromkeys((*data.train, data.valid, *([data.test] if data.test else []))):
+        for line in remarks(entry, data):
+            say(line)
     overlap = Overlap(normalizer(data.normalize))
     for name in ("valid", "test"):
         entry = getattr(data, name)
         if entry:
-            overlap.expect(name, read_pairs(entry, data))
+            overlap.expect(name, _with_text(name, read_pairs(entry, data)))
     if tokenizers is None:
-        say(f"learning {data.vocabulary:,} subwords")
+        say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
         tokenizers = learn_tokenizers(data, overlap)
     source, target = tokenizers
     source.write(folder / "tokenizer.json")
@@ -153,6 +161,17 @@ def _build(
             corpora[name] = _write_evaluation(folder, name, entry, data, tokenizers)
     document = {"fingerprint": fingerprint, "corpora": corpora, "report": report.as_dict()}
     write(folder / INFO, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _with_text(name: str, pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs of an evaluation corpus; an error at its end when none of them has text on both sides."""
+    count = found = 0
+    for pair in pairs:
+        count += 1
+        found += has_text(pair.source, pair.target)
+        yield pair
+    if not found:
+        raise RegardError(f"data.{name}: none of its {count:,} pairs has text on both sides: there is nothing to score")
 
 
 def _open(folder: Path, data: DataConfig) -> Prepared:
@@ -262,7 +281,7 @@ def _checked(data: DataConfig, report: Report, overlap: Overlap) -> Iterator[tup
 
 
 def _write_evaluation(
-    folder: Path, name: str, entry: str, data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer]
+    folder: Path, name: str, entry: Entry, data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer]
 ) -> dict[str, Any]:
     """Every pair of an evaluation corpus, empty sides included: line N stays line N."""
     with Writer(folder, name, (tokenizers[0].size, tokenizers[1].size)) as writer:

@@ -91,7 +91,7 @@ def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
         return wrap(ctypes.CDLL(str(path)))
     except (OSError, AttributeError) as error:
         reason = "it lacks a function" if isinstance(error, AttributeError) else "it cannot be loaded"
-        warnings.warn(f"{path}: not regard's compiled kernels: {reason}; delete it", stacklevel=2)
+        warnings.warn(f"{path}: not regard's compiled kernels: {reason}; delete it", stacklevel=1)
         return None
 
 

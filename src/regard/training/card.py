@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard import __version__
+from regard.data.corpus import named
 from regard.models import registry
 from regard.training.progress import duration
 
@@ -22,7 +23,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
     data, options = config.data, registry.to_dict(session.options)
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items() if key != "architecture")
-    best = measured[chosen]
+    best, sentences = measured[chosen], len(session.validator.references)
     lines = [
         f"# {data.source} → {data.target}",
         "",
@@ -34,8 +35,8 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
         "## Figures",
         "",
-        f"On the validation corpus ({len(session.validator.references):,} sentences of {data.valid}); the weights were "
-        "chosen on it, so that a test set gives the fairer figure: `regard evaluate`.",
+        f"On the validation corpus ({sentences:,} sentences of {named(data.valid)}); the weights were chosen "
+        "on it, so that a test set gives the fairer figure: `regard evaluate`.",
         "",
         "| weights | loss | perplexity | BLEU |",
         "| --- | --- | --- | --- |",
@@ -46,7 +47,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
         "## Data",
         "",
-        *(f"- {entry}" for entry in data.train),
+        *(f"- {named(entry)}" for entry in data.train),
         "",
         *(f"{line}." for line in prepared.report.lines()),
         "",

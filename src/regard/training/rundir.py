@@ -99,12 +99,16 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
 
 def _check_names(run: Path, config: Config) -> None:
     """Names that are not UTF-8 can stand neither in run.toml nor in the card."""
-    data = config.data
-    for name in (str(run), *data.train, data.valid, data.test, data.cache, config.training.init):
+
+    def check(name: str) -> str:
         try:
-            str(name).encode()
+            name.encode()
         except UnicodeEncodeError:
             raise RegardError(f"{name}: the name is not UTF-8; rename the file or folder") from None
+        return name
+
+    check(str(run))
+    _renamed(config, check)
 
 
 def refuse_occupied(run: Path) -> None:

@@ -122,6 +122,9 @@ class Session:
         """Say what was found wrong with the data; run the largest batch; measure the machine."""
         for line in self.prepared.report.lines():
             self.progress.say(line)
+        if self.validator.remark:
+            self.progress.say(self.validator.remark)
+        self.progress.say(self._size())
         try:
             estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
             self.validator.rehearse()
@@ -142,6 +145,19 @@ class Session:
             self.metrics.time("preflight", self.record.step, values)
             self.on_event("preflight", values)
         self.pace.start(self.record.step)
+
+    def _size(self) -> str:
+        """Subwords and parameters as they were made; a small text gives fewer subwords than were asked for."""
+        tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
+        sizes = [tokenizer.size] if target is tokenizer else [tokenizer.size, target.size]
+        asked = self.config.data.vocabulary
+        fewer = min(sizes) < asked and not self.config.training.init
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"{' and '.join(f'{size:,}' for size in sizes)} subwords"
+            + (f" (data.vocabulary = {asked:,}: the text gives no more)" if fewer else "")
+            + f", {parameters:,} parameters"
+        )
 
     # --- between two updates ----------------------------------------------------------------------------------------
 

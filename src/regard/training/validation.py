@@ -16,6 +16,7 @@ from torch import Tensor
 from regard import files
 from regard.config import Config, DecodingConfig
 from regard.data.batch import collate
+from regard.data.checks import has_text
 from regard.data.plan import plan
 from regard.data.shards import Corpus
 from regard.directory import Loaded
@@ -43,13 +44,25 @@ class Validator:
         if config.training.metric == "bleu" and not self.model.has_source:
             raise RegardError("training.metric = 'bleu': this model has no source to translate; expected 'loss'")
         count = min(config.training.validate_sentences or len(corpus), len(corpus))
-        self.sources = [corpus.source_text(index) for index in range(count)]
-        self.references = [corpus.target_text(index) for index in range(count)]
-        source, target = (lengths[:count] for lengths in corpus.lengths)
-        self.by_length = np.argsort(source, kind="stable")
+        sources = [corpus.source_text(index) for index in range(count)]
+        references = [corpus.target_text(index) for index in range(count)]
+        kept = [index for index in range(count) if has_text(references[index]) and self._reads(sources[index])]
+        if not kept:
+            raise RegardError(f"data.valid: none of its first {count:,} pairs has text on both sides")
+        self.remark = _left_out(corpus, kept, count)
+        self.sources = [sources[index] for index in kept]
+        self.references = [references[index] for index in kept]
+        numbers = np.array(kept, dtype=np.int64)
+        source, target = corpus.lengths
+        self.by_length = np.argsort(source[numbers], kind="stable")
         # Pairs that training would leave out have no part in the loss; they are translated all the same.
         longest = min(config.data.max_length, config.training.batch_tokens - 1)
-        self.counted = np.flatnonzero(np.maximum(source, target) <= longest)
+        self.counted = numbers[np.maximum(source, target)[numbers] <= longest]
+        if not len(self.counted):
+            raise RegardError(
+                f"data.valid: none of its {len(kept):,} pairs is short enough to have a loss: at most {longest} "
+                "subwords a side (data.max_length, training.batch_tokens)"
+            )
         self.batches = plan(
             source[self.counted],
             target[self.counted],
@@ -57,6 +70,9 @@ class Validator:
             seed=config.seed,
             epoch=0,
         )
+
+    def _reads(self, source: str) -> bool:
+        return not self.model.has_source or has_text(source)
 
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """Loss a token (without smoothing), perplexity, and by greedy search (or ``decoding``) BLEU and samples."""
@@ -133,6 +149,16 @@ class Validator:
     def _check_stop(self) -> None:
         if self.stop():
             raise Abandoned
+
+
+def _left_out(corpus: Corpus, kept: Sequence[int], count: int) -> str:
+    """A line on the pairs that can't be scored; "" where there are none."""
+    missing = sorted(set(range(count)) - set(kept))
+    if not missing:
+        return ""
+    pairs = "pair" if len(missing) == 1 else "pairs"
+    first = corpus.where(missing[0])
+    return f"{len(missing):,} {pairs} of the validation corpus without text on a side: not scored (first: {first})"
 
 
 @contextlib.contextmanager

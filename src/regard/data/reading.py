@@ -1,0 +1,213 @@
+"""The lines of a text file or of standard input, decompressed by content; what is no UTF-8 text is one clear line.
+
+Lines end at ``\\n`` and nowhere else: U+2028, form feeds and lone carriage returns stand inside sentences, and a reader
+that splits at them puts every later line beside a wrong translation.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from regard.data.contents import HEAD, advice, compression, foreign, not_utf8
+from regard.errors import RegardError
+
+COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+LONGEST = 1 << 24  # bytes of a line: more is no sentence, and a file without line ends must not fill the memory
+_PACKED = 1 << 10  # compressed bytes unpacked at a time: of any kind, they become 32 MiB at the most
+
+
+def open_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file (``-`` is standard input) without ``\\n`` or the ``\\r`` before it.
+
+    A file that is gzip, xz, bzip2 or zstd inside is decompressed, whatever its ending.
+    """
+    with _opened(str(path)) as (_, file):
+        yield from _lines(file, str(path))
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Each line as text, with its "file:line"; bytes that are not UTF-8 are an error, a byte order mark is dropped."""
+    with _opened(str(path)) as (head, file):
+        if fault := not_utf8(head):
+            raise RegardError(f"{path}: {fault}")
+        for number, line in enumerate(_lines(file, str(path)), 1):
+            where = f"{path}:{number}"
+            yield _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where, head), where
+
+
+def bare(path: str) -> str:
+    """The path without the ending of its compression."""
+    for ending in COMPRESSED:
+        path = path.removesuffix(ending)
+    return path
+
+
+def without_nul(text: str, where: str) -> str:
+    """The text itself; a NUL in it is an error: no sentence has one, and nothing is learnt from it or scored by it."""
+    if "\0" in text:
+        raise RegardError(
+            f"{where}: has a NUL character, which no text has; is the file whole, and UTF-8? tr -d '\\000' removes them"
+        )
+    return text
+
+
+def _decode(line: bytes, where: str, head: bytes) -> str:
+    """UTF-8 or an error that names the place and the first wrong byte, with advice by the line or the file's head."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        wrong = line[error.start]
+        sample = head if line in head else line
+        raise RegardError(
+            f"{where}: byte {error.start + 1} of the line (0x{wrong:02x}) is not UTF-8; {advice(sample)}"
+        ) from None
+
+
+def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+        if len(line) > LONGEST:
+            raise RegardError(f"{path}:{number}: a line of more than {LONGEST >> 20} MiB; expected a sentence a line")
+        yield line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[bytes, IO[bytes]]]:
+    """The first bytes and the whole of a file, decompressed; failures become one line that names it."""
+    try:
+        if path != "-" and os.path.isdir(path):
+            raise RegardError(f"{path}: is a folder; expected a text file")
+        with ExitStack() as stack:
+            raw: Any = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+            yield _text(path, raw, stream=path == "-" or not os.path.isfile(path))
+    except FileNotFoundError:
+        raise RegardError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _text(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
+    """What ``_opened`` gives; of a ``stream`` no more than a line is waited for."""
+    head, file = _looked_at(raw, stream)
+    kind = compression(head)
+    if kind:
+        head, file = _looked_at(io.BufferedReader(_Frames(path, file, _frame_of(kind, path)), HEAD), stream)
+        if compression(head):
+            raise RegardError(f"{path}: is compressed twice; decompress it once")
+    elif path.endswith(COMPRESSED):
+        raise RegardError(
+            f"{path}: damaged, or not a compressed file: its name says so and its content does not; "
+            "rename it if it is plain text"
+        )
+    if fault := foreign(head, path):
+        raise RegardError(f"{path}: {fault}")
+    return head, file
+
+
+def _looked_at(file: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
+    """The first bytes of a file, and a file that still has them."""
+    head = b""
+    while len(head) < HEAD and not (stream and b"\n" in head):
+        more = file.read1(HEAD - len(head))
+        if not more:
+            break
+        head += more
+    return head, io.BufferedReader(_Joined(head, file), HEAD)
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read already, and the rest of their file."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head or self._rest.read1(len(buffer))
+        size = min(len(buffer), len(data))
+        buffer[:size], self._head = data[:size], data[size:]
+        return size
+
+
+def _frame_of(kind: str, path: str) -> Callable[[], Any]:
+    """What makes the object that decompresses one stream of a compressed file."""
+    if kind == "gzip":
+        return lambda: zlib.decompressobj(wbits=31)
+    if kind == "xz":
+        return lzma.LZMADecompressor
+    if kind == "bzip2":
+        return bz2.BZ2Decompressor
+    try:
+        import zstandard
+    except ImportError:
+        raise RegardError(f"{path}: zstd files need one more package: pip install 'regard[zstd]'") from None
+    return lambda: _Zstandard(zstandard)
+
+
+class _Zstandard:
+    """One frame; the package's error is made one that needs no import to be caught."""
+
+    def __init__(self, package: Any) -> None:
+        self._frame, self._error = package.ZstdDecompressor().decompressobj(), package.ZstdError
+
+    eof = property(lambda self: self._frame.eof)
+    unused_data = property(lambda self: self._frame.unused_data)
+
+    def decompress(self, data: bytes) -> bytes:
+        try:
+            return bytes(self._frame.decompress(data))
+        except self._error as error:
+            raise ValueError(str(error)) from None
+
+
+class _Frames(io.RawIOBase):
+    """The bytes of a compressed file of any number of streams, one behind the other.
+
+    The standard library's readers pass over whatever follows a stream of xz or bzip2 and is none, so that half a file
+    can be lost without a word; here what does not decompress is an error.
+    """
+
+    def __init__(self, path: str, file: IO[bytes], start: Callable[[], Any]) -> None:
+        self._path, self._file, self._start = path, file, start
+        self._frame: Any = None  # the stream that has begun and not ended
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            while not self._ready:
+                if not self._unpack():
+                    return 0
+        except (zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+            raise RegardError(f"{self._path}: damaged or cut off compressed file ({error})") from None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _unpack(self) -> bool:
+        """Decompress the next bytes, perhaps to nothing; False at the end of the file."""
+        data = b""
+        if self._frame is not None and self._frame.eof:
+            data, self._frame = self._frame.unused_data, None
+        data = data or self._file.read(_PACKED)
+        if self._frame is None:
+            data = data.lstrip(b"\0")  # the padding between and behind streams
+            if not data:
+                return bool(self._file.peek(1))  # type: ignore[attr-defined]
+            self._frame = self._start()
+        elif not data:
+            raise EOFError("it ends before its end mark")
+        self._ready = memoryview(self._frame.decompress(data))
+        return True

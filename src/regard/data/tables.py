@@ -1,0 +1,204 @@
+"""Sentence pairs in tables: TSV and CSV, quoted or not, with or without a line that names the columns.
+
+A .csv is read by CSV's rules. In a .tsv quotation marks are text, unless the file has CSV's quoting: every cell that
+begins with one is a whole CSV cell, and somewhere such a cell has doubled quotes inside, or all texts are in quotes.
+One lone quotation mark is proof that they are text.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from regard.config import DataConfig
+from regard.data.headers import EXTRA, SOURCE, TARGET, TEXT, language, meaning
+from regard.data.reading import bare, open_lines, read_lines
+from regard.errors import RegardError
+
+ENDINGS = (".tsv", ".csv")
+
+
+class Columns(NamedTuple):
+    """Where the sides of a pair stand, counted from 0, and whether the first line is names."""
+
+    source: int
+    target: int
+    named: bool
+
+
+def read_table(path: str, data: DataConfig) -> Iterator[tuple[str, str, str]]:
+    """Source, target and "file:line" of each row; blank lines are passed over.
+
+    A row with more or fewer columns than the first one is an error: a tab within a sentence would move its halves.
+    """
+    rows = _rows(path)
+    first, where = next(rows, (None, ""))
+    if first is None:
+        return
+    columns = columns_of(first, data, where)
+    if not columns.named:
+        yield first[columns.source], first[columns.target], where
+    for cells, where in rows:
+        if len(cells) != len(first):
+            raise RegardError(
+                f"{where}: {_count(len(cells))}, and the first line has {len(first)}: every line needs as many; is "
+                "there a tab or comma within a sentence?"
+            )
+        yield cells[columns.source], cells[columns.target], where
+
+
+def remarks(path: str, data: DataConfig) -> list[str]:
+    """What was seen in a table that a person may want to know, as lines: its names, its quoting."""
+    first, where = next(_rows(path), (None, ""))
+    if first is None:
+        return []
+    source, target, named = columns_of(first, data, where)
+    said = []
+    if named:
+        said.append(f"the first line names the columns: source is '{first[source]}', target is '{first[target]}'")
+    if bare(path).endswith(".tsv") and _dialect(path)[1]:
+        said.append("its cells are quoted as in CSV")
+    return [f"{path}: {' and '.join(said)}"] if said else []
+
+
+def languages_named(path: str) -> tuple[str, str]:
+    """The two languages that a table's first line names, in the order of its columns; "" where it names none."""
+    first, _ = next(_rows(path), ([], ""))
+    return two_languages(first)
+
+
+def two_languages(names: Iterable[str]) -> tuple[str, str]:
+    """The codes of the two different languages among names; "" where there are not two."""
+    meanings = [meaning(name, ("", "")) for name in names]
+    found = [what for what in meanings if what not in ("", SOURCE, TARGET, TEXT, EXTRA)]
+    return (found[0], found[1]) if len(found) == 2 and found[0] != found[1] else ("", "")
+
+
+def columns_of(first: list[str], data: DataConfig, where: str) -> Columns:
+    """Which columns are the sides: by ``data.source_key`` and ``target_key``, by names, or because there are two."""
+    names = [name.strip() for name in first]
+    if len(names) < 2:
+        raise RegardError(f"{where}: 1 column, expected one of {data.source} and one of {data.target} beside it")
+    meanings = [meaning(name, (data.source, data.target)) for name in names]
+    keys = (data.source_key, data.target_key)
+    given = [_by_key(key, names, where, f"data.{side}_key") for key, side in zip(keys, (SOURCE, TARGET), strict=True)]
+    chosen = [
+        other if place is None else place for place, other in zip(given, _by_meaning(meanings, data), strict=True)
+    ]
+    named = any(key and not key.isdecimal() for key in keys) or any(
+        _are_names(some, data) for some in ([meanings[place] for place in chosen if place is not None], meanings)
+    )
+    if not named:
+        chosen = given
+    if len(names) == 2:
+        for side in (0, 1):
+            if chosen[side] is None and given[1 - side] is not None:
+                chosen[side] = 1 - (given[1 - side] or 0)
+        if chosen == [None, None] and not named:
+            chosen = [0, 1]
+    source, target = chosen
+    if source is None or target is None or source == target:
+        shown = ", ".join(f"{number} {name[:30]!r}" for number, name in enumerate(names[:9]))
+        raise RegardError(
+            f"{where}: which of these columns are {data.source} and {data.target}? {shown}; say it by name or number, "
+            "with data.source_key and data.target_key"
+        )
+    return Columns(source, target, named)
+
+
+def _by_meaning(meanings: list[str], data: DataConfig) -> list[int | None]:
+    """The column of each side, were the first line names; None where there is none or several."""
+    sides = []
+    for side, code in ((SOURCE, data.source), (TARGET, data.target)):
+        own = [place for place, what in enumerate(meanings) if what == (language(code) or code.casefold())]
+        sides.append(own or [place for place, what in enumerate(meanings) if what == side])
+    texts = [place for place, what in enumerate(meanings) if what == TEXT]
+    if len(meanings) == 2:  # "text" beside "translation"
+        sides = [side or texts for side in sides]
+    return [side[0] if len(side) == 1 else None for side in sides]
+
+
+def _are_names(meanings: list[str], data: DataConfig) -> bool:
+    """Whether cells are names of columns: all of them mean something, no two the same.
+
+    A code may be a word of another language (``it``, ``es``), so that two of them prove nothing.
+    """
+    telling = {SOURCE, TARGET, TEXT, EXTRA, *(language(code) or code for code in (data.source, data.target))}
+    return len(meanings) > 1 and all(meanings) and len(set(meanings)) == len(meanings) and bool(telling & {*meanings})
+
+
+def _by_key(key: str, names: list[str], where: str, option: str) -> int | None:
+    """The column that a key names, by number or name; None where there is no key."""
+    if not key:
+        return None
+    if key.isdecimal() and len(key) < 10:
+        if int(key) >= len(names):
+            raise RegardError(f"{where}: {option} = {key}: there are {_count(len(names))}, counted from 0")
+        return int(key)
+    if names.count(key) != 1:
+        times = "no column" if key not in names else f"{names.count(key)} columns"
+        raise RegardError(f"{where}: {option} = '{key}': {times} of that name in the first line: {names[:9]}")
+    return names.index(key)
+
+
+def _count(columns: int) -> str:
+    return f"{columns} column{'s' * (columns != 1)}"
+
+
+def _rows(path: str) -> Iterator[tuple[list[str], str]]:
+    """The cells of each row that is not blank, with the "file:line" at which it begins."""
+    delimiter, quoted = _dialect(path)
+    if not quoted:
+        yield from ((line.split(delimiter), where) for line, where in read_lines(path) if line)
+        return
+    reader = csv.reader((f"{line}\n" for line, _ in read_lines(path)), delimiter=delimiter, strict=True)
+    begins = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield cells, f"{path}:{begins}"
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise RegardError(
+            f"{path}:{begins}: not CSV: {error}; a text with a quotation mark in it stands in quotation marks, and the "
+            "mark is doubled"
+        ) from None
+
+
+def _dialect(path: str) -> tuple[str, bool]:
+    """What divides the columns, and whether cells are quoted."""
+    if not bare(path).endswith(".csv"):
+        status = os.stat(path) if os.path.exists(path) else None
+        return "\t", _is_quoted(path, status and (status.st_mtime_ns, status.st_size))
+    first = next((line for line, _ in read_lines(path)), "")
+    return next((mark for mark in "\t,;" if mark in first), ","), True
+
+
+@functools.lru_cache(maxsize=64)
+def _is_quoted(path: str, stamp: object) -> bool:
+    """Whether a .tsv has CSV's quoting. ``stamp`` changes when the file does: it is asked at every pass over it."""
+    evidence, all_quoted, width = False, True, 0
+    for number, line in enumerate(open_lines(path), 1):
+        if b'"' not in line and not all_quoted:
+            continue
+        text = line.decode(errors="replace")
+        raw = text.split("\t")
+        # Names of columns and numbers may stand without.
+        all_quoted &= number == 1 or all(re.fullmatch(r'".*|[-\d.,]*', cell) for cell in raw)
+        width = width or len(raw)
+        if '"' not in text:
+            continue
+        try:
+            cells = next(csv.reader([text], delimiter="\t", strict=True))
+        except csv.Error:
+            return False
+        width = len(cells) if number == 1 else width
+        if width == 1 or (len(cells) != width and len(raw) == width):
+            return False  # a mark at the beginning of one column and a mark at the end of another
+        evidence |= len(cells) < len(raw)
+        evidence |= any(cell[:1] == '"' and '"' in inside for cell, inside in zip(raw, cells, strict=False))
+    return evidence or all_quoted
