@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import re
 import signal
 import socket
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import pytest
 
-from .conftest import PROGRAM, Regard, pairs, refused
+from .conftest import Regard, pairs, refused
+from .servers import Server, serving
 
 TEXTS = [source for source, _ in pairs(60, seed=5)]
-
-
-class Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def ask(self, body: Any, *, path: str = "/translate", method: str = "POST", **headers: str) -> tuple[int, Any]:
-        """Status and JSON of a reply; a body that is not bytes goes as JSON."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json", **headers})
-            reply = connection.getresponse()
-            return reply.status, json.loads(reply.read())
-
-    def translated(self, q: str | list[str]) -> Any:
-        status, found = self.ask({"q": q, "source": "zh", "target": "en"})
-        assert status == 200, found
-        return found["translatedText"]
-
-
-@contextmanager
-def serving(*options: object) -> Iterator[Server]:
-    process = subprocess.Popen([PROGRAM, "serve", *map(str, options), "--port", "0"], stderr=subprocess.PIPE)
-    try:
-        assert process.stderr is not None
-        said = process.stderr.readline().decode()
-        place = re.search(r"zh → en at http://127\.0\.0\.1:(\d+) ", said)
-        assert place, said + process.stderr.read().decode()
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it can always speak
-        yield Server(process, int(place[1]))
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +105,8 @@ def test_too_much_at_once_is_told_to_come_again(model: Path, expected: list[str]
         assert statuses == {200, 503}, statuses
         for status, reply in found:
             assert reply["translatedText"] == expected[:10] if status == 200 else "come again" in reply["error"]
-        assert server.translated(TEXTS) == expected  # more than that alone are taken when nothing is in hand
+        status, reply = server.ask({"q": TEXTS, "target": "en"})  # never, even when nothing is in hand
+        assert status == 413 and "60 sentences" in reply["error"] and "20" in reply["error"]
 
 
 def test_a_member_that_is_killed_is_replaced_and_nobody_notices(model: Path, expected: list[str]) -> None:

@@ -17,18 +17,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from regard.errors import RegardError
-from regard.pipelines import Translation, Translator
+from regard.pipelines import Part, TooMuch, Translation, Translator
 from regard.serve.crew import Crew, CrewEngine, Unavailable
+from regard.serve.places import Places
 
 Pair = tuple[str, str]  # source and target language
+
+SPLIT_AT_ONCE = 8  # requests of the longest kind that wait to be split; each takes a fraction of a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Limits:
     body: int = 1 << 20  # bytes of a request
     texts: int = 256  # of a request
     characters: int = 50_000  # of a request's texts together
-    in_hand: int = 512  # texts that are being translated at once; who comes then is told to come again
+    in_hand: int = 512  # sentences that are being translated at once, after texts are split; more are refused
     patience: float = 10.0  # seconds for a request's body to arrive
 
 
@@ -60,15 +62,19 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        app.state.limiter = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
+        app.state.translating = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
+        app.state.splitting = CapacityLimiter(1)  # work for Python, which does one thing at a time
         yield
 
     app = FastAPI(title="regard", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    app.state.texts = 0
+    sentences = Places(limits.in_hand, "sentences")
+    characters = Places(SPLIT_AT_ONCE * limits.characters, "characters")  # that wait to be split into sentences
 
     @app.exception_handler(RegardError)
     async def refused(request: Request, error: RegardError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 503 if isinstance(error, Unavailable) else 400)
+        if isinstance(error, Unavailable):
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -97,15 +103,13 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
         texts = [wanted.q] if isinstance(wanted.q, str) else wanted.q
         translator = _chosen(translators, wanted)
         _check(texts, wanted, translator, limits)
-        if app.state.texts and app.state.texts + len(texts) > limits.in_hand:
-            raise HTTPException(503, "too many texts at once: come again soon", {"Retry-After": "1"})
-        app.state.texts += len(texts)
-        try:
-            found, timing = await anyio.to_thread.run_sync(
-                _translated, translator, texts, wanted.alternatives, limiter=app.state.limiter
+        with characters.take(sum(map(len, texts))):
+            parts = await to_thread.run_sync(_split, translator, texts, limits, limiter=app.state.splitting)
+        count = sum(bool(part.ids) for of_text in parts for part in of_text)
+        with sentences.take(max(1, count)):
+            found, timing = await to_thread.run_sync(
+                _translated, translator, texts, parts, wanted.alternatives, limiter=app.state.translating
             )
-        finally:
-            app.state.texts -= len(texts)
         one = isinstance(wanted.q, str)
         reply: dict[str, Any] = {"translatedText": found[0].text if one else [each.text for each in found]}
         if wanted.alternatives:
@@ -121,6 +125,9 @@ async def _body(request: Request, limits: Limits) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, "expected Content-Type: application/json")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length[:20]) > limits.body:
+        raise HTTPException(413, f"a request may have {limits.body:,} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(limits.patience):
@@ -165,11 +172,22 @@ def _check(texts: list[str], wanted: Wanted, translator: Translator, limits: Lim
         raise HTTPException(400, f"alternatives: {wanted.alternatives}; expected 0 to {most}")
 
 
-def _translated(translator: Translator, texts: list[str], alternatives: int) -> tuple[list[Translation], str]:
+def _split(translator: Translator, texts: list[str], limits: Limits) -> list[list[Part]]:
+    """The texts as sentences. What is too long is refused before it is split, and its length counts once normalised:
+    a character can become eighteen.
+    """
+    if sum(len(translator.tokenizer.normalize(text)) for text in texts) > limits.characters:
+        raise TooMuch(f"q: a request may have {limits.characters:,} characters, after normalisation")
+    return translator.parts(texts, most=limits.in_hand)
+
+
+def _translated(
+    translator: Translator, texts: list[str], parts: list[list[Part]], alternatives: int
+) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
     engine = translator.engine
     assert isinstance(engine, CrewEngine)
     engine.seconds.waiting = engine.seconds.decoding = 0.0
-    found = translator.translate(texts, n_best=1 + alternatives)
+    found = translator.translate(texts, n_best=1 + alternatives, parts=parts)
     spent = {"waiting": engine.seconds.waiting, "decoding": engine.seconds.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,7 +27,9 @@ from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.processes import as_a_child, forking
+from regard.serve.turns import Turns, size
 
+AHEAD = 2  # flights: what a member's engine has at once, so that those who leave a flight are replaced at once
 TRIES = 4  # how often a sentence is given to a member before it is an error that they end
 
 
@@ -56,37 +58,65 @@ class Unavailable(RegardError):
 def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
     """What a member does until nobody holds the other end of its pipe.
 
-    Sentences of one model and one search are decoded together. New ones join them while no others wait.
+    Sentences of one model and one search are decoded together. New ones join them while no others wait. Requests are
+    served in turns: what is handed to the engine is what two flights hold, and the rest waits here, so that a request
+    of one sentence waits for no more than that, however long another one is.
     """
-    groups: dict[tuple[str, str], list[Input]] = {}
+    waiting: dict[tuple[str, str], Turns] = {}
 
     def receive(wait: bool) -> None:
         while pipe.poll(None if wait else 0):
             name, search, sentences = json.loads(pipe.recv_bytes())
-            groups.setdefault((name, search), []).extend(Input(number, ids) for number, ids in sentences)
+            turns = waiting.setdefault((name, search), Turns())
+            turns.add(Input(number, ids) for number, ids in sentences)
             wait = False
 
     with contextlib.suppress(EOFError, OSError):
         while True:
-            if not groups:
+            if not waiting:
                 receive(wait=True)
-            group = next(iter(groups))
-            name, search = group
-            served, waiting = models[name], groups.pop(group)
-            began: dict[int, float] = {}
+            _decode_some(next(iter(waiting)), waiting, models, pipe, batch_tokens, receive)
 
-            def more(group: tuple[str, str] = group) -> list[Input]:
-                receive(wait=False)
-                return groups.pop(group, []) if set(groups) <= {group} else []
 
-            for record in records(
-                served.model, waiting, served.settings, _read(search), batch_tokens=batch_tokens, more=more
-            ):
-                if record.first:
-                    began |= dict.fromkeys(record.sentences, time.monotonic())
-                if record.results:
-                    found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
-                    pipe.send_bytes(json.dumps(found).encode())
+def _decode_some(
+    group: tuple[str, str],
+    waiting: dict[tuple[str, str], Turns],
+    models: Mapping[str, Served],
+    pipe: Connection,
+    batch_tokens: int,
+    receive: Callable[[bool], None],
+) -> None:
+    """Decodes sentences of one model and search until there are none, or others wait and those at work are done."""
+    name, written = group
+    served, search = models[name], _read(written)
+    room = AHEAD * batch_tokens // search.beam
+    sizes: dict[int, int] = {}  # of the sentences that the engine has
+    began: dict[int, float] = {}
+
+    def next_ones() -> list[Input]:
+        turns = waiting.get(group)
+        taken = turns.take(room - sum(sizes.values())) if turns else []
+        sizes.update((one.number, size(one)) for one in taken)
+        if not turns:
+            waiting.pop(group, None)
+        return taken
+
+    def more() -> list[Input]:
+        receive(False)
+        return next_ones() if set(waiting) <= {group} else []
+
+    for record in records(
+        served.model, next_ones(), served.settings, search, batch_tokens=batch_tokens, more=more
+    ):  # fmt: skip
+        if record.first:
+            began |= dict.fromkeys(record.sentences, time.monotonic())
+        if record.results:
+            found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
+            for one in record.results:
+                del sizes[one.index]
+            pipe.send_bytes(json.dumps(found).encode())
+    if group in waiting:  # behind the others
+        waiting[group] = waiting.pop(group)
 
 
 def _written(search: Search) -> str:
@@ -218,6 +248,7 @@ class CrewEngine:
         came = time.monotonic()
         for _ in range(TRIES):
             missing = [i for i in range(len(sources)) if i not in found]
+            missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
             futures = self.crew.submit(self.name, [sources[i] for i in missing], search)
             for i, future in zip(missing, futures, strict=True):
                 with contextlib.suppress(Gone):
