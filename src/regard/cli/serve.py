@@ -37,7 +37,7 @@ def serve(
     import torch
 
     from regard import devices
-    from regard.serve.app import Limits
+    from regard.serve.limits import Limits
     from regard.serve.run import serve as run
 
     if threads:

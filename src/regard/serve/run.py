@@ -14,8 +14,10 @@ from regard import directory
 from regard.errors import RegardError
 from regard.nn import packed
 from regard.pipelines import Translator
-from regard.serve.app import Limits, Pair, build_app
+from regard.serve.app import build_app
 from regard.serve.crew import Crew, CrewEngine, Served
+from regard.serve.limits import Limits
+from regard.serve.wanted import Pair
 from regard.training.memory import keep_memory
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
