@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,6 +111,22 @@ def test_a_long_request_does_not_keep_a_short_one_waiting_until_it_is_done() -> 
         assert server.translated("你好") and not long.done()
         assert in_hand(server) > 50
         assert long.result()[0] == 200
+
+
+def test_who_disconnects_gives_up_its_places() -> None:
+    with serving("zh-en", "--threads", 1, "--in-hand", 400) as server:
+        body = json.dumps({"q": written(range(300)), "target": "en"}).encode()
+        head = "POST /translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while in_hand(server) < 250:
+                time.sleep(0.005)
+        began = time.monotonic()
+        while in_hand(server):
+            assert time.monotonic() - began < CALM
+            time.sleep(0.005)
+        assert len(server.translated(written(range(300)))) > 300  # there is room for as many as before
+        assert server.translated("你好") and in_hand(server) == 0
 
 
 def test_requests_take_turns() -> None:

@@ -12,6 +12,7 @@ where there is too much.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +27,7 @@ from starlette.exceptions import HTTPException
 from regard.errors import RegardError
 from regard.pipelines import TooMuch, Translation, Translator
 from regard.serve.bodies import fields
-from regard.serve.crew import Crew, CrewEngine, Unavailable
+from regard.serve.crew import Caller, Crew, CrewEngine, Left, Unavailable
 from regard.serve.languages import name, ranked
 from regard.serve.limits import Limits
 from regard.serve.places import Places
@@ -91,8 +92,15 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
         check_rest(wanted, translators)
         with characters.take(sum(map(len, texts))):
             prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
-        with sentences.take(max(1, prepared.sentences)):
-            found, timing = await to_thread.run_sync(_translated, wanted, prepared, limiter=app.state.translating)
+        caller = Caller()
+        watch = asyncio.create_task(_leave_with(request, crew, caller))
+        try:
+            with sentences.take(max(1, prepared.sentences)):
+                found, timing = await to_thread.run_sync(
+                    _translated, wanted, prepared, caller, limiter=app.state.translating
+                )
+        finally:
+            watch.cancel()
         return JSONResponse(_reply(wanted, prepared, found), headers={"Server-Timing": timing})
 
     return app
@@ -107,6 +115,10 @@ def _refuse(app: FastAPI) -> None:
             return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
 
+    @app.exception_handler(Left)
+    async def left(request: Request, error: Left) -> JSONResponse:
+        return JSONResponse({"error": "the client has left"}, 400)  # which nobody reads
+
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
@@ -117,14 +129,21 @@ def _refuse(app: FastAPI) -> None:
         return JSONResponse({"error": "internal error; the server's log says more"}, 500)
 
 
-def _translated(wanted: Wanted, prepared: Prepared) -> tuple[list[Translation], str]:
+async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
+    """Drops what a client waits for when it closes its connection: after the body there comes nothing else from it."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    crew.leave(caller)
+
+
+def _translated(wanted: Wanted, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
     engine = prepared.translator.engine
     assert isinstance(engine, CrewEngine)
-    engine.seconds.waiting = engine.seconds.decoding = 0.0
+    engine.calls.waiting, engine.calls.decoding, engine.calls.caller = 0.0, 0.0, caller
     n_best = min(1 + wanted.alternatives, prepared.translator.decoding.beam)
     found = prepared.translator.translate(wanted.texts, n_best=n_best, parts=prepared.parts)
-    spent = {"waiting": engine.seconds.waiting, "decoding": engine.seconds.decoding}
+    spent = {"waiting": engine.calls.waiting, "decoding": engine.calls.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
 
 

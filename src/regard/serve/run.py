@@ -56,7 +56,7 @@ def serve(
     torch.set_num_threads(1)  # what is left to this process is text
     config = uvicorn.Config(
         build_app(translators, crew, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
-        server_header=False,
+        server_header=False, http="h11", ws="none",  # whatever else is installed: what is tested is what runs
     )  # fmt: skip
     pairs = ", ".join(f"{source} → {target}" for source, target in translators)
     place = f"http://{_shown(host)}:{listening.getsockname()[1]}"
