@@ -133,7 +133,7 @@ async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
     """Drops what a client waits for when it closes its connection: after the body there comes nothing else from it."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    crew.leave(caller)
+    await to_thread.run_sync(crew.leave, caller)  # a member may have to be waited for
 
 
 def _translated(wanted: Wanted, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:

@@ -15,8 +15,9 @@ from regard.errors import RegardError
 from regard.nn import packed
 from regard.pipelines import Translator
 from regard.serve.app import build_app
-from regard.serve.crew import Crew, CrewEngine, Served
+from regard.serve.crew import Crew, CrewEngine
 from regard.serve.limits import Limits
+from regard.serve.member import Served
 from regard.serve.wanted import Pair
 from regard.training.memory import keep_memory
 
