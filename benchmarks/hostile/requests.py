@@ -1,9 +1,9 @@
-"""A server on the packaged model under hostile requests: four texts of 50,000 characters at once, and malformed ones.
+"""A server on the packaged model under hostile requests: long texts, four at once, and malformed ones.
 
     python benchmarks/hostile/requests.py --seed 1 --count 64
 
 Every malformed request gets 4xx, or 503 with Retry-After; no reply holds a traceback or a path of this machine; a
-sentence is translated to the same bytes afterwards; and how long one waits beside four long texts is printed.
+sentence is translated to the same bytes afterwards; and how long one waits beside long texts is printed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +32,8 @@ if not __package__:  # this file is run by its name
 from hostile.malformed import Case, cases, request
 
 COUNT = 64
-LONG = 4  # of them are texts of 50,000 characters, sent at once
+AT_ONCE = 4  # of them are texts that are too long, sent at once, and as many are long and fit
+LIMIT = 512  # sentences in hand
 CALM = 10.0  # seconds that a small caller may wait beside these
 PATIENCE = 30.0  # seconds after which a request hangs
 SENTINEL = json.dumps({"q": "我爱机器学习。", "source": "zh", "target": "en"}).encode()
@@ -107,7 +108,10 @@ def run(seed: int, count: int) -> list[tuple[str, str]]:
     chooser = random.Random(seed)
     with serving() as server:
         expected = server.ask(SENTINEL)
-        found = long_texts(server, chooser, min(LONG, count))
+        if expected.status != 200:
+            return [("a sound request", fault(expected) or f"{expected.status} {expected.body[:80]!r}")]
+        found = long_texts(server, chooser, TOO_LONG, min(AT_ONCE, count))
+        found += long_texts(server, chooser, FITTING, min(AT_ONCE, count - len(found)))
         for case in itertools.islice(cases(chooser), count - len(found)):
             found.append((case.label, checked(server, case, expected)))
         if any(b"Traceback" in line for line in server.log):
@@ -115,10 +119,12 @@ def run(seed: int, count: int) -> list[tuple[str, str]]:
     return found
 
 
-def long_texts(server: Server, chooser: random.Random, count: int, limit: int = 512) -> list[tuple[str, str]]:
-    """Texts of 50,000 characters, all at once, while somebody asks for one sentence after the other."""
-    made = [make(chooser) for make in itertools.islice(itertools.cycle(TEXTS.values()), count)]
-    labels = [f"50,000 characters: {label}" for label in itertools.islice(itertools.cycle(TEXTS), count)]
+def long_texts(
+    server: Server, chooser: random.Random, kinds: dict[str, Callable[[random.Random], str]], count: int
+) -> list[tuple[str, str]]:
+    """Long texts, all at once, while somebody asks for one sentence after the other."""
+    labels = list(itertools.islice(itertools.cycle(kinds), count))
+    made = [kinds[label](chooser) for label in labels]
     waited, most = [0.0], 0
     with ThreadPoolExecutor(count or 1) as clients:
         bodies = [json.dumps({"q": text, "source": "zh", "target": "en"}).encode() for text in made]
@@ -129,9 +135,9 @@ def long_texts(server: Server, chooser: random.Random, count: int, limit: int = 
                 server.ask(SENTINEL)
             waited.append(time.monotonic() - began)
             most = max(most, server.in_hand())
-    print(f"beside {count} texts of 50,000 characters a small caller waited {max(waited):.2f} s; in hand: {most}")
+    print(f"beside {', '.join(labels)}: a small caller waited {max(waited):.2f} s; in hand: {most}")
     late = f"a small caller waited {max(waited):.1f} s" if max(waited) > CALM else ""
-    many = f"{most} sentences in hand of {limit}" if most > limit else ""
+    many = f"{most} sentences in hand of {LIMIT}" if most > LIMIT else ""
     wrong = [late or many or _outcome(answer) for answer in answers]
     return list(zip(labels, wrong, strict=True))
 
@@ -143,11 +149,18 @@ def _outcome(answer: Future[Answer]) -> str:
         return f"no answer: {error}"
 
 
-TEXTS = {
-    "no end anywhere": lambda chooser: chooser.choice("一的我") * 50_000,
-    "sentences": lambda chooser: "".join(f"这是{chooser.randrange(10**6)}。" for _ in range(9_999))[:50_000],
-    "lines": lambda chooser: "".join(chooser.choice("一二三四五") + "\n" for _ in range(25_000)),
-    "rare characters": lambda chooser: "".join(chr(chooser.randrange(0x20000, 0x2A6D0)) for _ in range(50_000)),
+def _sentences(chooser: random.Random) -> str:
+    return "".join(f"这是{chooser.randrange(10**6)}。" for _ in range(9_999))
+
+
+TOO_LONG: dict[str, Callable[[random.Random], str]] = {
+    "50,000 characters without an end": lambda chooser: chooser.choice("一的我") * 50_000,
+    "50,000 characters of sentences": lambda chooser: _sentences(chooser)[:50_000],
+    "25,000 lines": lambda chooser: "".join(chooser.choice("一二三四五") + "\n" for _ in range(25_000)),
+    "50,000 rare characters": lambda chooser: "".join(chr(chooser.randrange(0x20000, 0x2A6D0)) for _ in range(50_000)),
+}
+FITTING: dict[str, Callable[[random.Random], str]] = {
+    "200 sentences": lambda chooser: "。".join(_sentences(chooser).split("。")[:200]),
 }
 
 
