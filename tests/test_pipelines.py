@@ -110,7 +110,7 @@ def test_long_text_is_split_and_nothing_is_lost(translator):
     joined = "".join(translation.source_tokens).replace("▁", "").replace(" ", "")
     assert joined == text.replace(" ", "")
     # The parts are what they would be alone.
-    parts = translator._parts([text], None)[0]
+    parts = translator.parts([text])[0]
     assert all(len(part.ids) <= 30 for part in parts)
     alone = translator._decode([part.ids for part in parts], translator.search(), 4096)
     assert translation.score == pytest.approx(sum(n_best[0].score for n_best in alone), abs=1e-3)
@@ -128,7 +128,7 @@ def test_parts_are_joined_as_the_target_language_writes():
     text = "Two dogs play in the snow. A man rides a bicycle. " * 8
     for target, between in (("de", " "), ("zh-CN", "")):
         translator = Translator(made(target), DecodingConfig(beam=1, max_extra=4))
-        parts = translator._parts([text], None)[0]
+        parts = translator.parts([text])[0]
         assert len(parts) > 1 and {part.after for part in parts[:-1]} == {between} and parts[-1].after == ""
 
 

@@ -70,6 +70,10 @@ class Part(NamedTuple):
     after: str
 
 
+class TooMuch(RegardError):
+    """More sentences than the caller wants to be translated at once."""
+
+
 class Translator:
     """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``engine`` what decodes."""
 
@@ -105,17 +109,19 @@ class Translator:
         batch_tokens: int | None = None,
         alignments: bool = False,
         warn: Warn | None = None,
+        parts: list[list[Part]] | None = None,
     ) -> list[Translation]:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
 
         A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
         (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
+        ``parts``: what the method of that name made of the same texts, where it has been asked already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         given = self.decoding
         search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
         batch_tokens = batch_tokens or given.batch_tokens
-        parts = self._parts(texts, warn)
+        parts = self.parts(texts, warn) if parts is None else parts
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
         sources = [part.ids for of_line in parts for part in of_line]
         hypotheses = self._decode(sources, search, batch_tokens)
@@ -209,15 +215,18 @@ class Translator:
             no_repeat_ngram=no_repeat_ngram,
         )
 
-    def _parts(self, texts: Sequence[str], warn: Warn | None) -> list[list[Part]]:
+    def parts(self, texts: Sequence[str], warn: Warn | None = None, most: int | None = None) -> list[list[Part]]:
         """Each text as parts that are short enough for the model; none where there is nothing but white space.
 
-        Lines of a text are parts of their own.
+        Lines of a text are parts of their own. Raises TooMuch where more than ``most`` parts are to be translated: of
+        a text that is much longer, before it is cut, which takes longer than to tokenize it once.
         """
         longest = self._longest
         lines = [[_sound(line) for line in text.split("\n")] for text in texts]
         flat = [line.strip() for of_text in lines for line in of_text]
-        encoded = iter(zip(flat, self.tokenizer.encode_batch(flat), strict=True))
+        subwords = self.tokenizer.encode_batch(flat)
+        _check_subwords(sum(map(len, subwords)), longest, most)
+        encoded = iter(zip(flat, subwords, strict=True))
         parts: list[list[Part]] = []
         for number, of_text in enumerate(lines):
             found: list[Part] = []
@@ -239,6 +248,9 @@ class Translator:
                     f"is longer than the {longest} subwords that the model has learnt; translated in {cut} parts",
                 )
             parts.append([] if not any(part.ids for part in found) else found)
+        count = sum(bool(part.ids) for of_text in parts for part in of_text)
+        if most is not None and count > most:
+            raise TooMuch(f"{count:,} sentences; at most {most:,} are translated at once")
         return parts
 
     def _split(self, text: str) -> list[Part]:
@@ -347,6 +359,12 @@ def _decoding_of(loaded: Loaded) -> DecodingConfig:
         return DecodingConfig(length_penalty=loaded.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None
+
+
+def _check_subwords(count: int, longest: int, most: int | None) -> None:
+    """Four times what fits is too much for certain; less may fit, since white space is dropped where a text is cut."""
+    if most is not None and count > 4 * most * longest:
+        raise TooMuch(f"{count:,} subwords; at most {most:,} sentences of {longest} are translated at once")
 
 
 def _sound(text: str) -> str:

@@ -21,7 +21,7 @@ def serve(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="What a core decodes at once, in subwords; not given: as translate.")
     ] = None,
-    in_hand: Annotated[int, typer.Option(min=1, help="Texts at once; more are told to come again (503).")] = 512,
+    in_hand: Annotated[int, typer.Option(min=1, help="Sentences at once; more are told to come again (503).")] = 512,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -37,7 +37,7 @@ def serve(
     import torch
 
     from regard import devices
-    from regard.serve.app import Limits
+    from regard.serve.limits import Limits
     from regard.serve.run import serve as run
 
     if threads:

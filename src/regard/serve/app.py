@@ -1,10 +1,13 @@
 """The HTTP face, with LibreTranslate's routes: it checks, batches and replies; decoding is the crew's.
 
-    POST /translate   {"q": text or [texts], "source": "zh", "target": "en", "alternatives": 0}
-    GET  /languages   which pairs there are
-    GET  /health      {"status": "ok"}, and how many sentences are in hand
+    POST /translate           q (text or [texts]), source, target, alternatives
+    POST /detect              q: which language it is in
+    GET  /languages           which pairs there are
+    GET  /frontend/settings   what LibreTranslate's clients want to know first
+    GET  /health              {"status": "ok"}, and how many sentences are in hand
 
-Whatever is refused is refused with {"error": …} and a status of 4xx, or 503 with Retry-After where there is too much.
+Bodies are JSON or forms. Whatever is refused is refused with {"error": …} and a status of 4xx, or 503 with Retry-After
+where there is too much.
 """
 
 from __future__ import annotations
@@ -14,45 +17,23 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from regard.errors import RegardError
-from regard.pipelines import Translation, Translator
-from regard.serve.crew import Crew, CrewEngine, Unavailable
+from regard.pipelines import TooMuch, Translation, Translator
+from regard.serve.bodies import fields
+from regard.serve.crew import Caller, Crew, CrewEngine, Left, Unavailable
+from regard.serve.languages import name, ranked
+from regard.serve.limits import Limits
+from regard.serve.places import Places
+from regard.serve.wanted import Pair, Prepared, Shown, Wanted, check_rest, check_texts, known, prepare, read
 
-Pair = tuple[str, str]  # source and target language
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a request may ask for, and what all may together."""
-
-    body: int = 1 << 20  # bytes of a request
-    texts: int = 256  # of a request
-    characters: int = 50_000  # of a request's texts together
-    in_hand: int = 512  # texts that are being translated at once; who comes then is told to come again
-    patience: float = 10.0  # seconds for a request's body to arrive
-
-
-class Wanted(BaseModel):
-    """The body of POST /translate."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    q: str | list[str]
-    source: str = "auto"
-    target: str
-    format: Literal["text"] = "text"
-    alternatives: int = 0
-    api_key: str = ""  # LibreTranslate's clients send one; there is none here
+SPLIT_AT_ONCE = 8  # requests of the longest kind that wait to be split; each takes a fraction of a second
 
 
 def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits) -> FastAPI:
@@ -60,15 +41,83 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        app.state.limiter = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
+        app.state.translating = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
+        app.state.splitting = CapacityLimiter(1)  # work for Python, which does one thing at a time
         yield
 
     app = FastAPI(title="regard", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    app.state.texts = 0
+    sentences = Places(limits.in_hand, "sentences")
+    characters = Places(SPLIT_AT_ONCE * limits.characters, "characters")  # that wait to be split into sentences
+    _refuse(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "in_hand": crew.in_hand}
+
+    @app.get("/languages")
+    async def languages() -> list[dict[str, Any]]:
+        return [
+            {"code": code, "name": name(code), "targets": [target for source, target in translators if source == code]}
+            for code in known(translators)
+        ]
+
+    @app.get("/frontend/settings")
+    async def settings() -> dict[str, Any]:
+        source, target = next(iter(translators))
+        return {
+            "charLimit": limits.characters,
+            "frontendTimeout": 500,  # milliseconds after the last key, LibreTranslate's default
+            "apiKeys": False,
+            "keyRequired": False,
+            "suggestions": False,
+            "filesTranslation": False,
+            "supportedFilesFormat": [],
+            "language": {
+                "source": {"code": source, "name": name(source)},
+                "target": {"code": target, "name": name(target)},
+            },
+        }
+
+    @app.post("/detect")
+    async def detect(request: Request) -> list[dict[str, Any]]:
+        texts = check_texts(read(Shown, await fields(request, limits)).q, limits)
+        with characters.take(sum(map(len, texts))):
+            rows = await to_thread.run_sync(ranked, texts, known(translators), limiter=app.state.splitting)
+        return [row for row in rows if row["confidence"]] or rows[:1]
+
+    @app.post("/translate")
+    async def translate(request: Request) -> JSONResponse:
+        wanted = read(Wanted, await fields(request, limits))
+        texts = check_texts(wanted.q, limits)
+        check_rest(wanted, translators)
+        with characters.take(sum(map(len, texts))):
+            prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
+        caller = Caller()
+        watch = asyncio.create_task(_leave_with(request, crew, caller))
+        try:
+            with sentences.take(max(1, prepared.sentences)):
+                found, timing = await to_thread.run_sync(
+                    _translated, wanted, prepared, caller, limiter=app.state.translating
+                )
+        finally:
+            watch.cancel()
+        return JSONResponse(_reply(wanted, prepared, found), headers={"Server-Timing": timing})
+
+    return app
+
+
+def _refuse(app: FastAPI) -> None:
+    """What errors become."""
 
     @app.exception_handler(RegardError)
     async def refused(request: Request, error: RegardError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 503 if isinstance(error, Unavailable) else 400)
+        if isinstance(error, Unavailable):
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
+
+    @app.exception_handler(Left)
+    async def left(request: Request, error: Left) -> JSONResponse:
+        return JSONResponse({"error": "the client has left"}, 400)  # which nobody reads
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -79,97 +128,36 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
         traceback.print_exception(error, file=sys.stderr)
         return JSONResponse({"error": "internal error; the server's log says more"}, 500)
 
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "in_hand": crew.in_hand}
 
-    @app.get("/languages")
-    async def languages() -> list[dict[str, Any]]:
-        sources = dict.fromkeys(source for source, _ in translators)
-        return [
-            {"code": code, "name": code, "targets": [target for source, target in translators if source == code]}
-            for code in sources
-        ]
-
-    @app.post("/translate")
-    async def translate(request: Request) -> JSONResponse:
-        wanted = _wanted(await _body(request, limits))
-        texts = [wanted.q] if isinstance(wanted.q, str) else wanted.q
-        translator = _chosen(translators, wanted)
-        _check(texts, wanted, translator, limits)
-        if app.state.texts and app.state.texts + len(texts) > limits.in_hand:
-            raise HTTPException(503, "too many texts at once: come again soon", {"Retry-After": "1"})
-        app.state.texts += len(texts)
-        try:
-            found, timing = await anyio.to_thread.run_sync(
-                _translated, translator, texts, wanted.alternatives, limiter=app.state.limiter
-            )
-        finally:
-            app.state.texts -= len(texts)
-        one = isinstance(wanted.q, str)
-        reply: dict[str, Any] = {"translatedText": found[0].text if one else [each.text for each in found]}
-        if wanted.alternatives:
-            others = [[other.text for other in each.alternatives] for each in found]
-            reply["alternatives"] = others[0] if one else others
-        return JSONResponse(reply, headers={"Server-Timing": timing})
-
-    return app
+async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
+    """Drops what a client waits for when it closes its connection: after the body there comes nothing else from it."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    await to_thread.run_sync(crew.leave, caller)  # a member may have to be waited for
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """All of it, counted while it comes."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise HTTPException(415, "expected Content-Type: application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limits.patience):
-            async for part in request.stream():
-                body += part
-                if len(body) > limits.body:
-                    raise HTTPException(413, f"a request may have {limits.body:,} bytes")
-    except TimeoutError:
-        raise HTTPException(408, f"the request did not arrive within {limits.patience:g} seconds") from None
-    return bytes(body)
-
-
-def _wanted(body: bytes) -> Wanted:
-    try:
-        return Wanted.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise HTTPException(400, f"{where}: {first['msg']}") from None
-
-
-def _chosen(translators: Mapping[Pair, Translator], wanted: Wanted) -> Translator:
-    fit = [
-        translator
-        for (source, target), translator in translators.items()
-        if wanted.target == target and wanted.source in (source, "auto")
-    ]
-    if len(fit) == 1:
-        return fit[0]
-    pairs = ", ".join(f"{source} → {target}" for source, target in translators)
-    said = "name the source language" if fit else "there is no such pair"
-    raise HTTPException(400, f"{wanted.source} → {wanted.target}: {said}; this server has {pairs}")
-
-
-def _check(texts: list[str], wanted: Wanted, translator: Translator, limits: Limits) -> None:
-    if not 1 <= len(texts) <= limits.texts:
-        raise HTTPException(400, f"q: {len(texts):,} texts; expected 1 to {limits.texts}")
-    if sum(map(len, texts)) > limits.characters:
-        raise HTTPException(413, f"q: a request may have {limits.characters:,} characters")
-    most = translator.decoding.beam - 1
-    if not 0 <= wanted.alternatives <= most:
-        raise HTTPException(400, f"alternatives: {wanted.alternatives}; expected 0 to {most}")
-
-
-def _translated(translator: Translator, texts: list[str], alternatives: int) -> tuple[list[Translation], str]:
+def _translated(wanted: Wanted, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
-    engine = translator.engine
+    engine = prepared.translator.engine
     assert isinstance(engine, CrewEngine)
-    engine.seconds.waiting = engine.seconds.decoding = 0.0
-    found = translator.translate(texts, n_best=1 + alternatives)
-    spent = {"waiting": engine.seconds.waiting, "decoding": engine.seconds.decoding}
+    engine.calls.waiting, engine.calls.decoding, engine.calls.caller = 0.0, 0.0, caller
+    n_best = min(1 + wanted.alternatives, prepared.translator.decoding.beam)
+    found = prepared.translator.translate(wanted.texts, n_best=n_best, parts=prepared.parts)
+    spent = {"waiting": engine.calls.waiting, "decoding": engine.calls.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
+
+
+def _reply(wanted: Wanted, prepared: Prepared, found: list[Translation]) -> dict[str, Any]:
+    """As LibreTranslate has it: lists where ``q`` is one."""
+    answers: dict[str, list[Any]] = {"translatedText": [each.text for each in found]}
+    if wanted.alternatives:
+        answers["alternatives"] = [_others(each) for each in found]
+    if prepared.detected:
+        answers["detectedLanguage"] = [prepared.detected for _ in found]
+    return {key: each[0] if isinstance(wanted.q, str) else each for key, each in answers.items()}
+
+
+def _others(found: Translation) -> list[str]:
+    """Its alternatives, each once, without what is the translation itself or nothing."""
+    texts = dict.fromkeys(other.text for other in found.alternatives)
+    return [text for text in texts if text.strip() and text != found.text]

@@ -21,21 +21,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from regard.decoding.engine import Input, records
 from regard.decoding.flight import Hypothesis, Result
-from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.processes import as_a_child, forking
+from regard.serve.member import Served, work, written
 
 TRIES = 4  # how often a sentence is given to a member before it is an error that they end
-
-
-class Served(NamedTuple):
-    """A model as it is decoded (its twin, on a CPU) and the marks of its text."""
-
-    model: Any
-    settings: Settings
 
 
 class Done(NamedTuple):
@@ -49,52 +41,20 @@ class Gone(Exception):
     """The member that was decoding it has ended."""
 
 
+class Left(Exception):
+    """Who waits for it has gone, so that it is not decoded any more."""
+
+
 class Unavailable(RegardError):
     """Nobody can decode now."""
 
 
-def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
-    """What a member does until nobody holds the other end of its pipe.
+class Caller:
+    """Who waits for sentences; all of them are decoded for it, or dropped when it leaves."""
 
-    Sentences of one model and one search are decoded together. New ones join them while no others wait.
-    """
-    groups: dict[tuple[str, str], list[Input]] = {}
-
-    def receive(wait: bool) -> None:
-        while pipe.poll(None if wait else 0):
-            name, search, sentences = json.loads(pipe.recv_bytes())
-            groups.setdefault((name, search), []).extend(Input(number, ids) for number, ids in sentences)
-            wait = False
-
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            if not groups:
-                receive(wait=True)
-            group = next(iter(groups))
-            name, search = group
-            served, waiting = models[name], groups.pop(group)
-            began: dict[int, float] = {}
-
-            def more(group: tuple[str, str] = group) -> list[Input]:
-                receive(wait=False)
-                return groups.pop(group, []) if set(groups) <= {group} else []
-
-            for record in records(
-                served.model, waiting, served.settings, _read(search), batch_tokens=batch_tokens, more=more
-            ):
-                if record.first:
-                    began |= dict.fromkeys(record.sentences, time.monotonic())
-                if record.results:
-                    found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
-                    pipe.send_bytes(json.dumps(found).encode())
-
-
-def _written(search: Search) -> str:
-    return json.dumps({**search.__dict__, "length_penalty": str(search.length_penalty)}, sort_keys=True)
-
-
-def _read(search: str) -> Search:
-    return Search(**json.loads(search))
+    def __init__(self) -> None:
+        self.left = False
+        self.waits_for: set[Future[Done]] = set()
 
 
 @dataclass
@@ -105,6 +65,10 @@ class Member:
     process: Any  # None: a thread
     pending: dict[int, Future[Done]]
     lock: threading.Lock
+
+    def send(self, message: object) -> None:
+        with self.lock, contextlib.suppress(OSError):  # its reader finds out that it has ended
+            self.pipe.send_bytes(json.dumps(message).encode())
 
 
 class Crew:
@@ -127,25 +91,41 @@ class Crew:
         """Sentences that wait or are being decoded."""
         return sum(len(member.pending) for member in self._members)
 
-    def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search) -> list[Future[Done]]:
+    def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search, caller: Caller) -> list[Future[Done]]:
         """Gives each sentence to the member that has least in hand."""
         shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
         futures: list[Future[Done]] = []
         with self._lock:
             if self._closed:
                 raise Unavailable("the server is closing")
+            if caller.left:
+                raise Left()
             for ids in sources:
                 place = min(range(len(self._members)), key=lambda i: len(self._members[i].pending))
                 number, future = next(self._numbers), Future[Done]()
                 self._members[place].pending[number] = future
                 shares.setdefault(place, []).append((number, ids))
                 futures.append(future)
+            caller.waits_for = set(futures)
             chosen = [(self._members[place], sentences) for place, sentences in shares.items()]
         for member, sentences in chosen:
-            message = json.dumps([name, _written(search), sentences]).encode()
-            with member.lock, contextlib.suppress(OSError):  # its reader finds out that it has ended
-                member.pipe.send_bytes(message)
+            member.send([name, written(search), sentences])
         return futures
+
+    def leave(self, caller: Caller) -> None:
+        """What a caller waits for is not waited for any more, and decoded no more where that has not begun."""
+        dropped: list[tuple[Member, list[int]]] = []
+        with self._lock:
+            caller.left = True
+            for member in self._members:
+                numbers = [number for number, future in list(member.pending.items()) if future in caller.waits_for]
+                futures = [future for number in numbers if (future := member.pending.pop(number, None))]
+                for future in futures:
+                    future.set_exception(Left())
+                if numbers:
+                    dropped.append((member, numbers))
+        for member, numbers in dropped:
+            member.send([None, None, numbers])
 
     def close(self) -> None:
         """Ends the members; what they have in hand is lost."""
@@ -180,7 +160,8 @@ class Crew:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 for number, began, found in json.loads(member.pipe.recv_bytes()):
-                    member.pending.pop(number).set_result(Done([Hypothesis(*one) for one in found], began))
+                    if future := member.pending.pop(number, None):  # else its caller has left
+                        future.set_result(Done([Hypothesis(*one) for one in found], began))
         if member.process is not None:
             member.process.join()
         with self._lock:
@@ -199,11 +180,12 @@ def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int, h
     work(models, pipe, batch_tokens)
 
 
-class Seconds(threading.local):
-    """What the calls of a thread have taken, since it was set to 0."""
+class Calls(threading.local):
+    """The calls of a thread: for whom they are, and what they have taken since that was set to 0."""
 
     waiting = 0.0
     decoding = 0.0
+    caller: Caller | None = None
 
 
 class CrewEngine:
@@ -211,14 +193,16 @@ class CrewEngine:
 
     def __init__(self, crew: Crew, name: str) -> None:
         self.crew, self.name = crew, name
-        self.seconds = Seconds()
+        self.calls = Calls()
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
         found: dict[int, Done] = {}
         came = time.monotonic()
+        caller = self.calls.caller or Caller()
         for _ in range(TRIES):
             missing = [i for i in range(len(sources)) if i not in found]
-            futures = self.crew.submit(self.name, [sources[i] for i in missing], search)
+            missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
+            futures = self.crew.submit(self.name, [sources[i] for i in missing], search, caller)
             for i, future in zip(missing, futures, strict=True):
                 with contextlib.suppress(Gone):
                     found[i] = future.result()
@@ -228,6 +212,6 @@ class CrewEngine:
             raise Unavailable("decoding processes end before they have decoded this text")
         if found:
             began = min(done.began for done in found.values())
-            self.seconds.waiting += began - came
-            self.seconds.decoding += time.monotonic() - began
+            self.calls.waiting += began - came
+            self.calls.decoding += time.monotonic() - began
         return [Result(i, found[i].hypotheses) for i in range(len(sources))]

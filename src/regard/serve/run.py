@@ -14,8 +14,11 @@ from regard import directory
 from regard.errors import RegardError
 from regard.nn import packed
 from regard.pipelines import Translator
-from regard.serve.app import Limits, Pair, build_app
-from regard.serve.crew import Crew, CrewEngine, Served
+from regard.serve.app import build_app
+from regard.serve.crew import Crew, CrewEngine
+from regard.serve.limits import Limits
+from regard.serve.member import Served
+from regard.serve.wanted import Pair
 from regard.training.memory import keep_memory
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
@@ -54,7 +57,7 @@ def serve(
     torch.set_num_threads(1)  # what is left to this process is text
     config = uvicorn.Config(
         build_app(translators, crew, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
-        server_header=False,
+        server_header=False, http="h11", ws="none",  # whatever else is installed: what is tested is what runs
     )  # fmt: skip
     pairs = ", ".join(f"{source} → {target}" for source, target in translators)
     place = f"http://{_shown(host)}:{listening.getsockname()[1]}"

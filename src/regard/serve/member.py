@@ -1,0 +1,99 @@
+"""What a member of the crew does: it decodes on one core whatever comes, whoever asked for it, requests in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from regard.decoding.engine import Input, records
+from regard.decoding.inputs import Settings
+from regard.decoding.search import Search
+from regard.serve.turns import Turns, size
+
+AHEAD = 2  # flights: what a member's engine has at once, so that those who leave a flight are replaced at once
+
+
+class Served(NamedTuple):
+    """A model as it is decoded (its twin, on a CPU) and the marks of its text."""
+
+    model: Any
+    settings: Settings
+
+
+def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
+    """What a member does until nobody holds the other end of its pipe.
+
+    Sentences of one model and one search are decoded together. New ones join them while no others wait. Requests are
+    served in turns: what is handed to the engine is what two flights hold, and the rest waits here, so that a request
+    of one sentence waits for no more than that, however long another one is.
+    """
+    waiting: dict[tuple[str, str], Turns] = {}
+
+    def receive(wait: bool) -> None:
+        while pipe.poll(None if wait else 0):
+            name, search, sentences = json.loads(pipe.recv_bytes())
+            if name is None:
+                for turns in waiting.values():
+                    turns.drop(sentences)
+                continue
+            turns = waiting.setdefault((name, search), Turns())
+            turns.add(Input(number, ids) for number, ids in sentences)
+            wait = False
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            if not waiting:
+                receive(wait=True)
+            _decode_some(next(iter(waiting)), waiting, models, pipe, batch_tokens, receive)
+
+
+def _decode_some(
+    group: tuple[str, str],
+    waiting: dict[tuple[str, str], Turns],
+    models: Mapping[str, Served],
+    pipe: Connection,
+    batch_tokens: int,
+    receive: Callable[[bool], None],
+) -> None:
+    """Decodes sentences of one model and search until there are none, or others wait and those at work are done."""
+    served, search = models[group[0]], read(group[1])
+    room = max(1, AHEAD * batch_tokens // search.beam)
+    sizes: dict[int, int] = {}  # of the sentences that the engine has
+    began: dict[int, float] = {}
+
+    def next_ones() -> list[Input]:
+        turns = waiting.get(group)
+        taken = turns.take(room - sum(sizes.values())) if turns else []
+        sizes.update((one.number, size(one)) for one in taken)
+        if not turns:
+            waiting.pop(group, None)
+        return taken
+
+    def more() -> list[Input]:
+        receive(False)
+        return next_ones() if set(waiting) <= {group} else []
+
+    for record in records(
+        served.model, next_ones(), served.settings, search, batch_tokens=batch_tokens, more=more
+    ):  # fmt: skip
+        if record.first:
+            began |= dict.fromkeys(record.sentences, time.monotonic())
+        if record.results:
+            found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
+            for one in record.results:
+                del sizes[one.index]
+            pipe.send_bytes(json.dumps(found).encode())
+    if group in waiting:  # behind the others
+        waiting[group] = waiting.pop(group)
+
+
+def written(search: Search) -> str:
+    return json.dumps({**search.__dict__, "length_penalty": str(search.length_penalty)}, sort_keys=True)
+
+
+def read(search: str) -> Search:
+    return Search(**json.loads(search))

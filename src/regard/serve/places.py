@@ -1,0 +1,28 @@
+"""How much may be in hand at once, whoever brings it: what does not fit is refused, and nobody waits for room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.exceptions import HTTPException
+
+
+class Places:
+    """``most`` places, for ``what``; used on the event loop alone, so that nothing comes between a look and a step."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most, self.what, self.taken = most, what, 0
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """``count`` places while the context lasts: 413 if there never are so many, 503 if there are not now."""
+        if count > self.most:
+            raise HTTPException(413, f"{count:,} {self.what}; this server takes {self.most:,} at once: send less")
+        if self.taken + count > self.most:
+            raise HTTPException(503, f"too many {self.what} at once: come again soon", {"Retry-After": "1"})
+        self.taken += count
+        try:
+            yield
+        finally:
+            self.taken -= count

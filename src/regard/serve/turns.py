@@ -1,0 +1,52 @@
+"""Who is next: sentences of several requests, one of each in turn, so that a long request holds up no short one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from regard.decoding.engine import Input
+
+
+class Turns:
+    """The sentences that wait to be decoded, a queue for each request.
+
+    >>> turns = Turns()
+    >>> turns.add([Input(1, [5, 5]), Input(2, [5, 5])])
+    >>> turns.add([Input(3, [5])])
+    >>> [one.number for one in turns.take(100)]
+    [1, 3, 2]
+    """
+
+    def __init__(self) -> None:
+        self._queues: deque[deque[Input]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, sentences: Iterable[Input]) -> None:
+        """Those of one request, in the order in which it wants them."""
+        if queue := deque(sentences):
+            self._queues.append(queue)
+
+    def take(self, room: int) -> list[Input]:
+        """The next ones, until ``room`` tokens are filled, end marks counted; the last may be longer than that."""
+        taken: list[Input] = []
+        while self._queues and room > 0:
+            queue = self._queues.popleft()
+            taken.append(queue.popleft())
+            room -= size(taken[-1])
+            if queue:
+                self._queues.append(queue)
+        return taken
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Leave out sentences that nobody waits for any more."""
+        gone = set(numbers)
+        left = (deque(one for one in queue if one.number not in gone) for queue in self._queues)
+        self._queues = deque(queue for queue in left if queue)
+
+
+def size(sentence: Input) -> int:
+    """Its tokens, end mark counted."""
+    return len(sentence.source or ()) + 1

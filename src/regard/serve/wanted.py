@@ -1,0 +1,123 @@
+"""What a client asks for, out of the fields of its request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from regard.pipelines import Part, TooMuch, Translator
+from regard.serve.languages import matching, ranked
+from regard.serve.limits import Limits
+
+Pair = tuple[str, str]  # source and target language
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Wanted(BaseModel):
+    """The fields of POST /translate. Others are ignored, as LibreTranslate does: among them ``api_key``."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    q: str | list[str]
+    source: str = "auto"
+    target: str
+    format: str = "text"
+    alternatives: int = Field(default=0, strict=False)  # forms have no numbers
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.q] if isinstance(self.q, str) else self.q
+
+
+class Shown(BaseModel):
+    """The fields of POST /detect."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    q: str | list[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be decoded: who translates it, its sentences, and which language it is in if it didn't say."""
+
+    translator: Translator
+    parts: list[list[Part]]
+    detected: dict[str, Any] | None
+
+    @property
+    def sentences(self) -> int:
+        return sum(bool(part.ids) for of_text in self.parts for part in of_text)
+
+
+def read(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """The fields as ``model``, or 400 with what is wrong with the first one that is."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        said = f"missing {where} parameter" if first["type"] == "missing" else f"{where}: {first['msg']}"
+        raise HTTPException(400, f"Invalid request: {said}") from None
+
+
+def check_texts(q: str | Sequence[str], limits: Limits) -> list[str]:
+    """The texts, not too many of them and not too long."""
+    texts = [q] if isinstance(q, str) else list(q)
+    if not 1 <= len(texts) <= limits.texts:
+        raise HTTPException(400, f"q: {len(texts):,} texts; expected 1 to {limits.texts}")
+    if sum(map(len, texts)) > limits.characters:
+        raise HTTPException(413, f"q: a request may have {limits.characters:,} characters")
+    return texts
+
+
+def check_rest(wanted: Wanted, translators: Mapping[Pair, Translator]) -> None:
+    """What can be said of the other fields before the texts are looked at."""
+    if wanted.format != "text":
+        raise HTTPException(400, f"{wanted.format[:40]} format is not supported; expected text")
+    most = max(translators[pair].decoding.beam for pair in candidates(wanted, translators)) - 1
+    if not 0 <= wanted.alternatives <= most:
+        raise HTTPException(400, f"alternatives: {str(wanted.alternatives)[:20]}; expected 0 to {most}")
+
+
+def candidates(wanted: Wanted, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs that the codes may mean, at least one; several where the source language is to be detected."""
+    targets = matching(wanted.target, [target for _, target in pairs], written=True)
+    fit = [pair for pair in pairs if pair[1] in targets]
+    if wanted.source.lower() != "auto":
+        sources = matching(wanted.source, [source for source, _ in fit])
+        fit = [pair for code in sources[:1] for pair in fit if pair[0] == code]
+    if not fit:
+        has = ", ".join(f"{source} → {target}" for source, target in pairs)
+        raise HTTPException(
+            400, f"{wanted.source[:40]} → {wanted.target[:40]}: there is no such pair; this server has {has}"
+        )
+    return fit
+
+
+def prepare(wanted: Wanted, translators: Mapping[Pair, Translator], limits: Limits) -> Prepared:
+    """Chooses who translates, and splits the texts: the work that a request means before it is decoded, in a thread.
+
+    What is too long is refused before it is split, and its length counts once normalised: a character can become
+    eighteen.
+    """
+    pairs = candidates(wanted, translators)
+    detected = None
+    if wanted.source.lower() == "auto":
+        rows = ranked(wanted.texts, known(translators))
+        surest = [row["language"] for row in rows]
+        pairs = sorted(pairs, key=lambda pair: surest.index(pair[0]))
+        detected = rows[0]
+    translator = translators[pairs[0]]
+    if sum(len(translator.tokenizer.normalize(text)) for text in wanted.texts) > limits.characters:
+        raise TooMuch(f"q: a request may have {limits.characters:,} characters, after normalisation")
+    return Prepared(translator, translator.parts(wanted.texts, most=limits.in_hand), detected)
+
+
+def known(pairs: Iterable[Pair]) -> list[str]:
+    """The languages of a server, sources first."""
+    return list(dict.fromkeys([source for source, _ in pairs] + [target for _, target in pairs]))
