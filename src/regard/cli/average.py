@@ -24,8 +24,10 @@ def average(
 
     Example: regard average runs/zh-en runs/zh-en-average --last 5
     """
+    from regard.outputs import check_output_folder
     from regard.training.average_run import average_run, steps_of
 
+    check_output_folder(out)
     steps = steps_of(run, best=best) if best else steps_of(run, last=last)
     average_run(run, out, steps)
     talk(f"averaged the weights after the updates {', '.join(f'{step:,}' for step in steps)}")

@@ -15,6 +15,7 @@ from regard.cli.common import (
     Png,
     Shortlist,
     Threads,
+    check_search,
     open_translator,
     picture_path,
     print_json,
@@ -33,6 +34,7 @@ bench = typer.Typer(
 )
 
 
+SENTENCES = 1000  # lines of a text that bench serve asks for
 Source = Annotated[str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
 
@@ -80,11 +82,11 @@ def train(
         device=devices.device(device),
         parts=parts or picture is not None,
     )
-    _draw({shape: found.parts}, picture)
     if json:
         print_json({"shape": shape, **found.to_dict()})
     else:
         print("\n".join(found.lines()))
+    _draw({shape: found.parts}, picture)
 
 
 @bench.command()
@@ -109,14 +111,17 @@ def decode(
     from regard.bench.decoding import decoding_speed
 
     picture = picture_path(png)
+    for width in beam or ():
+        check_search("regard", shortlist, width)
+    texts = _texts(source, sentences) if source else []
     translator = open_translator(model, device, dtype, threads, shortlist=shortlist)
-    texts = _texts(translator, model, source, sentences)
+    texts = texts or _dev_of(translator, model, sentences)
     found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens, parts=parts or picture is not None)
-    _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
     if json:
         print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
     else:
         print("\n".join(line for speed in found for line in speed.lines()))
+    _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
 
 
 @bench.command()
@@ -143,29 +148,37 @@ def serve(
     from regard.bench.serving import serving_speed
 
     picture = picture_path(png)
+    check_search("regard", "", beam)
+    texts = _texts(source, SENTENCES) if source else []
     translator = open_translator(model, device, dtype, threads)
-    texts = _texts(translator, model, source, 1000)
+    texts = texts or _dev_of(translator, model, SENTENCES)
     given = ["--device", device, "--dtype", dtype, "--threads", str(threads)]
     found = serving_speed(translator, model, texts, clients or (1, 8, 64), seconds, beam, given)
-    _draw({f"{load.clients} clients": load.parts for load in found.loads}, picture)
     if json:
         print_json({"model": model, **found.to_dict()})
     else:
         print("\n".join(found.lines()))
+    _draw({f"{load.clients} clients": load.parts for load in found.loads}, picture)
 
 
-def _texts(translator: Translator, model: str, source: str, most: int) -> list[str]:
-    """Lines of a file, or of Tatoeba's dev for a model that reads Chinese."""
+def _texts(path: str, most: int) -> list[str]:
+    """The first lines of a file, which must not be empty."""
     import itertools
 
     from regard.data.corpus import read_lines
 
-    if not source and translator.settings.source != "zh":
-        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
-    path = source or str(_dev())
     texts = [text for text, _ in itertools.islice(read_lines(path), most)]
+    if not any(text.strip() for text in texts):
+        raise RegardError(f"{path}: nothing to translate in its first {most:,} lines")
     talk(f"{len(texts):,} lines of {path}")
     return texts
+
+
+def _dev_of(translator: Translator, model: str, most: int) -> list[str]:
+    """Tatoeba's dev for a model that reads Chinese."""
+    if translator.settings.source != "zh":
+        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
+    return _texts(str(_dev()), most)
 
 
 def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:

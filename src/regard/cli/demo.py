@@ -57,9 +57,13 @@ def demo(
     """
     from rich.console import Console
 
+    from regard.outputs import check_output
+
     console = Console(highlight=False, soft_wrap=True)
     folder = Path(run)
-    _packaged(console, model, device, folder.with_name(folder.name + "-attention.png"))
+    picture = folder.with_name(folder.name + "-attention.png")
+    check_output(picture)
+    _packaged(console, model, device, picture)
     if minutes <= 0:
         _next(console, model, None)
         return 0
@@ -86,7 +90,6 @@ def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
     _, attention = look_at(translator, SENTENCES[LOOKED_AT])
     _say(console, "\nWhat each word it wrote looked at:")
     console.print(TerminalMap(attention), soft_wrap=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
     write(attention, picture)
     _say(console, f"The same as a picture: {picture}")
 

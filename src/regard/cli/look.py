@@ -14,6 +14,7 @@ from regard.cli.common import (
     Model,
     Png,
     Threads,
+    check_search,
     open_translator,
     picture_path,
     print_json,
@@ -48,6 +49,7 @@ def look(
     from regard.look.terminal import TerminalMap
 
     path = picture_path(png)
+    check_search("regard", "", beam)
     found, attention = look_at(open_translator(model, device, dtype, threads), text, beam=beam, layer=layer, head=head)
     if json:
         print_json({"text": found.text, "score": found.score, **attention.to_dict()})

@@ -92,6 +92,8 @@ def _run(name: str, rest: list[str]) -> int:
         raise RegardError(f"unknown verb '{name}'{nearest(name, VERBS)} (regard --help lists all)")
     import typer
 
+    from regard.cli.once import refuse_repeats
+
     module, _, attribute = VERBS[name].where.partition(":")
     verb = getattr(importlib.import_module(module), attribute)
     if isinstance(verb, typer.Typer):
@@ -101,6 +103,7 @@ def _run(name: str, rest: list[str]) -> int:
         app.command(help=_paragraphs(verb.__doc__), context_settings={"help_option_names": ["--help", "-h"]})(verb)
     command = typer.main.get_command(app)
     try:
+        refuse_repeats(command, name, rest)
         with command.make_context(f"regard {name}", rest) as context:
             result = command.invoke(context)
     except typer.Exit as stop:

@@ -31,7 +31,9 @@ def shortlist(
     """
     from regard import directory
     from regard.decoding.shortlist import learn
+    from regard.outputs import check_output
 
+    check_output(out, (source, target))
     texts = read_parallel(source, target)
     loaded = directory.load(model)
     pairs = zip(loaded.tokenizer.encode_batch(texts[0]), loaded.target_tokenizer.encode_batch(texts[1]), strict=True)
@@ -41,7 +43,6 @@ def shortlist(
     if not rest:
         raise RegardError(f"{source}: nothing to learn from; expected at least two pairs that are not empty")
     made = learn([one for one, _ in rest], [other for _, other in rest], loaded, common=common, likely=likely)
-    made.write(out)
     size = loaded.target_tokenizer.size
     allowed = made.allowed([one for one, _ in held_out], size).numpy()
     length = float(allowed.sum(1).mean())
@@ -51,6 +52,7 @@ def shortlist(
         f"learnt from {len(rest):,} pairs; of {len(held_out):,} others: {length:,.0f} of {size:,} subwords a sentence, "
         f"which are {share:.2%} of their translations'"
     )
+    made.write(out)
     if json:
         print_json({"file": str(out), "pairs": len(rest), "held_out": len(held_out), "length": length, "share": share})
     else:

@@ -20,6 +20,8 @@ from regard.cli.common import (
     Model,
     Shortlist,
     Threads,
+    check_input,
+    check_search,
     open_translator,
     print_json,
     warn_of_line,
@@ -58,9 +60,10 @@ def translate(
     """
     from regard.data.corpus import open_lines, read_lines
 
+    check_input(file)
+    check_search(engine, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
     translator = open_translator(model, device, dtype, threads, engine, shortlist)
-    translator.search(beam, n_best, length_penalty)  # wrong options are errors before the first line is read
     # Someone who types lines gets each translation at once.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(
