@@ -36,7 +36,7 @@ def translate(
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Translations a line, at most beam: 'N ||| text ||| score'.")] = 1,
+    n_best: Annotated[int, typer.Option(min=1, help="Different texts, at most beam: 'N ||| text ||| score'.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")

@@ -19,6 +19,8 @@ from regard.errors import RegardError
 if TYPE_CHECKING:
     from regard.config import DecodingConfig
 
+MOST_BEAM = 1000  # hypotheses of a sentence
+
 Stopping = Literal["exact", "first", "huggingface"]
 
 
