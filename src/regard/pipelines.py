@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regard import limits
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.alignments import diagonal
@@ -117,7 +118,8 @@ class Translator:
         texts = [texts] if isinstance(texts, str) else list(texts)
         given = self.decoding
         search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
-        batch_tokens = batch_tokens or given.batch_tokens
+        batch_tokens = given.batch_tokens if batch_tokens is None else batch_tokens
+        limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         parts = self._parts(texts, warn)
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
         sources = [part.ids for of_line in parts for part in of_line]
@@ -183,13 +185,16 @@ class Translator:
     def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
         """What is translated is split where it is too long; what is scored cannot be."""
         longest = self.model.longest
-        if longest is None:
-            return
         for number, ids in enumerate(rows, start=1):
-            if len(ids) + marks > longest:
+            if longest is not None and len(ids) + marks > longest:
                 raise RegardError(
                     f"{side} {number}: {len(ids)} subwords are too long to be scored: the model has learnt "
                     f"{longest} positions, marks included"
+                )
+            if len(ids) > limits.LENGTH:
+                raise RegardError(
+                    f"{side} {number}: {len(ids):,} subwords are too long to be scored: expected at most "
+                    f"{limits.LENGTH:,}"
                 )
 
     def search(
@@ -203,7 +208,7 @@ class Translator:
     ) -> Search:
         """The search that these options mean."""
         given = self.decoding
-        return Search(
+        search = Search(
             beam=given.beam if beam is None else beam,
             n_best=given.n_best if n_best is None else n_best,
             length_penalty=given.length_penalty if length_penalty is None else length_penalty,  # type: ignore[arg-type]
@@ -211,6 +216,8 @@ class Translator:
             stopping=given.stopping if stopping is None else stopping,  # type: ignore[arg-type]
             no_repeat_ngram=no_repeat_ngram,
         )
+        limits.product("beam × vocabulary", search.beam, self.target_tokenizer.size, limits.SCORES)
+        return search
 
     def _parts(self, texts: Sequence[str], warn: Warn | None) -> list[list[Part]]:
         """Each text as parts that are short enough for the model; none where there is nothing but white space.
@@ -326,11 +333,12 @@ class Translator:
             for part, how, found in zip(flat, searches, hypotheses, strict=True)
         )
         texts = [[next(made) for _ in of_line] for of_line in parts]
-        ways = n_best_texts(texts, n, lambda sources, search: self._decode(sources, search, batch_tokens), text_of)
+        longest = max((len(part.ids) for part in flat), default=0)
+        most = widest(searches[0], longest, self.target_tokenizer.size) if searches else 1
+        ways = n_best_texts(texts, n, lambda ids, search: self._decode(ids, search, batch_tokens), text_of, most)
         for line, (of_line, found) in enumerate(zip(parts, ways, strict=True)):
             if of_line and len(found) < n and warn:
-                wide = widest(searches[0].beam)
-                warn(line, f"has {len(found)} different translations, not {n}: a beam of {wide} finds no more")
+                warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
         return ways
 
     def _joined(

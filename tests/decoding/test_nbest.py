@@ -55,8 +55,8 @@ def test_a_wider_search_is_asked_until_there_are_enough_and_the_first_stays() ->
         return "same" if one.ids == [99] else str(one.ids[0])
 
     start = [Choice("same", Hypothesis([99], -1.0, -1.0))]
-    found = n_best_texts([[Piece([1], "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of)
+    found = n_best_texts([[Piece([1], "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of, 64)
     assert asked == [4, 8, 16] and [way[0].text for way in found[0]] == ["same", "0", "1", "2", "3"]
     asked.clear()
-    found = n_best_texts([[Piece([1], "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of)
+    found = n_best_texts([[Piece([1], "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of, 72)
     assert asked == [18, 36, 72] and len(found[0]) == 25, "eight times the beam, and no further"

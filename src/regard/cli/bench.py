@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     Device,
     Dtype,
@@ -34,6 +35,7 @@ bench = typer.Typer(
 )
 
 
+CLIENTS = 10_000  # that ask at once: each has a connection
 SENTENCES = 1000  # lines of a text that bench serve asks for
 Source = Annotated[str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
@@ -44,10 +46,18 @@ def train(
     shape: Annotated[
         str, typer.Argument(metavar="[SHAPE]", help="A preset (base, rnn:small) or CONFIG.toml.")
     ] = "tiny",
-    vocabulary: Annotated[int, typer.Option(min=300, help="Entries of the joint vocabulary.")] = 8000,
-    batch_tokens: Annotated[int, typer.Option(min=64, help="Sentences × the longest side of a batch.")] = 4096,
-    length: Annotated[float, typer.Option(min=1, help="Mean length of a sentence in subwords.")] = 14.0,
-    updates: Annotated[int, typer.Option(min=1, help="Updates that are timed, after 3 to warm up.")] = 20,
+    vocabulary: Annotated[
+        int, typer.Option(min=300, max=limits.VOCABULARY, help="Entries of the joint vocabulary.")
+    ] = 8000,
+    batch_tokens: Annotated[
+        int, typer.Option(min=64, max=limits.BATCH, help="Sentences × the longest side of a batch.")
+    ] = 4096,
+    length: Annotated[
+        float, typer.Option(min=1, max=limits.LENGTH, help="Mean length of a sentence in subwords.")
+    ] = 14.0,
+    updates: Annotated[
+        int, typer.Option(min=1, max=limits.NUMBER, help="Updates that are timed, after 3 to warm up.")
+    ] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Fused kernels, on a CUDA GPU.")] = False,
     parts: Parts = False,
@@ -93,9 +103,11 @@ def train(
 def decode(
     model: Model,
     source: Source = "",
-    beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
-    sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
+    beam: Annotated[
+        list[int] | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="A beam width; give several.")
+    ] = None,
+    sentences: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="At most so many of its lines.")] = 1000,
+    batch_tokens: Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords.")] = 4096,
     shortlist: Shortlist = "",
     parts: Parts = False,
     png: Png = "",
@@ -129,10 +141,12 @@ def serve(
     model: Model,
     source: Source = "",
     clients: Annotated[
-        list[int] | None, typer.Option("--clients", min=1, help="So many ask at once; give several.")
+        list[int] | None, typer.Option("--clients", min=1, max=CLIENTS, help="So many ask at once; give several.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="For how long each number of clients asks.")] = 10.0,
-    beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, help="Hypotheses kept.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=limits.NUMBER, help="For how long each number of clients asks.")
+    ] = 10.0,
+    beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept.")] = None,
     png: Png = "",
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Engine = Annotated[
 Shortlist = Annotated[
     str, typer.Option(metavar="FILE", help="Score only what it lists for a sentence (regard shortlist makes one).")
 ]
-Beam = Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")]
+Beam = Annotated[int, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; 1 is greedy.")]
 LengthPenalty = Annotated[
     str | None,
     typer.Option(
@@ -38,9 +39,9 @@ LengthPenalty = Annotated[
         "that the model was chosen with."
     ),
 ]
-BatchTokens = Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")]
+BatchTokens = Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords: speed, not results.")]
 Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")]
+Threads = Annotated[int, typer.Option(min=0, max=limits.THREADS, help="CPU threads; 0 is PyTorch's choice.")]
 
 
 def talk(message: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import Device, open_translator
 from regard.config import Config, read_config
 
@@ -40,12 +41,14 @@ DATA = {"source": "zh", "target": "en", "vocabulary": 6000, "normalize": ["nfc",
 
 
 def demo(
-    minutes: Annotated[float, typer.Option(help="Training time of the second part; 0 leaves it out.")] = 3.0,
+    minutes: Annotated[
+        float, typer.Option(max=limits.NUMBER, help="Training time of the second part; 0 leaves it out.")
+    ] = 3.0,
     run: Annotated[str, typer.Option("--run", "-o", help="Where the trained model goes.")] = "runs/demo",
     model: Annotated[
         str, typer.Option(help="What translates in the first part: a packaged name or directory.")
     ] = "zh-en",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another model.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=limits.SEED, help="Another seed, another model.")] = 1,
     dev: Annotated[int, typer.Option(min=1, max=1000, help="Sentences of dev that the new model is scored on.")] = 1000,
     device: Device = "auto",
 ) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     BatchTokens,
     Beam,
@@ -46,7 +47,9 @@ def evaluate(
     compare: Annotated[
         str, typer.Option(help="Another model, or a file of its translations: paired bootstrap of the two.")
     ] = "",
-    worst: Annotated[int, typer.Option(min=0, help="Show so many of the worst sentences, by chrF.")] = 0,
+    worst: Annotated[
+        int, typer.Option(min=0, max=limits.NUMBER, help="Show so many of the worst sentences, by chrF.")
+    ] = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="BLEU by length of the reference.")] = False,
     published: Annotated[
         bool, typer.Option("--published", help="Add lowercased, Moses-tokenized BLEU, as older papers print it.")

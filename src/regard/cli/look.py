@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     Beam,
     Device,
@@ -27,9 +28,12 @@ def look(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="One text, in quotes.")],
     png: Png = "",
     layer: Annotated[
-        int | None, typer.Option(help="Decoder layer, from 0; not given: the one that aligns best.")
+        int | None,
+        typer.Option(min=0, max=limits.NUMBER, help="Decoder layer, from 0; not given: the one that aligns best."),
     ] = None,
-    head: Annotated[int | None, typer.Option(help="Head, from 0; not given: the mean over all.")] = None,
+    head: Annotated[
+        int | None, typer.Option(min=0, max=limits.NUMBER, help="Head, from 0; not given: the mean over all.")
+    ] = None,
     beam: Beam = 5,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("regard.cli.bench:bench", "this machine's speed, as a share of its limit"),
 }
 
+OUT_OF_MEMORY = "out of memory: smaller batches need less (--batch-tokens), and so do narrower beams (--beam)"
 EXAMPLES = """\
   regard demo
   regard train train.zh train.en --minutes 30
@@ -71,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}")
     except MemoryError:
-        return _fail("out of memory: smaller batches need less (--batch-tokens)")
+        return _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:  # as PyTorch says it
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+            raise
+        return _fail(OUT_OF_MEMORY)
 
 
 def _dispatch(given: list[str]) -> int:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import Json, Model, print_json, read_parallel, talk
 from regard.errors import RegardError
 
 HELD_OUT = 0.01  # of the pairs, at most MOST: what the lists are judged on
 MOST = 1000
+LIKELY = 1000  # target subwords for each of the source: the table has so many columns
 
 
 def shortlist(
@@ -19,8 +21,10 @@ def shortlist(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
     source: Annotated[str, typer.Option("--source", help="Training sentences, one a line.")],
     target: Annotated[str, typer.Option("--target", help="Their translations, one a line.")],
-    common: Annotated[int, typer.Option(min=1, help="The commonest subwords, listed for every sentence.")] = 100,
-    likely: Annotated[int, typer.Option(min=1, help="The likeliest for each subword of the source.")] = 20,
+    common: Annotated[
+        int, typer.Option(min=1, max=limits.VOCABULARY, help="The commonest subwords, listed for every sentence.")
+    ] = 100,
+    likely: Annotated[int, typer.Option(min=1, max=LIKELY, help="The likeliest for each subword of the source.")] = 20,
     json: Json = False,
 ) -> None:
     """Learn a shortlist from parallel text (IBM Model 1), for regard translate --shortlist: faster on a CPU.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     BatchTokens,
     Beam,
@@ -36,7 +37,9 @@ def translate(
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Different texts, at most beam: 'N ||| text ||| score'.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, max=limits.BEAM, help="Different texts, at most beam: 'N ||| text ||| score'.")
+    ] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from regard import limits
 from regard.decoding.flight import Hypothesis
-from regard.decoding.search import MOST_BEAM, Search
+from regard.decoding.search import Search
 
 TIMES, LEAST = 8, 64  # a search for more texts goes up to so many times the beam, and at least as wide as this
 
@@ -37,9 +38,10 @@ class Piece:
     exhausted: bool = False  # no search finds more
 
 
-def widest(beam: int) -> int:
-    """The widest beam that is searched with for more texts than a beam has found."""
-    return min(MOST_BEAM, max(TIMES * beam, LEAST))
+def widest(search: Search, longest: int, vocabulary: int) -> int:
+    """The widest beam that is tried where one has found too few texts for inputs of at most ``longest`` subwords."""
+    room = min(limits.BEAM, limits.SCORES // vocabulary, limits.PLACES // max(1, 2 * longest + search.max_extra))
+    return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
 
 
 def distinct(hypotheses: Sequence[Hypothesis], text_of: Callable[[Hypothesis], str]) -> list[Choice]:
@@ -52,15 +54,14 @@ def distinct(hypotheses: Sequence[Hypothesis], text_of: Callable[[Hypothesis], s
 
 
 def n_best_texts(
-    texts: Sequence[Sequence[Piece]], n: int, decode: Decode, text_of: Callable[[Hypothesis], str]
+    texts: Sequence[Sequence[Piece]], n: int, decode: Decode, text_of: Callable[[Hypothesis], str], most: int
 ) -> list[list[list[Choice]]]:
     """Of each text the n best different ways to choose one of each part, the best first; fewer where there are none.
 
-    ``texts`` are given as their pieces, whose choices become more where that is needed.
+    ``texts`` are given as their pieces, whose choices become more where that is needed; ``most``: the ``widest`` beam.
     """
     found = [ways(pieces, n) for pieces in texts]
     beam = max((piece.search.beam for pieces in texts for piece in pieces), default=1)
-    most = widest(beam)
     while beam < most:
         lacking = [i for i, of_text in enumerate(found) if len(of_text) < n]
         again = [piece for i in lacking for piece in texts[i] if piece.ids and not piece.exhausted]
