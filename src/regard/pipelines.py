@@ -110,16 +110,17 @@ class Translator:
         warn: Warn | None = None,
     ) -> list[Translation]:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
+        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, and ``warn`` hears if these do too.
 
         A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
-        (unless ``no_repeat`` is False); where fewer than ``n_best`` different texts are found, wider beams are tried
-        (decoding/nbest.py); ``warn`` hears of all that. A text without anything but white space gives "".
+        (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         given = self.decoding
+        if batch_tokens is not None:
+            limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
-        batch_tokens = given.batch_tokens if batch_tokens is None else batch_tokens
-        limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
+        batch_tokens = batch_tokens or given.batch_tokens
         parts = self._parts(texts, warn)
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
         sources = [part.ids for of_line in parts for part in of_line]
