@@ -110,7 +110,7 @@ class Translator:
         warn: Warn | None = None,
     ) -> list[Translation]:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
-        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, and ``warn`` hears if these do too.
+        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, then ``warn`` is told.
 
         A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
         (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
