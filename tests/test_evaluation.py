@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import random
 import re
@@ -12,6 +13,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
 from regard import evaluation
+from regard.cli.demo import corpus
 from regard.errors import RegardError
 
 REFERENCES = [
@@ -75,6 +77,31 @@ def test_the_paired_bootstrap_is_sacrebleus():
     assert "p = " in mine.line
     same = evaluation.paired_bootstrap(a, a, references, "en", samples=100, metric="chrf")
     assert same.a == same.b and same.p > 0.9
+
+
+def test_several_references_are_scored_as_sacrebleu_does():
+    real = lzma.decompress((corpus() / "dev.en.xz").read_bytes()).decode("utf-8").split("\n")[:200]
+    draw = random.Random(1)
+    a, b, first, second = (
+        [" ".join(w for w in line.split() if draw.random() > share) for line in real] for share in (0.3, 0.2, 0.1, 0.4)
+    )
+    second[7] = ""  # a reference of no words, to sacreBLEU as to us
+    for sets in ([first, second], [first, second, real]):
+        scores = evaluation.corpus_scores(a, sets, "en")
+        assert scores.bleu == sacrebleu.corpus_bleu(a, sets).score == evaluation.bleu(a, sets, "en")
+        assert scores.chrf == sacrebleu.corpus_chrf(a, sets).score
+        assert scores.bleu_signature.startswith(f"nrefs:{len(sets)}|")
+        assert scores.chrf_signature.startswith(f"nrefs:{len(sets)}|")
+        assert scores.bleu > evaluation.bleu(a, first, "en")
+        _, theirs = PairedTest([("a", a), ("b", b)], {"BLEU": BLEU(references=sets)}, None, "bs", 200)()
+        mine = evaluation.paired_bootstrap(a, b, sets, "en", samples=200)
+        assert (mine.a, mine.b) == pytest.approx(tuple(result.score for result in theirs["BLEU"]))
+        assert mine.p == pytest.approx(theirs["BLEU"][1].p_value, abs=1e-3)
+        assert sum(bucket.sentences for bucket in evaluation.by_length(a, sets, "en")) == 200
+        found = evaluation.worst(a, sets, 1)[0]
+        assert [found.reference, *found.others] == [lines[found.number] for lines in sets]
+    with pytest.raises(RegardError, match="200 translations and 199 references in set 2"):
+        evaluation.corpus_scores(a, [first, second[1:]], "en")
 
 
 def test_bleu_by_length_counts_every_sentence_once():

@@ -152,6 +152,44 @@ def test_n_best_and_alignments(translator):
     assert found[1].alternatives == [] and found[1].alignment.size == 0
 
 
+@pytest.fixture(scope="module")
+def packaged():
+    return regard.load("zh-en")
+
+
+@pytest.mark.parametrize(("beam", "n"), [(5, 5), (20, 20), (3, 2)])
+def test_no_alternative_is_lost_to_the_same_text_again(packaged, beam, n):
+    texts = ["我不想走。", "时间到了。", "门锁上了。", "你有什么要说的吗？", "好", "1", "", "🙂"]
+    found = packaged.translate(texts, beam=beam, n_best=n)
+    alone = packaged.translate(texts, beam=beam)
+    for text, one, winner in zip(texts, found, alone, strict=True):
+        assert (one.text, one.score, one.tokens) == (winner.text, winner.score, winner.tokens)
+        choices = [one.text, *(other.text for other in one.alternatives)]
+        assert len({" ".join(choice.split()) for choice in choices}) == len(choices) == (n if text else 1)
+        scores = [other.normalized for other in one.alternatives]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_alternatives_of_a_long_text_differ(packaged):
+    text = "我爱机器学习。你叫什么名字？" * 12 + "\n好"
+    one = packaged.translate([text], n_best=5)[0]
+    assert one.text == packaged.translate([text])[0].text
+    choices = [one.text, *(other.text for other in one.alternatives)]
+    assert len(set(choices)) == 5 and all(choice.count("\n") == 1 for choice in choices)
+    assert all(other.normalized > 1.2 * one.normalized for other in one.alternatives), "one part differs, not all"
+
+
+def test_fewer_translations_than_asked_for_are_said_once(translator):
+    said = []
+    texts = ["A man.", "", "Two dogs play in the snow. " * 8]
+    found = translator.translate(
+        texts, beam=4, n_best=4, max_extra=-99, no_repeat=False, warn=lambda *what: said.append(what)
+    )
+    assert [len(one.alternatives) for one in found] == [0, 0, 0]
+    lines = [line for line, what in said if what == "has 1 different translations, not 4: a beam of 64 finds no more"]
+    assert lines == [0, 2]
+
+
 def test_scores_of_text_are_those_of_its_tokens(translator):
     texts = ["Two dogs play in the snow.", "A man rides a bicycle."]
     scored = translator.score(texts, ["Ein Mann.", ""])

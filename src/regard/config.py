@@ -39,6 +39,7 @@ def read_config(path: Path | None, overrides: Sequence[str] = (), **sections: Ma
         else:
             values[name] = given
     _reject_unknown(values, where)
+    _refuse_repeats(overrides)
     for text in overrides:
         _override(values, text)
     return _validate(values, where)
@@ -101,6 +102,14 @@ def _suggest(section: str, key: str, known: Sequence[str]) -> str:
         if close := difflib.get_close_matches(key, table, n=1, cutoff=cutoff):
             return f" — did you mean '{table[close[0]]}'?"
     return ""
+
+
+def _refuse_repeats(overrides: Sequence[str]) -> None:
+    """Of two values for one key nobody knows which was meant."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise RegardError(f"--set {key}=… is given {keys.count(key)} times: expected once")
 
 
 def _override(values: dict[str, Any], text: str) -> None:

@@ -2,7 +2,7 @@
 
 BLEU is sacreBLEU's on raw, cased text against untouched references, with the tokenizer of the target language; its
 signature says which. The published protocol of Multi30k (lowercased, Moses-tokenized) is labelled so and stands beside
-it, never in its place.
+it, never in its place. References are a text a sentence, or several such sets, of which all count.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from sacrebleu.metrics.chrf import CHRF
 
 from regard.errors import RegardError
 
+#: One set of references, a text a sentence; or several such sets.
+References = Sequence[str] | Sequence[Sequence[str]]
+
 
 class Score(NamedTuple):
     """A corpus score with what it takes to compute it again."""
@@ -29,7 +32,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one output against one reference. ``lengths`` says how long the output is, as a share of the reference."""
+    """Of one output. ``length_ratio`` says how long it is, as a share of the reference (of several, the nearest)."""
 
     bleu: float
     bleu_signature: str
@@ -83,12 +86,13 @@ class Bucket(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """One sentence and its chrF."""
+    """One sentence and its chrF; ``others`` are its references in further sets."""
 
     number: int  # counted from 0
     chrf: float
     hypothesis: str
     reference: str
+    others: tuple[str, ...] = ()
 
 
 def language(code: str) -> str:
@@ -114,51 +118,56 @@ def tokenizer_for(code: str) -> str:
     return name
 
 
-def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> Scores:
+def corpus_scores(hypotheses: Sequence[str], references: References, target_language: str) -> Scores:
     """Cased, detokenized BLEU and chrF."""
-    _check(hypotheses, references)
+    sets = _sets(hypotheses, references)
     bleu, chrf = BLEU(tokenize=tokenizer_for(target_language)), CHRF()
-    found = bleu.corpus_score(hypotheses, [references])
+    found = bleu.corpus_score(hypotheses, sets)
     return Scores(
         bleu=found.score,
         bleu_signature=str(bleu.get_signature()),
-        chrf=chrf.corpus_score(hypotheses, [references]).score,
+        chrf=chrf.corpus_score(hypotheses, sets).score,
         chrf_signature=str(chrf.get_signature()),
         sentences=len(hypotheses),
         length_ratio=found.sys_len / max(1, found.ref_len),
     )
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> float:
+def bleu(hypotheses: Sequence[str], references: References, target_language: str) -> float:
     """The BLEU of ``corpus_scores`` alone, for validation."""
-    _check(hypotheses, references)
-    return float(BLEU(tokenize=tokenizer_for(target_language)).corpus_score(hypotheses, [references]).score)
+    sets = _sets(hypotheses, references)
+    return float(BLEU(tokenize=tokenizer_for(target_language)).corpus_score(hypotheses, sets).score)
 
 
-def published_bleu(hypotheses: Sequence[str], references: Sequence[str], target_language: str) -> Score:
-    """The published protocol of Multi30k: both sides lowercased and Moses-tokenized, BLEU on these tokens.
-
-    For comparison with papers only: it is not the BLEU of ``corpus_scores``.
-    """
-    _check(hypotheses, references)
+def moses_tokenizer() -> Any:
+    """The class of the published protocol's tokenizer; an error where its package is not installed."""
     try:
         from sacremoses import MosesTokenizer
     except ImportError:
         raise RegardError("the published protocol needs sacremoses: pip install sacremoses") from None
-    moses = MosesTokenizer(lang=language(target_language))
+    return MosesTokenizer
+
+
+def published_bleu(hypotheses: Sequence[str], references: References, target_language: str) -> Score:
+    """The published protocol of Multi30k: both sides lowercased and Moses-tokenized, BLEU on these tokens.
+
+    For comparison with papers only: it is not the BLEU of ``corpus_scores``.
+    """
+    sets = _sets(hypotheses, references)
+    moses = moses_tokenizer()(lang=language(target_language))
 
     def tokenized(lines: Sequence[str]) -> list[str]:
         return [moses.tokenize(line.lower(), return_str=True, escape=False) for line in lines]
 
     metric = BLEU(tokenize="none", force=True)
-    score = metric.corpus_score(tokenized(hypotheses), [tokenized(references)]).score
+    score = metric.corpus_score(tokenized(hypotheses), [tokenized(lines) for lines in sets]).score
     return Score(float(score), f"{metric.get_signature()} (published protocol: lowercased, Moses-tokenized)")
 
 
 def paired_bootstrap(
     a: Sequence[str],
     b: Sequence[str],
-    references: Sequence[str],
+    references: References,
     target_language: str,
     *,
     metric: str = "bleu",
@@ -172,19 +181,19 @@ def paired_bootstrap(
     """
     import numpy as np
 
-    _check(a, references)
-    _check(b, references)
+    sets = _sets(a, references)
+    _sets(b, references)
     if metric not in ("bleu", "chrf"):
         raise RegardError(f"metric {metric!r}: expected bleu or chrf")
     scorer: Any = BLEU(tokenize=tokenizer_for(target_language)) if metric == "bleu" else CHRF()
     # The sufficient statistics, a row of counts a sentence: the score of a resampling is that of the sum of its rows.
-    rows = [np.array(scorer._extract_corpus_statistics(x, [references]), dtype=np.float64) for x in (a, b)]
+    rows = [np.array(scorer._extract_corpus_statistics(x, sets), dtype=np.float64) for x in (a, b)]
 
     def score(counts: Any) -> float:
         return float(scorer._compute_score_from_stats(counts).score)
 
     real_a, real_b = (score(counts.sum(0)) for counts in rows)
-    drawn = np.random.default_rng(seed).choice(len(references), size=(samples, len(references)), replace=True)
+    drawn = np.random.default_rng(seed).choice(len(a), size=(samples, len(a)), replace=True)
     scores_a, scores_b = (np.array([score(counts[chosen].sum(0)) for chosen in drawn]) for counts in rows)
     size = np.abs(scores_b - scores_a)
     p = (int((size - size.mean() > abs(real_b - real_a)).sum()) + 1) / (samples + 1) if size.any() else 1.0
@@ -196,31 +205,31 @@ def paired_bootstrap(
 
 def by_length(
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     target_language: str,
     edges: Sequence[int] = (5, 10, 15, 20, 30, 40, 60),
 ) -> list[Bucket]:
-    """BLEU of the sentences whose reference has at most 5, 10, … words (as the scorer counts them), and longer."""
-    _check(hypotheses, references)
+    """BLEU of the sentences whose (first) reference has at most 5, 10, … words, as the scorer counts, and longer."""
+    sets = _sets(hypotheses, references)
     metric = BLEU(tokenize=tokenizer_for(target_language), effective_order=False)
     cut: Callable[[str], str] = metric.tokenizer
-    lengths = [len(cut(reference).split()) for reference in references]
+    lengths = [len(cut(reference).split()) for reference in sets[0]]
     buckets = []
     for low, high in zip((0, *(edge + 1 for edge in edges)), (*edges, max([*lengths, *edges])), strict=True):
         chosen = [i for i, length in enumerate(lengths) if low <= length <= high]
         if chosen:
-            found = metric.corpus_score([hypotheses[i] for i in chosen], [[references[i] for i in chosen]])
+            found = metric.corpus_score([hypotheses[i] for i in chosen], [[lines[i] for i in chosen] for lines in sets])
             buckets.append(Bucket(low, high, len(chosen), found.score, found.sys_len / max(1, found.ref_len)))
     return buckets
 
 
-def worst(hypotheses: Sequence[str], references: Sequence[str], count: int = 10) -> list[Sentence]:
+def worst(hypotheses: Sequence[str], references: References, count: int = 10) -> list[Sentence]:
     """The sentences of the lowest chrF, worst first; those of one score in the order of the text."""
-    _check(hypotheses, references)
+    sets = _sets(hypotheses, references)
     metric = CHRF()
     scored = [
-        Sentence(number, float(metric.sentence_score(hypothesis, [reference]).score), hypothesis, reference)
-        for number, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True))
+        Sentence(number, float(metric.sentence_score(hypothesis, texts).score), hypothesis, texts[0], tuple(texts[1:]))
+        for number, (hypothesis, *texts) in enumerate(zip(hypotheses, *sets, strict=True))
     ]
     return sorted(scored, key=lambda sentence: (sentence.chrf, sentence.number))[:count]
 
@@ -241,10 +250,17 @@ def perplexity(token_scores: Iterable[Sequence[float]]) -> float:
     return math.exp(mean) if mean < 700 else math.inf
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    if len(hypotheses) != len(references):
-        raise RegardError(
-            f"{len(hypotheses)} translations and {len(references)} references: expected one reference a translation"
-        )
-    if not references:
+def _sets(hypotheses: Sequence[str], references: References) -> list[Sequence[str]]:
+    """The references as sets, each of which has one for each translation."""
+    one = all(isinstance(lines, str) for lines in references)
+    sets: list[Any] = [references] if one else list(references)
+    for number, lines in enumerate(sets, 1):
+        if len(hypotheses) != len(lines):
+            which = f" in set {number}" if len(sets) > 1 else ""
+            raise RegardError(
+                f"{len(hypotheses)} translations and {len(lines)} references{which}: expected one reference a "
+                "translation"
+            )
+    if not hypotheses:
         raise RegardError("nothing to score: expected at least one sentence")
+    return sets

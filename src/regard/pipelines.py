@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regard import limits
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.alignments import diagonal
 from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.engines import build_engine
 from regard.decoding.loops import find_loop
+from regard.decoding.nbest import Choice, Piece, distinct, n_best_texts, widest
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
@@ -42,7 +44,8 @@ class Translation:
 
     ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` the one that was ranked,
     divided by the length penalty. ``alignment`` [T, S] says how much each of ``tokens`` looked at each of
-    ``source_tokens``, where it was asked for. ``alternatives`` are the rest of the n best.
+    ``source_tokens``, where it was asked for. ``alternatives`` are the rest of the n best: other texts, fewer where
+    there are not so many.
     """
 
     text: str
@@ -112,6 +115,7 @@ class Translator:
         parts: list[list[Part]] | None = None,
     ) -> list[Translation]:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
+        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, then ``warn`` is told.
 
         A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
         (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
@@ -119,24 +123,26 @@ class Translator:
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         given = self.decoding
+        if batch_tokens is not None:
+            limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
         batch_tokens = batch_tokens or given.batch_tokens
         parts = self.parts(texts, warn) if parts is None else parts
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
         sources = [part.ids for of_line in parts for part in of_line]
         hypotheses = self._decode(sources, search, batch_tokens)
+        searches = [search] * len(sources)
         if no_repeat if no_repeat is not None else given.no_repeat:
-            self._decode_loops_again(sources, hypotheses, owner, search, batch_tokens, warn)
+            self._decode_loops_again(sources, hypotheses, searches, owner, batch_tokens, warn)
         weights: list[NDArray[np.float32]] | None = None
         if alignments:
             winners = [n_best_of[0].ids for n_best_of in hypotheses]
             weights = align(self.model, sources, winners, self.settings, batch_tokens=batch_tokens)
+        chosen = self._n_best(parts, hypotheses, searches, search.n_best, batch_tokens, warn)
         found, at = [], 0
-        for of_line in parts:
+        for of_line, ways in zip(parts, chosen, strict=True):
             until = at + len(of_line)
-            found.append(
-                self._joined(of_line, hypotheses[at:until], search, None if weights is None else weights[at:until])
-            )
+            found.append(self._joined(of_line, ways, search, None if weights is None else weights[at:until]))
             at = until
         return found
 
@@ -186,13 +192,16 @@ class Translator:
     def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
         """What is translated is split where it is too long; what is scored cannot be."""
         longest = self.model.longest
-        if longest is None:
-            return
         for number, ids in enumerate(rows, start=1):
-            if len(ids) + marks > longest:
+            if longest is not None and len(ids) + marks > longest:
                 raise RegardError(
                     f"{side} {number}: {len(ids)} subwords are too long to be scored: the model has learnt "
                     f"{longest} positions, marks included"
+                )
+            if len(ids) > limits.LENGTH:
+                raise RegardError(
+                    f"{side} {number}: {len(ids):,} subwords are too long to be scored: expected at most "
+                    f"{limits.LENGTH:,}"
                 )
 
     def search(
@@ -206,7 +215,7 @@ class Translator:
     ) -> Search:
         """The search that these options mean."""
         given = self.decoding
-        return Search(
+        search = Search(
             beam=given.beam if beam is None else beam,
             n_best=given.n_best if n_best is None else n_best,
             length_penalty=given.length_penalty if length_penalty is None else length_penalty,  # type: ignore[arg-type]
@@ -214,6 +223,8 @@ class Translator:
             stopping=given.stopping if stopping is None else stopping,  # type: ignore[arg-type]
             no_repeat_ngram=no_repeat_ngram,
         )
+        limits.product("beam × vocabulary", search.beam, self.target_tokenizer.size, limits.SCORES)
+        return search
 
     def parts(self, texts: Sequence[str], warn: Warn | None = None, most: int | None = None) -> list[list[Part]]:
         """Each text as parts that are short enough for the model; none where there is nothing but white space.
@@ -288,18 +299,20 @@ class Translator:
         self,
         sources: list[list[int]],
         hypotheses: list[list[Hypothesis]],
+        searches: list[Search],
         owner: list[int],
-        search: Search,
         batch_tokens: int,
         warn: Warn | None,
     ) -> None:
         """Replaces the outputs that loop or do not end by those of a search without repeated n-grams."""
         loops = {i: why for i, ids in enumerate(sources) if ids and (why := self._loop(ids, hypotheses[i][0]))}
         again = list(loops)
-        strict = replace(search, no_repeat_ngram=search.no_repeat_ngram or NO_REPEAT)
+        if not again:
+            return
+        strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
         for i, better in zip(again, self._decode([sources[i] for i in again], strict, batch_tokens), strict=True):
             still = self._loop(sources[i], better[0])
-            hypotheses[i] = better
+            hypotheses[i], searches[i] = better, strict
             if warn:
                 after = f", and {still} then too" if still else ""
                 warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
@@ -316,30 +329,57 @@ class Translator:
             return f"gave an output that repeats {text[:40]!r}"
         return "gave an output that does not end" if hypothesis.at_limit else ""
 
+    def _n_best(
+        self,
+        parts: list[list[Part]],
+        hypotheses: list[list[Hypothesis]],
+        searches: list[Search],
+        n: int,
+        batch_tokens: int,
+        warn: Warn | None,
+    ) -> list[list[list[Choice]]]:
+        """For each text its n best translations, each a choice a part; ``warn`` hears where there are fewer."""
+
+        def text_of(one: Hypothesis) -> str:
+            return BREAKS.sub(" ", self.target_tokenizer.decode(one.ids))
+
+        if n == 1:
+            winners = iter(Choice(text_of(best[0]), best[0]) for best in hypotheses)
+            return [[[next(winners) for _ in of_line]] for of_line in parts]
+        flat = [part for of_line in parts for part in of_line]
+        made = iter(
+            Piece(part.ids, part.after, how, distinct(found, text_of))
+            for part, how, found in zip(flat, searches, hypotheses, strict=True)
+        )
+        texts = [[next(made) for _ in of_line] for of_line in parts]
+        longest = max((len(part.ids) for part in flat), default=0)
+        most = widest(searches[0], longest, self.target_tokenizer.size) if searches else 1
+        ways = n_best_texts(texts, n, lambda ids, search: self._decode(ids, search, batch_tokens), text_of, most)
+        for line, (of_line, found) in enumerate(zip(parts, ways, strict=True)):
+            if of_line and len(found) < n and warn:
+                warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
+        return ways
+
     def _joined(
         self,
         parts: list[Part],
-        hypotheses: list[list[Hypothesis]],
+        ways: list[list[Choice]],
         search: Search,
         weights: list[NDArray[np.float32]] | None,
     ) -> Translation:
-        """One translation from those of the parts; the n-th alternative is made of the n-th of each part."""
+        """One translation from the choices of its parts; the other ways to choose are its alternatives, best first."""
         source_tokens = self.tokenizer.tokens([i for part in parts for i in part.ids])
-        wide = max((len(n_best) for n_best in hypotheses), default=1)
         found = []
-        for n in range(wide):
-            chosen = [n_best[min(n, len(n_best) - 1)] for n_best in hypotheses]
-            texts = [
-                BREAKS.sub(" ", self.target_tokenizer.decode(one.ids)) + part.after
-                for part, one in zip(parts, chosen, strict=True)
-            ]
-            score = sum(one.score for one in chosen)
-            length = sum(len(one.ids) + 1 for one in chosen)
+        for chosen in ways:
+            text = "".join(one.text + part.after for one, part in zip(chosen, parts, strict=True))
+            score = sum(one.hypothesis.score for one in chosen)
+            length = sum(len(one.hypothesis.ids) + 1 for one in chosen)
             normalized = search.length_penalty.apply(score, max(1, length))
-            tokens = self.target_tokenizer.tokens([i for one in chosen for i in one.ids])
-            found.append(Translation("".join(texts), tokens, score, normalized, source_tokens))
+            tokens = self.target_tokenizer.tokens([i for one in chosen for i in one.hypothesis.ids])
+            found.append(Translation(text, tokens, score, normalized, source_tokens))
         alignment = None if weights is None else diagonal(weights)
-        return replace(found[0], alignment=alignment, alternatives=found[1:])
+        others = sorted(found[1:], key=lambda one: -one.normalized)
+        return replace(found[0], alignment=alignment, alternatives=others)
 
 
 def load(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from regard import limits
 from regard.errors import RegardError, nearest
 
 Entry = str | tuple[str, str]  # a corpus: a prefix or one file, or the files of both languages
@@ -23,7 +24,7 @@ def option(
     *,
     above: float | None = None,
     least: float | None = None,
-    most: float | None = None,
+    most: float = limits.NUMBER,
     below: float | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
@@ -40,7 +41,7 @@ def _outside(number: float, rule: Mapping[str, Any]) -> str:
         return f"more than {rule['above']}"
     if rule["least"] is not None and not number >= rule["least"]:
         return f"at least {rule['least']}"
-    if rule["most"] is not None and not number <= rule["most"]:
+    if not number <= rule["most"]:
         return f"at most {rule['most']}"
     if rule["below"] is not None and not number < rule["below"]:
         return f"less than {rule['below']}"
@@ -94,7 +95,9 @@ class DataConfig:
     )
     target_key: str = option("", "JSONL key or column of the target; empty = by the language, else the second of two")
     tokenizer: Literal["bpe", "unigram"] = option("bpe", "kind of subwords")
-    vocabulary: int = option(8000, "subwords in a vocabulary, the 256 bytes and 4 special ones included", least=261)
+    vocabulary: int = option(
+        8000, "subwords in a vocabulary, the 256 bytes and 4 special ones included", least=261, most=limits.VOCABULARY
+    )
     joint: bool = option(True, "one vocabulary for both languages; false = one each")
     character_coverage: float = option(
         0.9995,
@@ -111,7 +114,7 @@ class DataConfig:
         0.0, "chance of leaving out a merge, so that words are cut anew each epoch", least=0, below=1
     )
     max_length: int = option(
-        256, "longest side in subwords; longer pairs are left out of training and counted", least=1
+        256, "longest side in subwords; longer pairs are left out of training and counted", least=1, most=limits.LENGTH
     )
     max_ratio: float = option(9.0, "one side longer than the other by more than this counts as misaligned", least=1)
     remove_overlap: bool = option(False, "leave pairs out of training whose source or target stands in valid or test")
@@ -137,7 +140,10 @@ class TrainingConfig:
     steps: int = option(100_000, "updates of the weights; one update may accumulate several batches", least=1)
     minutes: float = option(0.0, "stop after this much training time; 0 = no limit", least=0)
     batch_tokens: int = option(
-        4096, "size of a batch: sentences × the longest side in it, in subwords, stays at or below this", least=1
+        4096,
+        "size of a batch: sentences × the longest side in it, in subwords, stays at or below this",
+        least=1,
+        most=limits.BATCH,
     )
     accumulate: int = option(1, "batches whose gradients are summed for one update", least=1)
     learning_rate: float = option(0.0, "peak learning rate; 0 = the paper's, (width × warmup_steps)^-0.5", least=0)
@@ -177,7 +183,7 @@ class TrainingConfig:
     )
     compile: bool = option(False, "on a CUDA GPU: layers and loss in fused kernels, by torch.compile")
     deterministic: bool = option(True, "the same bits on every run on a GPU too, at some cost in speed")
-    threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0)
+    threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0, most=limits.THREADS)
     init: str = option("", "model directory or packaged name to start from; empty = fresh weights")
 
     def __post_init__(self) -> None:
@@ -192,28 +198,34 @@ class DecodingConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "coerce_numbers_to_str": True}
 
-    beam: int = option(5, "hypotheses kept for a sentence; 1 = greedy", least=1, most=1000)
+    beam: int = option(5, "hypotheses kept for a sentence; 1 = greedy", least=1, most=limits.BEAM)
     length_penalty: str = option(
         "gnmt:0.6",
         "a score is divided by gnmt:A = ((5 + length)/6)^A, the paper's, or power:A = length^A; a bare A is gnmt",
     )
-    max_extra: int = option(50, "longest output: the input's subwords and this many more", least=0)
+    max_extra: int = option(50, "longest output: the input's subwords and this many more", least=0, most=limits.EXTRA)
     n_best: int = option(1, "hypotheses given for a sentence, at most beam", least=1)
     stopping: Literal["exact", "first", "huggingface"] = option(
         "exact", "when a sentence is done: exact = no better hypothesis can come; first = as soon as beam many ended"
     )
-    batch_tokens: int = option(4096, "size of a decoding batch in subwords; changes speed, not results", least=1)
+    batch_tokens: int = option(
+        4096, "size of a decoding batch in subwords; changes speed, not results", least=1, most=limits.BATCH
+    )
     no_repeat: bool = option(True, "decode a sentence again without repeats where the output runs in a loop")
 
     def __post_init__(self) -> None:
         _check("decoding", self)
         kind, _, alpha = self.length_penalty.rpartition(":")
         try:
-            good = kind in ("", "gnmt", "power") and math.isfinite(float(alpha))
+            good = kind in ("", "gnmt", "power") and abs(float(alpha)) <= limits.ALPHA
         except ValueError:
             good = False
         if not good:
-            raise RegardError(f"decoding.length_penalty = '{self.length_penalty}': expected gnmt:0.6, power:1.0 or 0.6")
+            raise RegardError(
+                f"decoding.length_penalty = '{self.length_penalty}': expected gnmt:0.6, power:1.0 or 0.6, "
+                f"from {-limits.ALPHA:g} to {limits.ALPHA:g}"
+            )
+        limits.product("decoding.beam × decoding.max_extra", self.beam, self.max_extra, limits.PLACES)
         if self.n_best > self.beam:
             raise RegardError(f"decoding.n_best = {self.n_best}: expected at most decoding.beam = {self.beam}")
 
@@ -224,7 +236,7 @@ class Config:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    seed: int = option(1, "every random stream of the run is derived from it", least=0)
+    seed: int = option(1, "every random stream of the run is derived from it", least=0, most=limits.SEED)
     data: DataConfig
     model: dict[str, Any] = field(default_factory=dict)
     training: TrainingConfig = field(default_factory=TrainingConfig)

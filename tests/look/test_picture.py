@@ -58,5 +58,6 @@ def test_long_maps_shrink_and_wrong_endings_are_said(tmp_path: Path) -> None:
     assert max(size) < 64
     with pytest.raises(RegardError, match=r"\.png, \.svg, \.pdf"):
         write(attention("我"), tmp_path / "map.gif")
+    (tmp_path / "file").touch()
     with pytest.raises(RegardError, match="cannot be written"):
-        write(attention("我"), tmp_path / "nowhere" / "map.png")
+        write(attention("我"), tmp_path / "file" / "map.png")

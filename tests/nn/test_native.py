@@ -49,9 +49,9 @@ def test_a_product_is_a_product_and_a_row_does_not_see_the_others(
     if kind == "bf16":
         cut = x.bfloat16().float()
     elif kind == "int8":
-        # As in int8.py, but that what lies half way between two bytes goes up here, and to the even one there.
+        # As in int8.py: what lies half way between two bytes goes to the even one.
         step = x.abs().amax(1, keepdim=True).clamp(min=int8.LEAST) / 127
-        cut = ((x * (127 / (step * 127)) + 128.5).floor() - 128) * step
+        cut = (x * (127 / (step * 127))).round() * step
     expected = (cut.double() @ weight.double().T + bias).float()
     got = matrix(x)
     # fp32 loses 2⁻²⁴ of what is summed at every sum; a byte more or less, where x / step is nearly half, is a step.

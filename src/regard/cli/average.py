@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import Json, print_json, show, talk
 
 
 def average(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, finished or going on.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model directory to write.")],
-    last: Annotated[int, typer.Option(min=1, help="The last so many validated checkpoints.")] = 5,
-    best: Annotated[int, typer.Option(min=0, help="The best so many instead.")] = 0,
+    last: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="The last so many validated checkpoints.")] = 5,
+    best: Annotated[int, typer.Option(min=0, max=limits.NUMBER, help="The best so many instead.")] = 0,
     json: Json = False,
 ) -> None:
     """Average the weights of a run's validated checkpoints into a model directory.
@@ -24,8 +25,10 @@ def average(
 
     Example: regard average runs/zh-en runs/zh-en-average --last 5
     """
+    from regard.outputs import check_output_folder
     from regard.training.average_run import average_run, steps_of
 
+    check_output_folder(out)
     steps = steps_of(run, best=best) if best else steps_of(run, last=last)
     average_run(run, out, steps)
     talk(f"averaged the weights after the updates {', '.join(f'{step:,}' for step in steps)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     Device,
     Dtype,
@@ -15,6 +16,7 @@ from regard.cli.common import (
     Png,
     Shortlist,
     Threads,
+    check_search,
     open_translator,
     picture_path,
     print_json,
@@ -33,6 +35,8 @@ bench = typer.Typer(
 )
 
 
+CLIENTS = 10_000  # that ask at once: each has a connection
+SENTENCES = 1000  # lines of a text that bench serve asks for
 Source = Annotated[str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
 
@@ -42,10 +46,18 @@ def train(
     shape: Annotated[
         str, typer.Argument(metavar="[SHAPE]", help="A preset (base, rnn:small) or CONFIG.toml.")
     ] = "tiny",
-    vocabulary: Annotated[int, typer.Option(min=300, help="Entries of the joint vocabulary.")] = 8000,
-    batch_tokens: Annotated[int, typer.Option(min=64, help="Sentences × the longest side of a batch.")] = 4096,
-    length: Annotated[float, typer.Option(min=1, help="Mean length of a sentence in subwords.")] = 14.0,
-    updates: Annotated[int, typer.Option(min=1, help="Updates that are timed, after 3 to warm up.")] = 20,
+    vocabulary: Annotated[
+        int, typer.Option(min=300, max=limits.VOCABULARY, help="Entries of the joint vocabulary.")
+    ] = 8000,
+    batch_tokens: Annotated[
+        int, typer.Option(min=64, max=limits.BATCH, help="Sentences × the longest side of a batch.")
+    ] = 4096,
+    length: Annotated[
+        float, typer.Option(min=1, max=limits.LENGTH, help="Mean length of a sentence in subwords.")
+    ] = 14.0,
+    updates: Annotated[
+        int, typer.Option(min=1, max=limits.NUMBER, help="Updates that are timed, after 3 to warm up.")
+    ] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Fused kernels, on a CUDA GPU.")] = False,
     parts: Parts = False,
@@ -80,20 +92,22 @@ def train(
         device=devices.device(device),
         parts=parts or picture is not None,
     )
-    _draw({shape: found.parts}, picture)
     if json:
         print_json({"shape": shape, **found.to_dict()})
     else:
         print("\n".join(found.lines()))
+    _draw({shape: found.parts}, picture)
 
 
 @bench.command()
 def decode(
     model: Model,
     source: Source = "",
-    beam: Annotated[list[int] | None, typer.Option("--beam", "-b", min=1, help="A beam width; give several.")] = None,
-    sentences: Annotated[int, typer.Option(min=1, help="At most so many of its lines.")] = 1000,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Batch size in subwords.")] = 4096,
+    beam: Annotated[
+        list[int] | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="A beam width; give several.")
+    ] = None,
+    sentences: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="At most so many of its lines.")] = 1000,
+    batch_tokens: Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords.")] = 4096,
     shortlist: Shortlist = "",
     parts: Parts = False,
     png: Png = "",
@@ -109,14 +123,17 @@ def decode(
     from regard.bench.decoding import decoding_speed
 
     picture = picture_path(png)
+    for width in beam or ():
+        check_search("regard", shortlist, width)
+    texts = _texts(source, sentences) if source else []
     translator = open_translator(model, device, dtype, threads, shortlist=shortlist)
-    texts = _texts(translator, model, source, sentences)
+    texts = texts or _dev_of(translator, model, sentences)
     found = decoding_speed(translator, texts, beam or (1, 5), batch_tokens, parts=parts or picture is not None)
-    _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
     if json:
         print_json({"model": model, "speeds": [speed.to_dict() for speed in found]})
     else:
         print("\n".join(line for speed in found for line in speed.lines()))
+    _draw({f"beam {speed.beam}": speed.parts for speed in found}, picture)
 
 
 @bench.command()
@@ -124,10 +141,12 @@ def serve(
     model: Model,
     source: Source = "",
     clients: Annotated[
-        list[int] | None, typer.Option("--clients", min=1, help="So many ask at once; give several.")
+        list[int] | None, typer.Option("--clients", min=1, max=CLIENTS, help="So many ask at once; give several.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="For how long each number of clients asks.")] = 10.0,
-    beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, help="Hypotheses kept.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=limits.NUMBER, help="For how long each number of clients asks.")
+    ] = 10.0,
+    beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept.")] = None,
     png: Png = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -143,29 +162,37 @@ def serve(
     from regard.bench.serving import serving_speed
 
     picture = picture_path(png)
+    check_search("regard", "", beam)
+    texts = _texts(source, SENTENCES) if source else []
     translator = open_translator(model, device, dtype, threads)
-    texts = _texts(translator, model, source, 1000)
+    texts = texts or _dev_of(translator, model, SENTENCES)
     given = ["--device", device, "--dtype", dtype, "--threads", str(threads)]
     found = serving_speed(translator, model, texts, clients or (1, 8, 64), seconds, beam, given)
-    _draw({f"{load.clients} clients": load.parts for load in found.loads}, picture)
     if json:
         print_json({"model": model, **found.to_dict()})
     else:
         print("\n".join(found.lines()))
+    _draw({f"{load.clients} clients": load.parts for load in found.loads}, picture)
 
 
-def _texts(translator: Translator, model: str, source: str, most: int) -> list[str]:
-    """Lines of a file, or of Tatoeba's dev for a model that reads Chinese."""
+def _texts(path: str, most: int) -> list[str]:
+    """The first lines of a file, which must not be empty."""
     import itertools
 
     from regard.data.corpus import read_lines
 
-    if not source and translator.settings.source != "zh":
-        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
-    path = source or str(_dev())
     texts = [text for text, _ in itertools.islice(read_lines(path), most)]
+    if not any(text.strip() for text in texts):
+        raise RegardError(f"{path}: nothing to translate in its first {most:,} lines")
     talk(f"{len(texts):,} lines of {path}")
     return texts
+
+
+def _dev_of(translator: Translator, model: str, most: int) -> list[str]:
+    """Tatoeba's dev for a model that reads Chinese."""
+    if translator.settings.source != "zh":
+        raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
+    return _texts(str(_dev()), most)
 
 
 def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as _json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.errors import RegardError
 from regard.terminal import printable, printable_json
 
@@ -30,7 +32,7 @@ Engine = Annotated[
 Shortlist = Annotated[
     str, typer.Option(metavar="FILE", help="Score only what it lists for a sentence (regard shortlist makes one).")
 ]
-Beam = Annotated[int, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; 1 is greedy.")]
+Beam = Annotated[int, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; 1 is greedy.")]
 LengthPenalty = Annotated[
     str | None,
     typer.Option(
@@ -38,9 +40,9 @@ LengthPenalty = Annotated[
         "that the model was chosen with."
     ),
 ]
-BatchTokens = Annotated[int, typer.Option(min=1, help="Batch size in subwords: speed, not results.")]
+BatchTokens = Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords: speed, not results.")]
 Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")]
+Threads = Annotated[int, typer.Option(min=0, max=limits.THREADS, help="CPU threads; 0 is PyTorch's choice.")]
 
 
 def talk(message: str) -> None:
@@ -75,14 +77,44 @@ def open_translator(
     return Translator(directory.load(model, place, kind), engine=engine, shortlist=shortlist)
 
 
+def check_search(
+    engine: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
+) -> None:
+    """Wrong options of a search are errors before a model is loaded."""
+    from regard.decoding.engines import check_engine
+    from regard.decoding.ranking import LengthPenalty
+    from regard.decoding.search import Search
+
+    check_engine(engine, shortlist)
+    Search(
+        beam=max(n_best, 1) if beam is None else beam,
+        n_best=n_best,
+        length_penalty=LengthPenalty.parse(length_penalty or 0.0),
+    )
+
+
 def picture_path(png: str) -> Path | None:
-    """Where ``--png`` says to draw; a wrong ending is an error before anything is computed."""
+    """Where ``--png`` says to draw; a wrong ending or place is an error before anything is computed."""
     from regard.look.picture import check_ending
+    from regard.outputs import check_output
 
     path = Path(png) if png else None
     if path is not None:
         check_ending(path)
+        check_output(path)
     return path
+
+
+def check_input(path: str) -> None:
+    """A text that is read line by line can be opened: an error before a model is loaded; "-" is standard input."""
+    if path == "-":
+        return
+    if os.path.isdir(path):
+        raise RegardError(f"{path}: is a folder; expected a text file")
+    if not os.path.exists(path):
+        raise RegardError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise RegardError(f"{path}: cannot be read: Permission denied")
 
 
 def read_text(path: str) -> list[str]:
@@ -95,15 +127,16 @@ def read_text(path: str) -> list[str]:
     return lines
 
 
-def read_parallel(first: str, second: str) -> tuple[list[str], list[str]]:
-    """Two files whose lines belong together: as many in the one as in the other."""
-    left, right = read_text(first), read_text(second)
-    if len(left) != len(right):
-        raise RegardError(
-            f"{first} has {len(left):,} lines and {second} has {len(right):,}: line N of one must belong to line N of "
-            "the other"
-        )
-    return left, right
+def read_parallel(first: str, *others: str) -> list[list[str]]:
+    """Files whose lines belong together: as many in each as in the first."""
+    found = [read_text(path) for path in (first, *others)]
+    for path, lines in zip(others, found[1:], strict=True):
+        if len(lines) != len(found[0]):
+            raise RegardError(
+                f"{first} has {len(found[0]):,} lines and {path} has {len(lines):,}: line N of one must belong to "
+                "line N of the other"
+            )
+    return found
 
 
 def one_line(text: str) -> str:
@@ -113,9 +146,9 @@ def one_line(text: str) -> str:
 
 def write_text(path: Path, lines: list[str]) -> None:
     """Lines into a file, replaced in one step."""
-    from regard.files import write_atomic
+    from regard.outputs import write_output
 
-    write_atomic(path, "".join(line + "\n" for line in lines).encode())
+    write_output(path, "".join(line + "\n" for line in lines).encode())
 
 
 def warn_of_line(index: int, message: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import Device, open_translator
 from regard.config import Config, read_config
 from regard.terminal import printable
@@ -41,12 +42,14 @@ DATA = {"source": "zh", "target": "en", "vocabulary": 6000, "normalize": ["nfc",
 
 
 def demo(
-    minutes: Annotated[float, typer.Option(help="Training time of the second part; 0 leaves it out.")] = 3.0,
+    minutes: Annotated[
+        float, typer.Option(max=limits.NUMBER, help="Training time of the second part; 0 leaves it out.")
+    ] = 3.0,
     run: Annotated[str, typer.Option("--run", "-o", help="Where the trained model goes.")] = "runs/demo",
     model: Annotated[
         str, typer.Option(help="What translates in the first part: a packaged name or directory.")
     ] = "zh-en",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another model.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=limits.SEED, help="Another seed, another model.")] = 1,
     dev: Annotated[int, typer.Option(min=1, max=1000, help="Sentences of dev that the new model is scored on.")] = 1000,
     device: Device = "auto",
 ) -> int:
@@ -58,9 +61,13 @@ def demo(
     """
     from rich.console import Console
 
+    from regard.outputs import check_output
+
     console = Console(highlight=False, soft_wrap=True)
     folder = Path(run)
-    _packaged(console, model, device, folder.with_name(folder.name + "-attention.png"))
+    picture = folder.with_name(folder.name + "-attention.png")
+    check_output(picture)
+    _packaged(console, model, device, picture)
     if minutes <= 0:
         _next(console, model, None)
         return 0
@@ -87,7 +94,6 @@ def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
     _, attention = look_at(translator, SENTENCES[LOOKED_AT])
     _say(console, "\nWhat each word it wrote looked at:")
     console.print(TerminalMap(attention), soft_wrap=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
     write(attention, picture)
     _say(console, f"The same as a picture: {picture}")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     BatchTokens,
     Beam,
@@ -19,6 +22,7 @@ from regard.cli.common import (
     Model,
     Shortlist,
     Threads,
+    check_search,
     open_translator,
     print_json,
     read_parallel,
@@ -27,19 +31,27 @@ from regard.cli.common import (
     warn_of_line,
     write_text,
 )
+from regard.errors import RegardError
 
 if TYPE_CHECKING:
     from regard.pipelines import Translator
+
+#: What a part of the report adds: keys for --json, and lines for people.
+Part = tuple[dict[str, Any], list[str]]
 
 
 def evaluate(
     model: Model,
     source: Annotated[str, typer.Option("--source", help="Test sentences, one a line.")],
-    reference: Annotated[str, typer.Option("--reference", help="Their translations, raw and untouched.")],
+    reference: Annotated[
+        list[str], typer.Option("--reference", help="Their translations, raw and untouched; give several if you have.")
+    ],
     compare: Annotated[
         str, typer.Option(help="Another model, or a file of its translations: paired bootstrap of the two.")
     ] = "",
-    worst: Annotated[int, typer.Option(min=0, help="Show so many of the worst sentences, by chrF.")] = 0,
+    worst: Annotated[
+        int, typer.Option(min=0, max=limits.NUMBER, help="Show so many of the worst sentences, by chrF.")
+    ] = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="BLEU by length of the reference.")] = False,
     published: Annotated[
         bool, typer.Option("--published", help="Add lowercased, Moses-tokenized BLEU, as older papers print it.")
@@ -62,63 +74,140 @@ def evaluate(
     Example: regard evaluate runs/zh-en --source test.zh --reference test.en --compare zh-en --worst 5
     """
     from regard import evaluation
+    from regard.outputs import check_output
 
-    sources, references = read_parallel(source, reference)
+    sources, *references = read_parallel(source, *reference)
+    if output is not None:
+        check_output(output, (source, *reference, compare))
+    if published:
+        evaluation.moses_tokenizer()  # which may not be installed
+    check_search(engine, shortlist, beam, length_penalty=length_penalty)
+    other = _other(compare, len(sources), device, dtype) if compare else []
     translator = open_translator(model, device, dtype, threads, engine, shortlist)
-    language = translator.settings.target
     search = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     hypotheses = _translate(translator, sources, search)
-    if output is not None:
-        write_text(output, hypotheses)
+    failed = _written(output, hypotheses)  # the scores are told all the same
 
-    scores = evaluation.corpus_scores(hypotheses, references, language)
-    forced = translator.score(sources, references, batch_tokens=batch_tokens)
-    perplexity = evaluation.perplexity(one.token_scores for one in forced)
     penalty = translator.search(beam, None, length_penalty).length_penalty
     how = f"beam {beam}, length penalty {penalty}, {'fp32' if dtype == 'auto' else dtype}"
     how += f", shortlist {shortlist}" if shortlist else ""
-    report: dict[str, Any] = {"model": model, **asdict(scores), "perplexity": perplexity, "decoding": how}
-    lines = [*scores.lines(), f"perplexity {perplexity:.3f} a subword of the reference", how]
+    test = hypotheses, references, translator.settings.target
+    parts: list[Callable[[], Part]] = [
+        lambda: _scores(*test),
+        lambda: _perplexity(translator, sources, references, batch_tokens, how),
+    ]
     if published:
-        older = evaluation.published_bleu(hypotheses, references, language)
-        report["published_bleu"], report["published_signature"] = older
-        lines.append(f"BLEU {older.score:.2f}   {older.signature}")
+        parts.append(lambda: _published(*test))
     if compare:
-        other = _hypotheses_of(compare, sources, search, device, dtype)
-        comparison = evaluation.paired_bootstrap(other, hypotheses, references, language)
-        report["compare"] = {"with": compare, **asdict(comparison)}
-        lines.append(f"{compare} → {model}: {comparison.line}")
+        parts.append(lambda: _comparison(*test, _hypotheses_of(other, sources, search), compare, model))
     if by_length:
-        buckets = evaluation.by_length(hypotheses, references, language)
-        report["by_length"] = [bucket._asdict() for bucket in buckets]
-        lines += ["", "words of the reference  sentences   BLEU  length"]
-        lines += [
-            f"{f'{b.low}–{b.high}':>22}  {b.sentences:>9}  {b.bleu:>5.2f}  {b.length_ratio:>6.3f}" for b in buckets
-        ]
+        parts.append(lambda: _by_length(*test))
     if worst:
-        found = evaluation.worst(hypotheses, references, worst)
-        report["worst"] = [{**one._asdict(), "source": sources[one.number]} for one in found]
-        for one in found:
-            lines += ["", f"line {one.number + 1}, chrF {one.chrf:.1f}", f"  {sources[one.number]}"]
-            lines += [f"  → {one.hypothesis}", f"  = {one.reference}"]
-    if json:
-        print_json(report)
-    else:
-        for line in lines:
-            show(line)
+        parts.append(lambda: _worst(hypotheses, references, sources, worst))
+    _print(model, parts, json)
+    if failed is not None:
+        raise failed
+
+
+def _print(model: str, parts: list[Callable[[], Part]], json: bool) -> None:
+    """Each part when it is there, so that nothing is lost with a later one that fails."""
+    report: dict[str, Any] = {"model": model}
+    try:
+        for part in parts:
+            keys, lines = part()
+            report |= keys
+            if not json:
+                for line in lines:
+                    show(line)
+                sys.stdout.flush()
+    finally:
+        if json and len(report) > 1:
+            print_json(report)
 
 
 def _translate(translator: Translator, sources: list[str], search: dict[str, Any]) -> list[str]:
     return [result.text for result in translator.stream(sources, warn=warn_of_line, **search)]
 
 
-def _hypotheses_of(name: str, sources: list[str], search: dict[str, Any], device: str, dtype: str) -> list[str]:
-    """Another system's translations: lines of a file, or those of a model."""
-    from regard.errors import RegardError
+def _written(output: Path | None, hypotheses: list[str]) -> RegardError | None:
+    """Write the translations; what went wrong in that is given back."""
+    try:
+        if output is not None:
+            write_text(output, hypotheses)
+    except RegardError as error:
+        return error
+    return None
 
-    if Path(name).is_file():
-        lines = read_text(name)
-        if len(lines) != len(sources):
-            raise RegardError(f"{name} has {len(lines):,} lines, expected {len(sources):,}, as many as the test set")
-        return lines
-    return _translate(open_translator(name, device, dtype), sources, search)
+
+def _other(name: str, count: int, device: str, dtype: str) -> list[str] | Translator:
+    """The other system: the lines of a file, as many as the test set has, or a model, loaded."""
+    if not Path(name).exists() or Path(name).is_dir():
+        return open_translator(name, device, dtype)
+    lines = read_text(name)
+    if len(lines) != count:
+        raise RegardError(f"{name} has {len(lines):,} lines, expected {count:,}, as many as the test set")
+    return lines
+
+
+def _hypotheses_of(other: list[str] | Translator, sources: list[str], search: dict[str, Any]) -> list[str]:
+    return other if isinstance(other, list) else _translate(other, sources, search)
+
+
+def _scores(hypotheses: list[str], references: list[list[str]], language: str) -> Part:
+    from regard.evaluation import corpus_scores
+
+    scores = corpus_scores(hypotheses, references, language)
+    return asdict(scores), scores.lines()
+
+
+def _perplexity(
+    translator: Translator, sources: list[str], references: list[list[str]], batch_tokens: int, how: str
+) -> Part:
+    """Of all references together."""
+    from regard.evaluation import perplexity
+
+    forced = [one for lines in references for one in translator.score(sources, lines, batch_tokens=batch_tokens)]
+    found = perplexity(one.token_scores for one in forced)
+    return {"perplexity": found, "decoding": how}, [f"perplexity {found:.3f} a subword of the reference", how]
+
+
+def _published(hypotheses: list[str], references: list[list[str]], language: str) -> Part:
+    from regard.evaluation import published_bleu
+
+    older = published_bleu(hypotheses, references, language)
+    keys = {"published_bleu": older.score, "published_signature": older.signature}
+    return keys, [f"BLEU {older.score:.2f}   {older.signature}"]
+
+
+def _comparison(
+    hypotheses: list[str], references: list[list[str]], language: str, others: list[str], compare: str, model: str
+) -> Part:
+    from regard.evaluation import paired_bootstrap
+
+    found = paired_bootstrap(others, hypotheses, references, language)
+    return {"compare": {"with": compare, **asdict(found)}}, [f"{compare} → {model}: {found.line}"]
+
+
+def _by_length(hypotheses: list[str], references: list[list[str]], language: str) -> Part:
+    from regard.evaluation import by_length
+
+    buckets = by_length(hypotheses, references, language)
+    lines = ["", "words of the reference  sentences   BLEU  length"]
+    lines += [f"{f'{b.low}–{b.high}':>22}  {b.sentences:>9}  {b.bleu:>5.2f}  {b.length_ratio:>6.3f}" for b in buckets]
+    return {"by_length": [bucket._asdict() for bucket in buckets]}, lines
+
+
+def _worst(hypotheses: list[str], references: list[list[str]], sources: list[str], count: int) -> Part:
+    from regard.evaluation import worst
+
+    found = worst(hypotheses, references, count)
+    lines = []
+    for one in found:
+        lines += [
+            "",
+            f"line {one.number + 1}, chrF {one.chrf:.1f}",
+            f"  {sources[one.number]}",
+            f"  → {one.hypothesis}",
+        ]
+        lines += [f"  = {reference}" for reference in (one.reference, *one.others)]
+    return {"worst": [{**one._asdict(), "source": sources[one.number]} for one in found]}, lines

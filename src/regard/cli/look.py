@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     Beam,
     Device,
@@ -14,6 +15,7 @@ from regard.cli.common import (
     Model,
     Png,
     Threads,
+    check_search,
     open_translator,
     picture_path,
     print_json,
@@ -27,9 +29,12 @@ def look(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="One text, in quotes.")],
     png: Png = "",
     layer: Annotated[
-        int | None, typer.Option(help="Decoder layer, from 0; not given: the one that aligns best.")
+        int | None,
+        typer.Option(min=0, max=limits.NUMBER, help="Decoder layer, from 0; not given: the one that aligns best."),
     ] = None,
-    head: Annotated[int | None, typer.Option(help="Head, from 0; not given: the mean over all.")] = None,
+    head: Annotated[
+        int | None, typer.Option(min=0, max=limits.NUMBER, help="Head, from 0; not given: the mean over all.")
+    ] = None,
     beam: Beam = 5,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -49,6 +54,7 @@ def look(
     from regard.look.terminal import TerminalMap
 
     path = picture_path(png)
+    check_search("regard", "", beam)
     found, attention = look_at(open_translator(model, device, dtype, threads), text, beam=beam, layer=layer, head=head)
     if json:
         print_json({"text": found.text, "score": found.score, **attention.to_dict()})

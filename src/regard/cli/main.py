@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("regard.cli.bench:bench", "this machine's speed, as a share of its limit"),
 }
 
+OUT_OF_MEMORY = "out of memory: smaller batches need less (--batch-tokens), and so do narrower beams (--beam)"
 EXAMPLES = """\
   regard demo
   regard train train.zh train.en --minutes 30
@@ -77,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}")
     except MemoryError:
-        return _fail("out of memory: smaller batches need less (--batch-tokens)")
+        return _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:  # as PyTorch says it
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+            raise
+        return _fail(OUT_OF_MEMORY)
 
 
 def _speak_utf8() -> None:
@@ -109,6 +114,8 @@ def _run(name: str, rest: list[str]) -> int:
         raise RegardError(f"unknown verb '{name}'{nearest(name, VERBS)} (regard --help lists all)")
     import typer
 
+    from regard.cli.once import refuse_repeats
+
     module, _, attribute = VERBS[name].where.partition(":")
     verb = getattr(importlib.import_module(module), attribute)
     if isinstance(verb, typer.Typer):
@@ -118,6 +125,7 @@ def _run(name: str, rest: list[str]) -> int:
         app.command(help=_paragraphs(verb.__doc__), context_settings={"help_option_names": ["--help", "-h"]})(verb)
     command = typer.main.get_command(app)
     try:
+        refuse_repeats(command, name, rest)
         with _notices(), command.make_context(f"regard {name}", rest) as context:
             result = command.invoke(context)
     except typer.Exit as stop:

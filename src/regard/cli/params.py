@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import Json, print_json, talk
 
 
@@ -18,9 +19,13 @@ def params(
             metavar="MODEL", help="Model directory, packaged model, CONFIG.toml, or a preset such as base or rnn:small."
         ),
     ],
-    vocabulary: Annotated[int, typer.Option(min=0, help="Entries, for a configuration or a preset.")] = 0,
-    target_vocabulary: Annotated[int, typer.Option(min=0, help="Of the target, where it has its own.")] = 0,
-    depth: Annotated[int, typer.Option(min=1, help="Levels of the tree that are shown.")] = 9,
+    vocabulary: Annotated[
+        int, typer.Option(min=0, max=limits.VOCABULARY, help="Entries, for a configuration or a preset.")
+    ] = 0,
+    target_vocabulary: Annotated[
+        int, typer.Option(min=0, max=limits.VOCABULARY, help="Of the target, where it has its own.")
+    ] = 0,
+    depth: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="Levels of the tree that are shown.")] = 9,
     json: Json = False,
 ) -> None:
     """Print a model's parameters: distinct trainable numbers, a tied table once, sinusoids not.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import Device, Dtype, Threads
 
 
@@ -16,12 +17,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 5000,
     beam: Annotated[
-        int | None, typer.Option("--beam", "-b", min=1, help="Hypotheses kept; not given: as the model says.")
+        int | None,
+        typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; not given: as the model says."),
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="What a core decodes at once, in subwords; not given: as translate.")
+        int | None,
+        typer.Option(
+            min=1, max=limits.BATCH, help="What a core decodes at once, in subwords; not given: as translate."
+        ),
     ] = None,
-    in_hand: Annotated[int, typer.Option(min=1, help="Sentences at once; more are told to come again (503).")] = 512,
+    in_hand: Annotated[
+        int, typer.Option(min=1, max=limits.NUMBER, help="Sentences at once; more are told to come again (503).")
+    ] = 512,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,

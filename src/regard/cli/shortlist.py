@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from regard import limits
 from regard.cli.common import Json, Model, print_json, read_parallel, show, talk
 from regard.errors import RegardError
 
 HELD_OUT = 0.01  # of the pairs, at most MOST: what the lists are judged on
 MOST = 1000
+LIKELY = 1000  # target subwords for each of the source: the table has so many columns
 
 
 def shortlist(
@@ -19,8 +21,10 @@ def shortlist(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
     source: Annotated[str, typer.Option("--source", help="Training sentences, one a line.")],
     target: Annotated[str, typer.Option("--target", help="Their translations, one a line.")],
-    common: Annotated[int, typer.Option(min=1, help="The commonest subwords, listed for every sentence.")] = 100,
-    likely: Annotated[int, typer.Option(min=1, help="The likeliest for each subword of the source.")] = 20,
+    common: Annotated[
+        int, typer.Option(min=1, max=limits.VOCABULARY, help="The commonest subwords, listed for every sentence.")
+    ] = 100,
+    likely: Annotated[int, typer.Option(min=1, max=LIKELY, help="The likeliest for each subword of the source.")] = 20,
     json: Json = False,
 ) -> None:
     """Learn a shortlist from parallel text (IBM Model 1), for regard translate --shortlist: faster on a CPU.
@@ -31,7 +35,9 @@ def shortlist(
     """
     from regard import directory
     from regard.decoding.shortlist import learn
+    from regard.outputs import check_output
 
+    check_output(out, (source, target))
     texts = read_parallel(source, target)
     loaded = directory.load(model)
     pairs = zip(loaded.tokenizer.encode_batch(texts[0]), loaded.target_tokenizer.encode_batch(texts[1]), strict=True)
@@ -41,7 +47,6 @@ def shortlist(
     if not rest:
         raise RegardError(f"{source}: nothing to learn from; expected at least two pairs that are not empty")
     made = learn([one for one, _ in rest], [other for _, other in rest], loaded, common=common, likely=likely)
-    made.write(out)
     size = loaded.target_tokenizer.size
     allowed = made.allowed([one for one, _ in held_out], size).numpy()
     length = float(allowed.sum(1).mean())
@@ -51,6 +56,7 @@ def shortlist(
         f"learnt from {len(rest):,} pairs; of {len(held_out):,} others: {length:,.0f} of {size:,} subwords a sentence, "
         f"which are {share:.2%} of their translations'"
     )
+    made.write(out)
     if json:
         print_json({"file": str(out), "pairs": len(rest), "held_out": len(held_out), "length": length, "share": share})
     else:

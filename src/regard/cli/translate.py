@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regard import limits
 from regard.cli.common import (
     BatchTokens,
     Beam,
@@ -20,6 +21,8 @@ from regard.cli.common import (
     Model,
     Shortlist,
     Threads,
+    check_input,
+    check_search,
     open_translator,
     print_json,
     show,
@@ -35,7 +38,9 @@ def translate(
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Translations a line, at most beam: 'N ||| text ||| score'.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, max=limits.BEAM, help="Different texts, at most beam: 'N ||| text ||| score'.")
+    ] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")
@@ -59,9 +64,10 @@ def translate(
     """
     from regard.data.corpus import open_lines, read_lines
 
+    check_input(file)
+    check_search(engine, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
     translator = open_translator(model, device, dtype, threads, engine, shortlist)
-    translator.search(beam, n_best, length_penalty)  # wrong options are errors before the first line is read
     # Someone who types lines gets each translation at once.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard import limits
 from regard.decoding.best import Best, best_tokens, rows_at_once, spread
 from regard.decoding.flight import Flight, Hypothesis, Result
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
@@ -152,12 +153,15 @@ class _Engine:
         self.batch_tokens, self.shortlist, self.more = batch_tokens, shortlist, more
         self.narrow: tuple[np.ndarray, Narrow] | None = None  # of the sentences with these numbers
         table = model.output_table()[0]
+        limits.product("beam × vocabulary", search.beam, len(table), limits.SCORES)
         self.device = torch.device(device) if device is not None else table.device
         # What a twin for decoding on a CPU has (nn/packed.py):
         prepared = getattr(model, "prepared_output", None)
         self.native, self.table = getattr(model, "native", None), getattr(prepared, "matrix", None)
         self.rows = rows_at_once(table.shape[0], self.device, prepared is not None)
-        self.suppressed = torch.tensor(list(settings.suppressed), device=self.device) if settings.suppressed else None
+        # Each once: what they hide of the probability is added up.
+        hidden = list(dict.fromkeys(settings.suppressed))
+        self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
         self.graphs = self._graphs()
         self.leave = LEFT_OUT if self.graphs or isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
         self.look = 1 if self.device.type == "cpu" else LOOK
@@ -184,6 +188,11 @@ class _Engine:
                     f"{self.model.longest} positions: give a shorter prompt"
                 )
             limit = min(limit, room)
+        if max(size, before) > limits.LENGTH:
+            raise RegardError(
+                f"input {one.number + 1}: {max(size, before):,} tokens, expected at most {limits.LENGTH:,}"
+            )
+        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, before + limit, limits.PLACES)
         return _Waiting(one, size + 1, limit, before)
 
     def run(self) -> Iterator[Record]:

@@ -26,10 +26,9 @@ def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engin
 
     ``shortlist``: the file of one, for regard's own.
     """
-    if shortlist and name != "regard":
-        raise RegardError(f"engine {name!r}: shortlists are for regard's own engine")
-    kind, colon, precision = name.partition(":")
-    if kind == "ctranslate2" and (precision or not colon):
+    check_engine(name, shortlist)
+    kind, _, precision = name.partition(":")
+    if kind == "ctranslate2":
         from regard.interop.ctranslate2 import CTranslate2
 
         place = next(loaded.model.parameters()).device
@@ -40,9 +39,22 @@ def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engin
             device=place.type,
             threads=torch.get_num_threads(),
         )
-    if name != "regard":
-        raise RegardError(f"engine {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
     return Own(loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
+
+
+def check_engine(name: str, shortlist: str | Path = "") -> None:
+    """What can be known of an engine before a model is loaded: that there is one, with all that it needs."""
+    if shortlist and name != "regard":
+        raise RegardError(f"engine {name!r}: shortlists are for regard's own engine")
+    if shortlist and not Path(shortlist).is_file():
+        raise RegardError(f"{shortlist}: no such file; expected a shortlist (regard shortlist makes one)")
+    kind, colon, precision = name.partition(":")
+    if kind == "ctranslate2" and (precision or not colon):
+        from regard.interop.ctranslate2 import library
+
+        library()
+    elif name != "regard":
+        raise RegardError(f"engine {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
 
 
 class Own:

@@ -16,6 +16,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from regard import limits
 from regard.errors import RegardError
 
 
@@ -37,8 +38,11 @@ class LengthPenalty:
             alpha = float(number)
         except ValueError:
             alpha = math.nan
-        if not math.isfinite(alpha) or kind not in ("gnmt", "power"):
-            raise RegardError(f"length penalty {text!r}: expected gnmt:NUMBER or power:NUMBER, such as gnmt:0.6")
+        if kind not in ("gnmt", "power") or not abs(alpha) <= limits.ALPHA:
+            raise RegardError(
+                f"length penalty {str(text)[:40]!r}: expected gnmt:NUMBER or power:NUMBER, such as gnmt:0.6, with a "
+                f"number from {-limits.ALPHA:g} to {limits.ALPHA:g}"
+            )
         return cls("gnmt" if kind == "gnmt" else "power", alpha)
 
     def __str__(self) -> str:

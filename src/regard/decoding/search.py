@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from regard import limits
 from regard.decoding.ranking import LengthPenalty
 from regard.errors import RegardError
 
@@ -42,14 +43,15 @@ class Search:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length_penalty", LengthPenalty.parse(self.length_penalty))
-        if self.beam < 1:
-            raise RegardError(f"beam {self.beam}: expected 1 (greedy) or more")
-        if not 1 <= self.n_best <= self.beam:
+        limits.whole("beam", self.beam, 1, limits.BEAM)
+        limits.whole("n-best", self.n_best, 1, limits.NUMBER)
+        if self.n_best > self.beam:
             raise RegardError(f"n-best {self.n_best}: expected 1 to the beam's width, which is {self.beam}")
+        limits.whole("max extra", self.max_extra, -limits.NUMBER, limits.EXTRA)
+        limits.product("beam × max extra", self.beam, self.max_extra, limits.PLACES)
         if self.stopping not in ("exact", "first", "huggingface"):
             raise RegardError(f"stopping {self.stopping!r}: expected exact, first or huggingface")
-        if self.no_repeat_ngram < 0:
-            raise RegardError(f"no-repeat n-gram {self.no_repeat_ngram}: expected 0 (off) or a length")
+        limits.whole("no-repeat n-gram", self.no_repeat_ngram, 0, limits.LENGTH)
 
     @classmethod
     def from_config(cls, config: DecodingConfig) -> Search:

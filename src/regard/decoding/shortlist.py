@@ -23,7 +23,7 @@ from torch import Tensor
 from regard.data.lexicon import model_one
 from regard.directory import Loaded, read_tensors
 from regard.errors import RegardError
-from regard.files import write_atomic
+from regard.outputs import write_output
 from regard.text.tokenizer import Tokenizer
 
 
@@ -47,7 +47,7 @@ class Shortlist:
         """As safetensors, in one step."""
         digest = np.frombuffer(self.vocabulary, np.uint8)
         arrays: dict[str, NDArray[Any]] = {"common": self.common, "likely": self.likely, "vocabulary": digest}
-        write_atomic(path, safetensors.numpy.save(arrays))
+        write_output(path, safetensors.numpy.save(arrays))
 
     @classmethod
     def read(cls, path: Path | str, loaded: Loaded) -> Shortlist:

@@ -31,15 +31,14 @@ def look_at(
     Without ``layer`` it is the layer that aligns best, without ``head`` the mean over the heads. The source's end mark
     has its share of the weights and no column: rows sum to at most 1.
     """
+    names = cross_attentions(translator)
+    if layer is not None and not 0 <= layer < len(names):
+        raise RegardError(f"layer {layer}: the decoder has {len(names)}, counted from 0")
     found = translator.translate([text], beam=beam, alignments=True)[0]
     if not found.source_tokens or found.alignment is None:
         raise RegardError("nothing to look at: the text is empty")
-    names = cross_attentions(translator)
-    name, weights = alignment_attention(translator.model), found.alignment
-    if layer is not None:
-        if not 0 <= layer < len(names):
-            raise RegardError(f"layer {layer}: the decoder has {len(names)}, counted from 0")
-        name = names[layer]
+    name = alignment_attention(translator.model) if layer is None else names[layer]
+    weights = found.alignment
     if layer is not None or head is not None:
         weights = _recorded(translator, found, name, head)
     whose = "mean of the heads" if head is None else f"head {head}"

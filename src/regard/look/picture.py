@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from rich.cells import cell_len
 from regard.errors import RegardError
 from regard.look.glyphs import label
 from regard.look.maps import AttentionMap
+from regard.outputs import write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,8 +113,7 @@ def write(attention: AttentionMap, path: Path) -> None:
 
 
 def save(drawing: Figure, path: Path) -> None:
-    """Write a drawing; a place that cannot be written to is an error that names it."""
-    try:
-        drawing.savefig(path, dpi=160)
-    except OSError as fault:
-        raise RegardError(f"{path}: the picture cannot be written: {fault.strerror or fault}") from fault
+    """Write a drawing in one step; a place that cannot be written to is an error that names it."""
+    drawn = io.BytesIO()
+    drawing.savefig(drawn, dpi=160, format=path.suffix[1:].lower())
+    write_output(path, drawn.getvalue())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regard import limits
 from regard.errors import RegardError, nearest
 from regard.files import read_json, write
 from regard.text.normalize import KNOWN
@@ -80,6 +81,9 @@ def _check(name: str, default: Any, value: Any) -> None:
     elif name == "normalize":
         good, expected = isinstance(value, tuple) and all(isinstance(item, str) for item in value), "a list of names"
     else:
+        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX
+        if isinstance(value, tuple) and len(value) > most:
+            raise RegardError(f"{name} has {len(value):,} ids: expected at most {most:,}")
         good, expected = isinstance(value, tuple) and all(_is_id(item) for item in value), "a list of ids"
     if not good:
         raise RegardError(f"{name} = {value!r:.80}: expected {expected}")

@@ -132,7 +132,7 @@ ALWAYS float quantize(const float *x, long width, uint8_t *bytes)
     }
     float scale = 127.0f / most;
     for (long k = 0; k < width; k++)
-        bytes[k] = (uint8_t)(int32_t)(x[k] * scale + 128.5f);
+        bytes[k] = (uint8_t)bits_of(x[k] * scale + (ROUNDED + 128.0f));
     return most / 127.0f + nothing;
 }
 

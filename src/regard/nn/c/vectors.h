@@ -36,11 +36,23 @@ ALWAYS float sum_of(lanes x)
     return (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
 }
 
-/* exp(x) for x <= 0, within 2 units of the last place: 2^n * e^r, r = x - n ln 2, and e^r by its series. */
+/* A number of less than 2^22 plus this is it rounded, in the last bits; of what is no number the bits say nothing, but
+   reading them is no conversion, which C leaves undefined there. */
+#define ROUNDED 12582912.0f
+
+ALWAYS uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* exp(x) for x <= 88, within 2 units of the last place: 2^n * e^r, r = x - n ln 2, and e^r by its series. Below -87 it is
+   exp(-87), of NaN and of infinity NaN. */
 ALWAYS float exp_of(float x)
 {
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504f);
+    x = x < -87.0f ? -87.0f : x; /* NaN stays */
+    float rounded = x * 1.44269504f + ROUNDED, n = rounded - ROUNDED;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts, the first of which is exact */
     float series = 1.98756915e-4f;
     series = series * r + 1.39819995e-3f;
@@ -49,7 +61,7 @@ ALWAYS float exp_of(float x)
     series = series * r + 1.66666655e-1f;
     series = series * r + 5.00000000e-1f;
     series = series * r * r + r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    uint32_t bits = (bits_of(rounded) + 127) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
     return series * power;

@@ -1,0 +1,139 @@
+"""No time is lost on what is refused in the end: outputs and options come first, and what is known is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Regard, refused
+
+SETS = ("--source", "test.zh", "--reference", "test.en")
+NO_MODEL = "no-such-model"  # of which nothing is heard where something else is refused first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", NO_MODEL, *SETS, "-o", "."], ".: is a folder"),
+        (["evaluate", NO_MODEL, *SETS, "-o", "test.zh/out"], "test.zh/out: cannot be written: Not a directory"),
+        (["evaluate", NO_MODEL, *SETS, "-o", "x" * 250], "cannot be written: File name too long"),
+        (["evaluate", NO_MODEL, *SETS, "-o", "./test.en"], "test.en: is read as well"),
+        (["evaluate", NO_MODEL, *SETS, "-o", "valid.en", "--compare", "valid.en"], "valid.en: is read as well"),
+        (["evaluate", NO_MODEL, *SETS, "--compare", "valid.en"], "valid.en has 40 lines, expected 60"),
+        (["evaluate", NO_MODEL, *SETS, "--compare", "nosuch"], "nosuch: no such"),
+        (["evaluate", NO_MODEL, *SETS, "--length-penalty", "wu:1"], "gnmt"),
+        (["evaluate", NO_MODEL, *SETS, "--engine", "marian"], "engine 'marian'"),
+        (["evaluate", NO_MODEL, *SETS, "--shortlist", "nosuch"], "nosuch: no such file"),
+        (["shortlist", NO_MODEL, "test.zh/list", "--source", "test.zh", "--target", "test.en"], "Not a directory"),
+        (["shortlist", NO_MODEL, "test.en", "--source", "test.zh", "--target", "test.en"], "is read as well"),
+        (["look", NO_MODEL, "一", "--png", "test.zh/a.png"], "Not a directory"),
+        (["bench", "decode", NO_MODEL, "--png", "test.zh/a.png"], "Not a directory"),
+        (["bench", "decode", NO_MODEL, "--source", "nosuch"], "nosuch: no such file"),
+        (["bench", "serve", NO_MODEL, "--source", "nosuch"], "nosuch: no such file"),
+        (["bench", "train", "--png", "test.zh/a.png"], "Not a directory"),
+        (["average", NO_MODEL, "test.zh"], "test.zh: is there already"),
+        (["average", NO_MODEL, "test.zh/out"], "Not a directory"),
+        (["demo", "--run", "test.zh/run", "--model", NO_MODEL], "Not a directory"),
+        (["translate", NO_MODEL, "nosuch"], "nosuch: no such file"),
+        (["translate", NO_MODEL, "--n-best", "9"], "n-best"),
+        (["score", NO_MODEL, "--source", "test.zh", "--target", "nosuch"], "nosuch: no such file"),
+    ],
+)
+def test_no_model_is_loaded_for_what_is_refused(
+    workshop: Path, regard: Regard, arguments: list[str], expected: str
+) -> None:
+    before = {path: path.read_bytes() for path in workshop.iterdir() if path.is_file()}
+    assert expected in refused(regard(*arguments, cwd=workshop))
+    assert {path: path.read_bytes() for path in workshop.iterdir() if path.is_file()} == before
+
+
+def test_no_decoding_is_lost_to_a_package_that_is_missing(workshop: Path, regard: Regard, tmp_path: Path) -> None:
+    (tmp_path / "sacremoses.py").write_text("raise ImportError\n", "utf-8")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = regard("evaluate", NO_MODEL, *SETS, "--published", cwd=workshop, PYTHONPATH=paths)
+    assert "pip install sacremoses" in refused(done)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")
+def test_no_score_is_lost_with_translations_that_cannot_be_written(workshop: Path, model: Path, regard: Regard) -> None:
+    for json_too in ([], ["--json"]):
+        done = regard("evaluate", model, *SETS, "-o", "/dev/full", "--worst", 1, *json_too, cwd=workshop)
+        assert "/dev/full: cannot be written: No space left" in refused(done)
+        assert b"BLEU" in done.stdout or json.loads(done.stdout)["bleu"] > 50
+        assert b"worst" in done.stdout or b"line " in done.stdout
+    assert not Path("/dev/full").is_file(), "a device stays one"
+
+
+def test_no_score_is_lost_with_a_later_part_that_fails(workshop: Path, regard: Regard, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import regard.pipelines as p\nfrom regard.errors import RegardError\n"
+        "def fail(*a, **b): raise RegardError('too long to be scored')\np.Translator.score = fail\n",
+        "utf-8",
+    )
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    for json_too in ([], ["--json"]):
+        done = regard("evaluate", "runs/tiny", *SETS, *json_too, cwd=workshop, PYTHONPATH=paths)
+        assert "too long to be scored" in refused(done)
+        assert b"BLEU" in done.stdout or json.loads(done.stdout)["bleu"] > 50
+
+
+def test_an_output_is_replaced_whole_and_links_and_pipes_stay(
+    workshop: Path, model: Path, regard: Regard, tmp_path: Path
+) -> None:
+    (tmp_path / "old").write_text("old", "utf-8")
+    (tmp_path / "link").symlink_to("old")
+    done = regard("evaluate", model, *SETS, "-o", tmp_path / "link", cwd=workshop)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "link").is_symlink() and len((tmp_path / "old").read_text("utf-8").splitlines()) == 60
+    done = regard("evaluate", model, *SETS, "-o", "/dev/stdout", cwd=workshop)
+    assert done.returncode == 0 and done.stdout.startswith((tmp_path / "old").read_bytes()) and b"BLEU" in done.stdout
+    done = regard("evaluate", model, *SETS, "-o", tmp_path / "new" / "folder" / "out", cwd=workshop)
+    assert done.returncode == 0 and (tmp_path / "new" / "folder" / "out").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new", "old"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["translate", NO_MODEL, "--device", "cpu", "--device=cuda"], "--device"),
+        (["translate", NO_MODEL, "-b1", "--beam", "2"], "--beam"),
+        (["score", NO_MODEL, "--source", "a", "--target", "b", "--target", "c"], "--target"),
+        (["evaluate", NO_MODEL, "--source", "a", "--source", "b", "--reference", "c"], "--source"),
+        (["train", "a.zh", "a.en", "--valid", "b", "--valid", "c"], "--valid"),
+        (["train", "a.zh", "a.en", "--joint", "--no-joint"], "--joint/--no-joint"),
+        (["train", "a.zh", "a.en", "--set", "training.steps=1", "--set", "training.steps = 2"], "--set training.steps"),
+        (["bench", "decode", NO_MODEL, "--threads", "1", "--threads", "2"], "--threads"),
+        (["serve", NO_MODEL, "--port", "1", "--port", "2"], "--port"),
+    ],
+)
+def test_no_option_is_lost_to_its_repetition(regard: Regard, arguments: list[str], option: str) -> None:
+    message = refused(regard(*arguments))
+    assert option in message and "is given 2 times" in message
+
+
+def test_several_references_are_all_used(workshop: Path, model: Path, regard: Regard, tmp_path: Path) -> None:
+    import sacrebleu
+
+    references = (workshop / "test.en").read_text("utf-8").splitlines()
+    second = [" ".join([*line.split()[:1], "more"]) for line in references]
+    (tmp_path / "second").write_text("".join(line + "\n" for line in second), "utf-8")
+    shutil.copy(workshop / "test.en", tmp_path / "first")
+    two = ("--source", "test.zh", "--reference", tmp_path / "first", "--reference", tmp_path / "second")
+    options = ("--compare", "test.en", "--by-length", "--worst", 1, "-o", tmp_path / "out")
+    done = regard("evaluate", model, *two, *options, "--json", cwd=workshop)
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    hypotheses = (tmp_path / "out").read_text("utf-8").splitlines()
+    assert report["bleu"] == sacrebleu.corpus_bleu(hypotheses, [references, second]).score
+    assert report["chrf"] == sacrebleu.corpus_chrf(hypotheses, [references, second]).score
+    for signature in (report["bleu_signature"], report["chrf_signature"], report["compare"]["signature"]):
+        assert signature.startswith("nrefs:2|")
+    assert report["compare"]["b"] == report["bleu"] and len(report["worst"][0]["others"]) == 1
+    text = regard("evaluate", model, *two, "--worst", 1, cwd=workshop).stdout.decode()
+    assert text.count("\n  = ") == 2
+    wrong = regard("evaluate", model, *two, "--reference", "valid.en", cwd=workshop)
+    assert "test.zh has 60 lines and valid.en has 40" in refused(wrong)
