@@ -72,7 +72,7 @@ def load(place: Path) -> TrainingState:
         raise RegardError(f"{place / RECORD}: damaged: expected 'step' (a number) and 'record' (a table)")
     if step != (named := _named_step(place)):
         raise RegardError(f"{place / RECORD}: is of step {step}, but stands in the folder of step {named}")
-    for name in ("weights.safetensors", "optimizer.safetensors", CLOCK):
+    for name in ("weights.safetensors", "optimizer.safetensors", CLOCK, ENVIRONMENT):
         if name not in hashes:
             raise RegardError(f"{place / name}: missing, and {files.MANIFEST} does not list it")
     tensors = {}
@@ -83,6 +83,7 @@ def load(place: Path) -> TrainingState:
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise RegardError(f"{path}: '{key}' holds numbers that are not finite (NaN or infinity)")
     clock = {key: float(value) for key, value in files.read_json(place / CLOCK).items()}
+    files.read_json(place / ENVIRONMENT)  # ``not_exact`` reads it when nothing older can be taken any more
     return TrainingState(step=step, record=_unpacked(record), clock=clock, **tensors)
 
 

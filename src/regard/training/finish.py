@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regard import directory
+from regard.errors import RegardError
 from regard.training import previous, snapshots
 from regard.training.average import average
 from regard.training.card import model_card
@@ -80,14 +81,22 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
     decoding = session.config.decoding
     measured: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, Tensor]] = {}
+    fault = ""
     for name, steps in candidates(session.record.scores, session.config.training.average).items():
         session.progress.doing(f"measuring {name}")
-        weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
-        snapshots.put(session.model, weights[name])
+        try:
+            weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
+            snapshots.put(session.model, weights[name])
+        except (RegardError, RuntimeError) as error:  # PyTorch's, where names or shapes are not the model's
+            fault = f"{name} cannot be used: {' '.join(str(error).split())[:200]}"
+            session.progress.say(fault)
+            continue
         measured[name] = values = session.validator.measure(decoding)
         session.write("choice", {"name": name, "steps": steps, **{k: v for k, v in values.items() if k != "samples"}})
         bleu = f" · BLEU {values['bleu']:.2f}, beam {decoding.beam}" if "bleu" in values else ""
         session.progress.say(f"{name}: validation loss {values['loss']:.3f}{bleu}")
+    if not measured:
+        raise RegardError(f"{session.run}: none of the validated weights can be used; {fault}")
     chosen = max(measured, key=lambda name: session.validator.score(measured[name]))
     snapshots.put(session.model, weights[chosen])
     card = model_card(session, chosen, measured, stopped)
