@@ -17,7 +17,7 @@ from regard.decoding.alignments import links, pharaoh
 from regard.directory import Loaded, save
 from regard.errors import RegardError
 from regard.models.registry import options_from
-from regard.pipelines import Translator
+from regard.pipelines import TooMuch, Translator
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -130,6 +130,27 @@ def test_parts_are_joined_as_the_target_language_writes():
         translator = Translator(made(target), DecodingConfig(beam=1, max_extra=4))
         parts = translator.parts([text])[0]
         assert len(parts) > 1 and {part.after for part in parts[:-1]} == {between} and parts[-1].after == ""
+
+
+@pytest.mark.parametrize("text", ["Two dogs play.\n" * 9, "Two dogs play. A man rides a bicycle. " * 9, "a" * 9_000])
+def test_more_sentences_than_the_caller_wants_are_refused(translator, text):
+    count = sum(bool(part.ids) for part in translator.parts([text])[0])
+    assert translator.parts([text], most=count) == translator.parts([text])
+    with pytest.raises(TooMuch, match=f"{count:,} sentences; at most {count - 1:,} are translated at once"):
+        translator.parts([text], most=count - 1)
+    with pytest.raises(TooMuch, match="at most 1"):
+        translator.parts([text], most=1)
+
+
+def test_what_is_split_already_is_not_split_again(translator):
+    texts = ["Two dogs play.\nA man rides.", "", "Two dogs play in the snow. A man rides a bicycle. " * 8]
+    parts = translator.parts(texts)
+    translator.parts, split = None, translator.parts
+    try:
+        found = translator.translate(texts, parts=parts)
+    finally:
+        translator.parts = split
+    assert [each.text for each in found] == [each.text for each in translator.translate(texts)]
 
 
 def test_lines_within_a_text_stay_lines(translator):

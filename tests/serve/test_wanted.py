@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
 
+from regard.pipelines import TooMuch
 from regard.serve.limits import Limits
 from regard.serve.wanted import Wanted, candidates, check_rest, prepare
 
@@ -69,3 +71,11 @@ def test_what_there_is_not_is_refused(source: str, target: str) -> None:
     """Traditional characters are not what a model for simplified ones writes."""
     with pytest.raises(HTTPException, match="there is no such pair; this server has en → zh"):
         check_rest(wanted("a", source, target), server(("en", "zh")))
+
+
+def test_a_text_that_normalisation_blows_up_is_refused_before_it_is_split() -> None:
+    pairs = server(("zh", "en"))
+    pairs["zh", "en"].tokenizer.normalize = lambda text: unicodedata.normalize("NFKC", text)
+    pairs["zh", "en"].parts = lambda texts, most: pytest.fail("split")
+    with pytest.raises(TooMuch, match="50,000 characters, after normalisation"):
+        prepare(wanted("\ufdfa" * 3_000, "zh", "en"), pairs, Limits())
