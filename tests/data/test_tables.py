@@ -61,6 +61,10 @@ def test_a_line_of_names_is_no_pair_and_is_said(header: str, tmp_path: Path) -> 
     assert remarks(str(path), config()) == [said]
 
 
+def test_names_in_quotes_above_texts_without(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.tsv", PAIRS, ('"zh"', '"en"'))) == PAIRS
+
+
 @pytest.mark.parametrize("header", ["target source", "en zh", "English Chinese", "译文 原文", "translation text"])
 def test_a_line_of_names_says_which_side_is_which(header: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.tsv", [(target, source) for source, target in PAIRS], tuple(header.split()))
