@@ -161,6 +161,12 @@ def test_quotes_of_csv_are_not_learnt(
     assert read(quoted(numbers, path, delimiter=delimiter, quoting=quoting), source_key="1", target_key="2") == PAIRS
 
 
+def test_the_line_in_which_excel_names_the_delimiter_is_no_row(tmp_path: Path) -> None:
+    path = quoted([("zh", "en"), *PAIRS], tmp_path / "a.csv", delimiter=";")
+    path.write_text("\ufeffsep=;\n" + path.read_text("utf-8"), "utf-8")
+    assert read(path) == PAIRS
+
+
 def test_a_cell_of_csv_may_hold_lines_and_the_next_row_keeps_its_number(tmp_path: Path) -> None:
     path = quoted([("zh", "en"), ("一\n二", "one,\ntwo"), ("三", "three"), ("四", "four", "4")], tmp_path / "a.csv")
     assert fault(path).startswith("6: 3 columns, and the first line has 2")

@@ -161,7 +161,7 @@ def _rows(path: str) -> Iterator[tuple[list[str], str]]:
     begins = 1
     try:
         for cells in reader:
-            if cells:
+            if cells and not (begins == 1 and cells == ["sep=", ""]):  # Excel's line that names the delimiter
                 yield cells, f"{path}:{begins}"
             begins = reader.line_num + 1
     except csv.Error as error:
