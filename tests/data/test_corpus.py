@@ -213,11 +213,12 @@ def test_what_is_not_utf8(content: bytes, place: str, tmp_path: Path) -> None:
         ('{"zh": "a", "en": null}', "a.jsonl:2: 'en' is not a text but NoneType"),
         ('{"zh": ["a"], "en": "b"}', "a.jsonl:2: 'zh' is not a text but list"),
         ('{"zh": "\\ud800", "en": "b"}', "a.jsonl:2: 'zh' holds half a surrogate pair"),
+        ('{"zh": "a", "zh": "c", "en": "b"}', "a.jsonl:2: not JSON: the key 'zh' stands twice in an object"),
         ("[" * 100_000, "a.jsonl:2: not JSON"),
         ('{"zh": "a", "en": ' + "9" * 5000 + "}", "a.jsonl:2: not JSON"),
         ('{"zh": NaN, "en": "b"}', "a.jsonl:2: 'zh' is not a text but float"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_faults_of_json_lines(line: str, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"zh": "a", "en": "b"}\n' + line + "\n")

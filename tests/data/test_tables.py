@@ -61,6 +61,10 @@ def test_a_line_of_names_is_no_pair_and_is_said(header: str, tmp_path: Path) -> 
     assert remarks(str(path), config()) == [said]
 
 
+def test_names_in_quotes_above_texts_without(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.tsv", PAIRS, ('"zh"', '"en"'))) == PAIRS
+
+
 @pytest.mark.parametrize("header", ["target source", "en zh", "English Chinese", "译文 原文", "translation text"])
 def test_a_line_of_names_says_which_side_is_which(header: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.tsv", [(target, source) for source, target in PAIRS], tuple(header.split()))
@@ -155,6 +159,12 @@ def test_quotes_of_csv_are_not_learnt(
     assert read(path) == PAIRS
     numbers = [(str(number), *pair) for number, pair in enumerate(PAIRS)]
     assert read(quoted(numbers, path, delimiter=delimiter, quoting=quoting), source_key="1", target_key="2") == PAIRS
+
+
+def test_the_line_in_which_excel_names_the_delimiter_is_no_row(tmp_path: Path) -> None:
+    path = quoted([("zh", "en"), *PAIRS], tmp_path / "a.csv", delimiter=";")
+    path.write_text("\ufeffsep=;\n" + path.read_text("utf-8"), "utf-8")
+    assert read(path) == PAIRS
 
 
 def test_a_cell_of_csv_may_hold_lines_and_the_next_row_keeps_its_number(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _wide(head: bytes) -> str:
             unicodedata.category(character) in ("Cc", "Cn", "Co") for character in text if character not in "\t\r\n"
         )
         # A fiftieth of a text are line ends, spaces and the commonest characters, in whatever language.
-        if found > most and found >= len(text) / 50 and strange <= len(text) / 100:
+        if found > most and found >= len(text) / 50 and strange <= found / 2:
             best, most = name, found
     return best
 

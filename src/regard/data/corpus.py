@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -160,12 +161,21 @@ def _objects(path: str) -> Iterator[tuple[dict[str, Any], str]]:
         if not line.strip():
             continue
         try:
-            item = json.loads(line)
+            item = json.loads(line, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
             raise RegardError(f"{where}: not JSON: {str(error)[:80]}") from None
         if not isinstance(item, dict):
             raise RegardError(f"{where}: expected a JSON object, found {type(item).__name__}")
         yield item, where
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of two texts under one key nobody could say which is meant."""
+    item = dict(pairs)
+    if len(item) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key '{twice}' stands twice in an object")
+    return item
 
 
 def _keys(given: str, language: str) -> tuple[str, ...]:
@@ -189,9 +199,9 @@ def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
             raise RegardError(f"{where}: '{key}' holds half a surrogate pair, which is no character")
         return value
     inner = [f"{key}.{part}" for key, value in item.items() if isinstance(value, dict) for part in value]
+    names = [name[:30] for name in sorted([*item, *inner])[:9]]
     raise RegardError(
-        f"{where}: no key '{keys[0]}' among {sorted([*item, *inner])[:9]}; name the keys with data.source_key and "
-        "data.target_key"
+        f"{where}: no key '{keys[0]}' among {names}; name the keys with data.source_key and data.target_key"
     )
 
 

@@ -71,7 +71,7 @@ def meaning(name: str, languages: tuple[str, str]) -> str:
     >>> [meaning(name, ("zh", "en")) for name in ("ZH", "English text", "src", "id", "it", "Hello")]
     ['zh', 'en', 'source', 'extra', 'it', '']
     """
-    name = name.strip().strip("\"'#").casefold()
+    name = re.sub(r'^"(.*)"$', r"\1", name.strip()).lstrip("#").casefold()
     own = {code.casefold(): language(code) or code.casefold() for code in languages}
     if name in own:
         return own[name]

@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,7 +74,7 @@ def _decode(line: bytes, where: str, head: bytes) -> str:
 
 
 def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
-    for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+    for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
         if len(line) > LONGEST:
             raise RegardError(f"{path}:{number}: a line of more than {LONGEST >> 20} MiB; expected a sentence a line")
         yield line.removesuffix(b"\n").removesuffix(b"\r")

@@ -141,7 +141,9 @@ def _by_key(key: str, names: list[str], where: str, option: str) -> int | None:
         return int(key)
     if names.count(key) != 1:
         times = "no column" if key not in names else f"{names.count(key)} columns"
-        raise RegardError(f"{where}: {option} = '{key}': {times} of that name in the first line: {names[:9]}")
+        raise RegardError(
+            f"{where}: {option} = '{key}': {times} of that name in the first line: {[n[:30] for n in names[:9]]}"
+        )
     return names.index(key)
 
 
@@ -159,7 +161,7 @@ def _rows(path: str) -> Iterator[tuple[list[str], str]]:
     begins = 1
     try:
         for cells in reader:
-            if cells:
+            if cells and not (begins == 1 and cells == ["sep=", ""]):  # Excel's line that names the delimiter
                 yield cells, f"{path}:{begins}"
             begins = reader.line_num + 1
     except csv.Error as error:
