@@ -51,6 +51,13 @@ def test_a_metrics_file_that_lost_rows_is_an_error(tmp_path: Path) -> None:
         Metrics(tmp_path, keep=100)
 
 
+@pytest.mark.parametrize("line", ["{", "[1]", "7", "{}", '{"kind": "train"}', '{"kind": 1, "step": 1}', "[" * 100_000])
+def test_a_damaged_row_names_its_file_and_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / METRICS).write_text(f'{{"kind": "train", "step": 1}}\n{line}\n', "utf-8")
+    with pytest.raises(RegardError, match=rf"{METRICS}:2: damaged"):
+        read_rows(tmp_path / METRICS)
+
+
 @pytest.mark.parametrize("name", [METRICS, TIMING])
 def test_a_link_out_of_the_run_is_not_cut_short_there(tmp_path: Path, name: str) -> None:
     """And a FIFO is not waited for: a run directory may come from anywhere."""

@@ -120,8 +120,14 @@ def _whole(path: Path) -> int:
 def read_rows(path: Path, kind: str = "") -> list[dict[str, Any]]:
     """The whole rows of a metrics or timing file, of one kind if asked; a torn last line is left out."""
     rows = []
-    for line in read_regular(path, path.parent, None).split(b"\n")[:-1]:
-        row = json.loads(line)
-        if not kind or row["kind"] == kind:
+    for number, line in enumerate(read_regular(path, path.parent, None).split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            found = row["kind"], row["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            found = None, None
+        if not isinstance(found[0], str) or type(found[1]) is not int:
+            raise RegardError(f"{path}:{number}: damaged: expected a JSON table with 'kind' and 'step'")
+        if not kind or found[0] == kind:
             rows.append(row)
     return rows
