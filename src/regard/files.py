@@ -156,6 +156,9 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
 
 def remove_folder(folder: Path, *, name: str = "rotate") -> None:
     """Delete a folder so that a kill leaves it whole or gone: renamed first, then emptied (points: ``rotate:…``)."""
+    if folder.is_symlink():  # what it leads to stays as it is
+        folder.unlink()
+        return
     point(f"{name}:begin")
     doomed = _partial(folder)
     discard(doomed)

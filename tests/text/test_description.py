@@ -188,6 +188,14 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda found: found["normalizer"]["normalizers"].append({"type": "NFC"}),
         "normalizer: what is put before a text must be put there last",
     ),
+    "a start that bytes are made of": (
+        put("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}),
+        "normalizer: what is put before a text must be put there last",
+    ),
+    "a replacement by nobody knows what": (
+        put("normalizer", {"type": "Replace", "pattern": {"String": "a"}}),
+        "normalizer: Replace needs 'pattern' and 'content'",
+    ),
     "nothing put before": (
         put("normalizer", {"type": "Prepend", "prepend": ""}),
         "normalizer: Prepend cannot have prepend = ''",

@@ -82,3 +82,20 @@ def test_a_record_comes_back_from_json_as_it_was() -> None:
     assert record.skipped_in_a_row == 0 and record.skipped == 1
     with pytest.raises(RegardError, match="'more'"):
         Record.read({**record.plain(), "more": 1})
+
+
+def test_kept_weights_of_another_model_are_one_line() -> None:
+    for weights in ({"weight": torch.zeros(3, 3)}, {"weights": torch.zeros(2, 2)}, {}):
+        with pytest.raises(RegardError, match="the kept weights are not those of this run's model") as caught:
+            snapshots.put(torch.nn.Linear(2, 2, bias=False), weights)
+        assert "\n" not in str(caught.value)
+
+
+def test_pruning_leaves_alone_what_is_no_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "today").write_text("dear diary", "utf-8")
+    (tmp_path / snapshots.SNAPSHOTS / "step-mine").mkdir(parents=True)
+    (tmp_path / snapshots.SNAPSHOTS / "step-7").symlink_to(tmp_path / "diary")
+    snapshots.prune(tmp_path, {1})
+    assert [path.name for path in (tmp_path / snapshots.SNAPSHOTS).iterdir()] == ["step-mine"]
+    assert (tmp_path / "diary" / "today").read_text("utf-8") == "dear diary"

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,29 @@ def test_a_metrics_file_that_lost_rows_is_an_error(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_bytes(b"{}\n")
     with pytest.raises(RegardError, match="3 bytes, but the checkpoint was made when it had 100"):
         Metrics(tmp_path, keep=100)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "7", "{}", '{"kind": "train"}', '{"kind": 1, "step": 1}', "[" * 100_000])
+def test_a_damaged_row_names_its_file_and_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / METRICS).write_text(f'{{"kind": "train", "step": 1}}\n{line}\n', "utf-8")
+    with pytest.raises(RegardError, match=rf"{METRICS}:2: damaged"):
+        read_rows(tmp_path / METRICS)
+
+
+@pytest.mark.parametrize("name", [METRICS, TIMING])
+def test_a_link_out_of_the_run_is_not_cut_short_there(tmp_path: Path, name: str) -> None:
+    """And a FIFO is not waited for: a run directory may come from anywhere."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "diary").write_text("dear diary", "utf-8")
+    (run / name).symlink_to(tmp_path / "diary")
+    with pytest.raises(RegardError, match=f"{name}: a link out of its folder"):
+        Metrics(run)
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(RegardError, match=f"{name}: expected a regular file, found a FIFO"):
+        Metrics(run)
+    assert (tmp_path / "diary").read_text("utf-8") == "dear diary"
 
 
 def test_half_a_row_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from regard.errors import RegardError
 from regard.interop.transforms import Entry, absent, constant, export_weights, import_weights, repeat, same, stack
+from regard.models import registry
 from regard.models.tied import Share
 from regard.models.transformer import Transformer, TransformerModel
-from regard.nn.feedforward import Activation
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal, sinusoids
-from regard.text.settings import TextSettings
+from regard.text.settings import LONGEST, TextSettings
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu", "swish": "silu"}
 
@@ -73,7 +73,9 @@ def options_from(config: Mapping[str, Any]) -> Transformer:
     if activation not in ACTIVATIONS:
         raise RegardError(f"activation_function = {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
     options = {option: values[key] for key, option in OPTIONS.items()}
-    return Transformer(**options, **FIXED, activation=cast("Activation", ACTIVATIONS[activation]), share=_share(values))
+    ours = {**options, **FIXED, "activation": ACTIVATIONS[activation], "share": _share(values)}
+    # By the registry, which knows the type of each option and how large it may be.
+    return cast("Transformer", registry.options_from({"architecture": "transformer", **ours}))
 
 
 def settings_from(
@@ -187,6 +189,8 @@ def _layer(stack_name: str) -> list[Entry]:
 def import_model(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TransformerModel:
     """Our model, in evaluation mode, from their configuration and state dict."""
     options = options_from(config)
+    if registry.layers(options) > len(weights):
+        raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(weights)} tensors")
     ours = import_weights(table(options, _with_defaults(config)["max_position_embeddings"]), weights)
     model = options.build(*vocabularies(config)).to(next(iter(ours.values())).dtype)
     try:
@@ -213,6 +217,9 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     values = {**DEFAULTS, **config}
     for key in OPTIONS:
         _get(values, key)
+    positions = values["max_position_embeddings"]
+    if not isinstance(positions, int) or not 1 < positions <= LONGEST + 1:
+        raise RegardError(f"max_position_embeddings = {positions!r:.40}: expected 2 to {LONGEST + 1}")
     return values
 
 

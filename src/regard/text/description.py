@@ -73,7 +73,9 @@ def _check_model(model: Mapping[str, Any]) -> dict[str, int]:
             _refuse(f"a piece of {len(piece)} characters: expected 1 to {LONGEST} ({piece!r:.40})")
     unknown = model.get("unk_id" if kind == "Unigram" else "unk_token")
     if kind == "Unigram":
-        if unknown is not None and not (_whole(unknown) and 0 <= unknown < len(entries)):
+        if unknown is None or not (
+            _whole(unknown) and 0 <= unknown < len(entries)
+        ):  # else it fails at the first unknown character
             _refuse(f"unk_id is {unknown!r:.40}, but the vocabulary has {len(entries)} entries")
     elif (unknown is not None or kind != "BPE") and not (isinstance(unknown, str) and unknown in entries):
         _refuse(f"unk_token is {unknown!r:.40}, which is not in the vocabulary")

@@ -7,6 +7,7 @@ panics. ``growth`` is how many times longer a kind can make a text; of all the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -133,22 +134,28 @@ PLACES = {
 
 def check_steps(description: Mapping[str, Any]) -> None:
     """Raise a RegardError that says what of the three places is not in the tables."""
-    growth = replaced = 1.0
-    for place in PLACES:
-        steps = _flat(place, description.get(place), 0)
+    found = {place: _flat(place, description.get(place), 0) for place in PLACES}
+    growth = 1.0
+    for place, steps in found.items():
         if len(steps) > STEPS:
             _refuse(place, f"{len(steps)} steps, expected at most {STEPS}")
-        for number, step in enumerate(steps, 1):
-            kind = _checked(place, step)
-            if number < len(steps) and our_start(str(step.get("pattern", {}).get("Regex", ""))):
-                _refuse(place, "what is put before a text must be put there last")  # or the library panics
-            growth *= kind.growth if place != "decoder" else 1
-            replaced *= _replacement(step)
+        kinds = [_checked(place, step) for step in steps]
+        growth *= math.prod(kind.growth for kind in kinds) if place != "decoder" else 1
+        replaced = math.prod(map(_replacement, steps))
         if replaced > REPLACED:
             _refuse(place, f"its replacements make a text {replaced:g} times longer, expected at most {REPLACED} times")
-        replaced = 1.0
     if growth > GROWTH:
         _refuse("normalizer", f"together with pre_tokenizer it makes a text {growth:g} times longer, at most {GROWTH}")
+    _check_start(found["normalizer"], found["pre_tokenizer"])
+
+
+def _check_start(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]) -> None:
+    """Our mark at the start of a text: the library panics when a step after it, which finds no character, writes."""
+    after = [step["type"] for step in pre_tokenizers if step["type"] != "Split"]
+    for number, step in enumerate(normalizers, 1):
+        starts = step["type"] == "Replace" and our_start(str(step["pattern"].get("Regex", "")))
+        if starts and (number < len(normalizers) or after):
+            _refuse("normalizer", "what is put before a text must be put there last, and be followed by a Split alone")
 
 
 def _flat(place: str, step: Any, depth: int) -> list[dict[str, Any]]:
@@ -181,15 +188,16 @@ def _checked(place: str, step: Mapping[str, Any]) -> Kind:
                 ": only those of published tokenizers are run" if key in ("pattern", "precompiled_charsmap") else ""
             )
             _refuse(place, f"{name} cannot have {key} = {value!r:.60}{advice}")
+    if name == "Replace" and len(step) < 3:
+        _refuse(place, "Replace needs 'pattern' and 'content'")
     return kind
 
 
 def _replacement(step: Mapping[str, Any]) -> float:
     """How many times longer a replacement makes a text at most; a regular expression finds one character, or none."""
-    if step["type"] != "Replace" or not isinstance(step.get("pattern"), dict):
+    if step["type"] != "Replace":
         return 1.0
-    found = len(step["pattern"].get("String", "x"))
-    return max(1.0, len(step.get("content", "")) / found)
+    return max(1.0, len(step["content"]) / len(step["pattern"].get("String", "x")))
 
 
 def _refuse(place: str, reason: str) -> NoReturn:

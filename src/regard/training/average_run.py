@@ -21,6 +21,10 @@ def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
     config = read_run(_file(run, CONFIG).parent)
     rows = read_rows(_file(run, METRICS), "validation")
     by_bleu = config.training.metric == "bleu"
+    measure = "bleu" if by_bleu else "loss"
+    for row in rows:
+        if not isinstance(row.get(measure), int | float):
+            raise RegardError(f"{run / METRICS}: the validation of update {row['step']} has no '{measure}'")
     scores = [(row["step"], row["bleu"] if by_bleu else -row["loss"]) for row in rows]
     wanted = snapshots.best(scores, best) if best else snapshots.last(scores, last)
     steps = sorted(step for step in wanted if snapshots.folder(run, step).is_dir())

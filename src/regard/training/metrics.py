@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from regard.errors import RegardError
 from regard.files import writing
+from regard.regular import open_regular, read_regular
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -29,6 +30,9 @@ class Metrics:
         """Open the files of ``run``; ``keep`` bytes of the metrics are older than the checkpoint of ``step``."""
         self.folder = run
         path = run / METRICS
+        for there in (path, run / TIMING):
+            if os.path.lexists(there):  # a link out of the run would be cut short there, a FIFO be waited for
+                open_regular(there, run).close()
         size = path.stat().st_size if path.exists() else 0
         if size < keep:
             raise RegardError(f"{path}: {size} bytes, but the checkpoint was made when it had {keep}; restore the file")
@@ -110,14 +114,20 @@ def _quieten_tensorboard() -> None:
 
 def _whole(path: Path) -> int:
     """The bytes of a file up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return read_regular(path, path.parent, None).rfind(b"\n") + 1
 
 
 def read_rows(path: Path, kind: str = "") -> list[dict[str, Any]]:
     """The whole rows of a metrics or timing file, of one kind if asked; a torn last line is left out."""
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        row = json.loads(line)
-        if not kind or row["kind"] == kind:
+    for number, line in enumerate(read_regular(path, path.parent, None).split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            found = row["kind"], row["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            found = None, None
+        if not isinstance(found[0], str) or type(found[1]) is not int:
+            raise RegardError(f"{path}:{number}: damaged: expected a JSON table with 'kind' and 'step'")
+        if not kind or found[0] == kind:
             rows.append(row)
     return rows

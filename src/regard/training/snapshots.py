@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from regard import directory, files
+from regard.errors import RegardError
 
 SNAPSHOTS = "snapshots"
 _WEIGHTS = "weights.safetensors"
@@ -41,7 +42,11 @@ def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
 def put(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Load weights as a model directory names them: a tied table stands there once."""
     ties: Mapping[str, str] = getattr(model, "ties", {})
-    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
+    try:
+        model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RegardError(f"the kept weights are not those of this run's model ({reason})") from None
 
 
 def last(scores: Sequence[tuple[int, float]], count: int) -> list[int]:
@@ -68,5 +73,6 @@ def prune(run: Path, keep: set[int]) -> None:
     """Delete the snapshots of all other steps, and what killed writers left."""
     files.sweep(run / SNAPSHOTS)
     for place in sorted((run / SNAPSHOTS).glob("step-*")):
-        if int(place.name.removeprefix("step-")) not in keep:
+        step = place.name.removeprefix("step-")
+        if step.isascii() and step.isdigit() and int(step) not in keep:
             files.remove_folder(place, name="snapshot-rotate")
