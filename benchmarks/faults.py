@@ -37,6 +37,7 @@ SUITES = {
     "configs": "hostile.configs",
     "tokenizers": "hostile.tokenizers",
     "checkpoints": "hostile.checkpoints",
+    "corpora": "hostile.corpora",
     "requests": "hostile.requests",
 }
 SECONDS = 10.0  # of a case; with more it counts as a hang
@@ -151,8 +152,14 @@ def try_suite(
 ) -> Tally:  # fmt: skip
     """Run a suite's cases and count what becomes of them."""
     module, tally = importlib.import_module(SUITES[name]), Tally()
-    if hasattr(module, "attempt"):  # a suite of another kind, such as requests to a server
-        module.attempt(seed, count, tally)
+    if not hasattr(module, "mutants"):  # a suite that is no command line
+        if hasattr(module, "attempt"):
+            module.attempt(seed, count, tally)
+        else:
+            for label, fault in module.run(seed, count):
+                tally.counts["failures" if fault else "refused"] += 1
+                tally.failures += [f"{name} {label}: {fault}"] if fault else []
+        say("\n".join(tally.failures)) if tally.failures else None
         return tally
     baseline = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as place:

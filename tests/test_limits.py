@@ -96,6 +96,10 @@ def test_products_of_numbers_are_one_line(translator: Translator) -> None:
         read_config(None, ["decoding.beam=1000", "decoding.max_extra=10000"], data=data)
     with pytest.raises(RegardError, match="beam × max extra is 1,000 × 16,000"):
         translator.translate(["好"], beam=1000, max_extra=16_000)
+    with pytest.raises(RegardError, match=r"beam × longest output is 1,000 × 1,0.*: expected at most 1,048,576"):
+        translator.translate(["好"], beam=1000, max_extra=1048)
+    with pytest.raises(RegardError, match="batch tokens 0: expected a whole number"):
+        translator.score(["好"], ["good"], batch_tokens=0)
     with pytest.raises(RegardError, match="input 1: beam × length is 1,000 × 2,0"):
         sources = [[5] * 1000]
         list(decode(translator.model, sources, translator.settings, Search(beam=1000, max_extra=1000)))

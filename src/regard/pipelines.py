@@ -173,6 +173,8 @@ class Translator:
             raise RegardError(
                 f"{len(sources)} sources and {len(targets)} targets: expected as many of one as of the other"
             )
+        if batch_tokens is not None:
+            limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         source_ids = self.tokenizer.encode_batch([_sound(text) for text in sources])
         target_ids = self.target_tokenizer.encode_batch([_sound(text) for text in targets])
         self._check_positions("source", source_ids, 1)
@@ -291,6 +293,8 @@ class Translator:
         found: dict[tuple[int, ...], list[Hypothesis]] = {(): [Hypothesis([], 0.0, 0.0)]}
         keys = [tuple(ids) for ids in sources]
         real = list(dict.fromkeys(key for key in keys if key))
+        longest = max(map(len, real), default=0) + search.max_extra + len(self.settings.forced_prefix) + 1
+        limits.product("beam × longest output", search.beam, longest, limits.PLACES)
         results = self.engine([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
         return [found[key] for key in keys]

@@ -115,6 +115,21 @@ def test_no_option_is_lost_to_its_repetition(regard: Regard, arguments: list[str
     assert option in message and "is given 2 times" in message
 
 
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        (["--bf16", "--precision", "fp32"], "training.precision is given twice, as fp32 and bf16"),
+        (["--steps", "5", "--set", "training.steps=6"], "training.steps is given twice, by a flag and by --set"),
+        (["--preset", "base", "--set", "model.preset=tiny"], "model.preset is given twice"),
+    ],
+)
+def test_no_key_is_lost_that_is_given_in_two_ways(
+    workshop: Path, regard: Regard, tmp_path: Path, flags: list[str], key: str
+) -> None:
+    assert key in refused(regard("train", workshop / "tiny.toml", *flags, "-o", tmp_path / "run", cwd=workshop))
+    assert not (tmp_path / "run").exists()
+
+
 def test_several_references_are_all_used(workshop: Path, model: Path, regard: Regard, tmp_path: Path) -> None:
     import sacrebleu
 

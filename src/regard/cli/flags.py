@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Annotated, Any, Literal
 
 import typer
 
 from regard.config import Option, options_table
+from regard.errors import RegardError
 from regard.sections import Entry
 
 # "source" and "target" are files elsewhere on the command line.
@@ -53,6 +54,20 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
     return command
+
+
+def add_once(given: dict[str, Any], short: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Put the keys that have flags of their own (``short``, empty where not typed) to those that are ``given``.
+
+    A key that is given in two ways, by --set too, is an error: one value would be lost.
+    """
+    for key, value in short.items():
+        if value and given.setdefault(key, value) != value:
+            raise RegardError(f"{key} is given twice, as {given[key]} and {value}: expected once")
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key in given:
+            raise RegardError(f"{key} is given twice, by a flag and by --set: expected once")
 
 
 def _annotation(name: str, row: Option) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from regard.cli.common import Device, Json, print_json, show, talk
-from regard.cli.flags import with_config_flags
+from regard.cli.flags import add_once, with_config_flags
 from regard.config import Config, read_config, to_toml
 from regard.errors import RegardError
 
@@ -61,11 +61,9 @@ def train(
 
     Example: regard train train.zh train.en --minutes 30
     """
-    if bf16:
-        given["training.precision"] = "bf16"
-    for key, value in (("model.architecture", architecture), ("model.preset", preset)):
-        if value:
-            given[key] = value
+    precision = "bf16" if bf16 else ""
+    short = {"training.precision": precision, "model.architecture": architecture, "model.preset": preset}
+    add_once(given, short, set_ or [])
     plan = plan_run(files or [], run, resume, given, set_ or [], ending="-proof" if prove_resume else "")
     if print_config:
         for line in to_toml(plan.config).splitlines():

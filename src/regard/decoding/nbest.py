@@ -40,7 +40,8 @@ class Piece:
 
 def widest(search: Search, longest: int, vocabulary: int) -> int:
     """The widest beam that is tried where one has found too few texts for inputs of at most ``longest`` subwords."""
-    room = min(limits.BEAM, limits.SCORES // vocabulary, limits.PLACES // max(1, 2 * longest + search.max_extra))
+    length = longest + max(0, search.max_extra) + limits.PREFIX + 1
+    room = min(limits.BEAM, limits.SCORES // vocabulary, limits.PLACES // length)
     return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
 
 
