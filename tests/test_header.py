@@ -132,6 +132,16 @@ def test_an_absurd_model_of_a_configuration_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2 and b"'model.encoder_layers' is 1000000000: expected at most" in done.stderr
 
 
+def test_no_value_of_a_file_fills_the_screen(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    long = "a" * 5000
+    for key, value in (("format_version", long), ("architecture", long), (long, 1), ("options", {"share": long})):
+        (model / "config.json").write_text(json.dumps(config | {key: value}), "utf-8")
+        with pytest.raises(RegardError, match=r"config\.json: ") as caught:
+            directory.load(model)
+        assert len(str(caught.value)) < 700
+
+
 def test_a_model_without_weights_still_has_parameters(model: Path) -> None:
     (model / "model.safetensors").unlink()
     assert regard("params", model).returncode == 0

@@ -167,7 +167,7 @@ def read_options(path: Path) -> Any:
     config = files.read_json(path)
     version = config.pop("format_version", None)
     if version != FORMAT_VERSION or isinstance(version, bool):
-        raise RegardError(f"{path}: unknown format_version {version!r}: this regard reads {FORMAT_VERSION}")
+        raise RegardError(f"{path}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}")
     architecture, options = config.pop("architecture", None), config.pop("options", None)
     if not isinstance(architecture, str) or not isinstance(options, dict):
         raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")

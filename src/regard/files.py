@@ -224,7 +224,7 @@ def verify(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
     path = folder / MANIFEST
     manifest = read_json(path)
     if manifest.get("format_version") != 1:
-        raise RegardError(f"{path}: unknown format_version {manifest.get('format_version')!r}, expected 1")
+        raise RegardError(f"{path}: unknown format_version {manifest.get('format_version')!r:.40}, expected 1")
     entries = manifest.get("files")
     if not isinstance(entries, dict) or not entries:
         raise RegardError(f"{path}: damaged: it lists no files")

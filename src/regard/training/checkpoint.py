@@ -67,7 +67,9 @@ def load(place: Path) -> TrainingState:
     values = files.read_json(place / RECORD)
     version, step, record = (values.get(key) for key in ("format_version", "step", "record"))
     if version != FORMAT_VERSION:
-        raise RegardError(f"{place / RECORD}: unknown format_version {version!r}: this regard reads {FORMAT_VERSION}")
+        raise RegardError(
+            f"{place / RECORD}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}"
+        )
     if not isinstance(step, int) or not isinstance(record, dict):
         raise RegardError(f"{place / RECORD}: damaged: expected 'step' (a number) and 'record' (a table)")
     if step != (named := _named_step(place)):
