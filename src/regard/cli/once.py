@@ -14,7 +14,7 @@ def refuse_repeats(command: Any, name: str, given: Sequence[str]) -> None:
 
     A command of commands has options of its own, then the name of one of them and what that is given.
     """
-    context = command.context_class(command, info_name=name)
+    context = command.context_class(command, info_name=name, **command.context_settings)
     _, rest, order = command.make_parser(context).parse_args(list(given))
     for option, times in Counter(order).items():
         if option.param_type_name == "option" and times > 1 and not (option.multiple or option.is_eager):
