@@ -49,6 +49,7 @@ def test_help_imports_no_pytorch(verb: str) -> None:
 
 def test_help_of_a_verb_the_other_way_round(regard: Regard) -> None:
     assert regard("help", "score").stdout == regard("score", "--help").stdout == regard("score", "-h").stdout
+    assert regard("bench", "decode", "--help").stdout == regard("bench", "decode", "-h").stdout
 
 
 def test_version(regard: Regard) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 from regard.errors import RegardError
 
 
-def refuse_repeats(command: Any, name: str, given: Sequence[str]) -> None:
+def refuse_repeats(command: Any, name: str, given: Sequence[str], parent: Any = None) -> None:
     """Raise where ``given`` names an option twice that may be given once; ``command`` is Typer's, ``name`` its own.
 
     A command of commands has options of its own, then the name of one of them and what that is given.
     """
-    context = command.context_class(command, info_name=name)
+    context = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
     _, rest, order = command.make_parser(context).parse_args(list(given))
     for option, times in Counter(order).items():
         if option.param_type_name == "option" and times > 1 and not (option.multiple or option.is_eager):
@@ -22,4 +22,4 @@ def refuse_repeats(command: Any, name: str, given: Sequence[str]) -> None:
             raise RegardError(f"{flags} is given {times} times: expected once (regard {name} --help)")
     inner = getattr(command, "commands", {}).get(rest[0]) if rest else None
     if inner is not None:
-        refuse_repeats(inner, f"{name} {rest[0]}", rest[1:])
+        refuse_repeats(inner, f"{name} {rest[0]}", rest[1:], context)
