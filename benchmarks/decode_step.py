@@ -34,8 +34,8 @@ from regard.models.transformer import PRESETS, Transformer
 from regard.nn import packed
 from regard.nn.layout import Tokens
 from regard.nn.positions import sinusoids
-from regard.training.limits import matrix_rate
 from regard.training.memory import keep_memory
+from regard.training.rates import matrix_rate
 
 VOCABULARY, SOURCE, SO_FAR, EOS = 8000, 14, 8, 3
 PRECISIONS = ("fp32", "bf16", "int8")

@@ -15,7 +15,7 @@ from regard.decoding.engine import decode
 from regard.decoding.engines import Own
 from regard.decoding.search import Search
 from regard.pipelines import Translator
-from regard.training.limits import rate_for, work_of
+from regard.training.rates import rate_for, work_of
 
 
 @dataclass(frozen=True)

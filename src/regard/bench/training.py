@@ -19,8 +19,8 @@ from regard.data.plan import plan
 from regard.models import registry
 from regard.text.settings import TextSettings
 from regard.training.feed import Item
-from regard.training.limits import matrix_rate, shape_rate, work_of
 from regard.training.memory import keep_memory, peak_memory
+from regard.training.rates import matrix_rate, shape_rate, work_of
 from regard.training.step import Trainer
 
 PAIRS = 20_000

@@ -21,12 +21,12 @@ from regard.nn.positions import TooLong
 from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
-from regard.training.limits import SIZES, rate_for, work_of
 from regard.training.memory import keep_memory, peak_memory
 from regard.training.metrics import Metrics
 from regard.training.optimizer import optimizer_tensors, restore_optimizer
 from regard.training.preflight import run_largest
 from regard.training.progress import Pace, Progress
+from regard.training.rates import SIZES, rate_for, work_of
 from regard.training.record import Record, Sums
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from regard.models import registry
-from regard.training import limits
-from regard.training.limits import matrix_rate, rate_for, work_of
+from regard.training import rates
+from regard.training.rates import matrix_rate, rate_for, work_of
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "relative_bias"])
@@ -51,14 +51,14 @@ def test_a_unit_that_sleeps_at_first_is_measured_awake(monkeypatch: pytest.Monke
         rate = {64: 1e9, 128: 1e12}[size] / (3 if calls[size] <= 2 or calls[size] == 5 else 1)
         clock[0] += 2 * size**3 / rate
 
-    monkeypatch.setattr(limits.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(limits, "_backends", lambda device: [product])
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(rates, "_backends", lambda device: [product])
     assert matrix_rate(torch.device("cpu"), sizes=(64, 128)) == pytest.approx(1e12)
 
 
 def test_a_share_is_never_of_less_than_the_models_own_shapes_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     model = registry.options_from({"architecture": "rnn", "width": 16}).build(300)
-    monkeypatch.setattr(limits, "matrix_rate", lambda *_, **__: 1.0)
+    monkeypatch.setattr(rates, "matrix_rate", lambda *_, **__: 1.0)
     assert rate_for(model, 50, torch.float32) > 1e6
 
 
