@@ -87,7 +87,8 @@ def test_names_in_messages(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     )
     text = said(*arguments, cwd=tmp_path)
     assert "regard: error:" in text and clean(text), repr(text)
-    assert text.strip().count("\n") == 0, repr(text)
+    lines = text.strip().split("\n")
+    assert all(line.startswith("regard: ") for line in lines) and "error" not in "".join(lines[:-1]), repr(text)
 
 
 def test_samples_and_translations(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from regard.nn import native, processors
+from regard.nn import processors, shared_library
 
 # Reads floats; writes exp_of of each, the bytes of all as one row, and the step of that row.
 PROGRAM = """
@@ -48,7 +48,7 @@ def run(folder: Path, x: np.ndarray, *flags: str) -> tuple[np.ndarray, np.ndarra
         pytest.skip("no compiler")
     (folder / "main.c").write_text(PROGRAM, "utf-8")
     plain = [flag for flag in processors.FLAGS if flag not in ("-fPIC", "-shared")]
-    command = [compiler, *plain, *processors.HERE, *flags, f"-I{native.SOURCES}", "main.c", "-o", "main", "-lm"]
+    command = [compiler, *plain, *processors.HERE, *flags, f"-I{shared_library.SOURCES}", "main.c", "-o", "main", "-lm"]
     made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if made.returncode and flags:
         pytest.skip(f"the compiler has no sanitizer: {made.stderr[-200:]}")
