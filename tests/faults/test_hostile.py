@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
 
 
-@pytest.mark.parametrize("suite", ["models", "configs", "tokenizers"])
+@pytest.mark.parametrize(
+    "suite", ["models", "configs", "tokenizers", pytest.param("checkpoints", marks=pytest.mark.slow)]
+)
 def test_no_hostile_file_hangs_prints_a_traceback_or_loses_a_line(suite: str) -> None:
     before = sorted(RESULTS.iterdir())
     command = [sys.executable, "benchmarks/faults.py", "--only", suite, "--count", "40"]
@@ -20,7 +22,6 @@ def test_no_hostile_file_hangs_prints_a_traceback_or_loses_a_line(suite: str) ->
     assert done.returncode == 0, done.stdout + done.stderr
     name, cases, accepted, refused, failures, *_ = done.stdout.splitlines()[-1].split()
     assert (name, cases, failures) == (suite, "40", "0")
-    assert 0 < int(accepted) < int(refused), (
-        "cases of a suite that nothing notices, or that notice nothing, are no test"
-    )
+    # Cases that nothing notices, or that are all noticed, are no test; of two checkpoints one is nearly always whole.
+    assert 0 < int(accepted) and 0 < int(refused) and (suite == "checkpoints" or int(accepted) < int(refused))
     assert sorted(RESULTS.iterdir()) == before
