@@ -23,5 +23,5 @@ def test_no_hostile_file_hangs_prints_a_traceback_or_loses_a_line(suite: str) ->
     name, cases, accepted, refused, failures, *_ = done.stdout.splitlines()[-1].split()
     assert (name, cases, failures) == (suite, "40", "0")
     # Cases that nothing notices, or that are all noticed, are no test; of two checkpoints one is nearly always whole.
-    assert 0 < int(accepted) and 0 < int(refused) and (suite == "checkpoints" or int(accepted) < int(refused))
+    assert int(accepted) > 0 and int(refused) > 0 and (suite == "checkpoints" or int(accepted) < int(refused))
     assert sorted(RESULTS.iterdir()) == before

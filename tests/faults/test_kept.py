@@ -163,6 +163,31 @@ def test_a_run_cannot_start_from_the_model_that_it_replaces(folder: Path, regard
     assert contents(run) == before
 
 
+def test_a_run_may_stand_beside_its_corpora(folder: Path, regard: Regard) -> None:
+    before = [(folder / f"t.{language}").read_bytes() for language in ("zh", "en")]
+    done = regard("train", "t.zh", "t.en", "-o", ".", *QUICK, cwd=folder)
+    assert done.code == 0, done.said
+    assert [(folder / f"t.{language}").read_bytes() for language in ("zh", "en")] == before
+
+
+def test_files_that_no_training_wrote_are_not_replaced(folder: Path, regard: Regard) -> None:
+    place = folder / "mine"
+    (place / "corpus").mkdir(parents=True)
+    for language in ("zh", "en"):
+        shutil.copy(folder / f"t.{language}", place / "corpus" / f"train.{language}")
+    (place / "README.md").write_text("my notes", "utf-8")
+    before = contents(place)
+    named = ("train", "mine/corpus/train.zh", "mine/corpus/train.en", "-o", "mine", *QUICK)
+    assert "already holds" in refused(regard(*named, cwd=folder))
+    assert "no run or model" in refused(regard(*named, "--force", cwd=folder))
+    (place / "README.md").unlink()
+    before.pop("README.md")
+    assert "which it would write over" in refused(regard(*named, cwd=folder))
+    other = ("train", "t.zh", "t.en", "-o", "mine", *QUICK)
+    assert "no training wrote it" in refused(regard(*other, cwd=folder))
+    assert contents(place) == before
+
+
 def test_a_proof_does_not_touch_a_run(folder: Path, regard: Regard) -> None:
     run = folder / "runs" / "a"
     before = contents(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from regard.config import Config, read_config, to_toml
 from regard.data.corpus import files_of
 from regard.errors import RegardError
 from regard.training import checkpoint, previous
+from regard.training.distributed import Group
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
 from regard.training.snapshots import SNAPSHOTS
 
@@ -123,7 +125,11 @@ def refuse_occupied(run: Path) -> None:
 
 def settle(run: Path) -> None:
     """Finish what a killed process has left half done with an earlier run, unless a training is writing there."""
-    if previous.exists(run):
+    if not Group.from_environment().first:
+        end = time.monotonic() + 60.0
+        while previous.exists(run) and time.monotonic() < end:  # the first process does it
+            time.sleep(0.05)
+    elif previous.exists(run):
         with files.locked(run / ".lock", _BUSY.format(run=run)):
             _settle(run)
 
@@ -137,14 +143,16 @@ def _replaced(run: Path, config: Config, hold_out: Split | None) -> list[str]:
     occupied = [name for name in _OF_RUN if (run / name).exists()]
     if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, files.MANIFEST)):
         raise RegardError(f"{run}: {occupied[0]} is there, but no run or model: --force does not write over it")
-    read = [path for path in _read(config, hold_out) if _inside(path, run)]
-    own = [path for path in read if hold_out is None and _inside(path, run / CORPUS)]
+    names, whole = [*_OF_RUN, CORPUS], run.resolve()
+    read = [Path(path).resolve() for path in _read(config, hold_out)]
+    if hold_out is None and any(path.is_relative_to(whole / CORPUS) for path in read):
+        names.remove(CORPUS)  # the corpus of the earlier run is that of the new one
     for path in read:
-        if path not in own and (occupied or hold_out is not None):
+        if path == whole or any(path.is_relative_to(whole / name) for name in names):
             raise RegardError(f"{run}: the new run reads {path}, which it would write over; choose another folder (-o)")
     if hold_out is not None and (run / CORPUS).exists() and not (run / CORPUS / files.MANIFEST).exists():
         raise RegardError(f"{run / CORPUS}: is there already, and no training wrote it; choose another folder (-o)")
-    return [*_OF_RUN, *([] if own else [CORPUS])]
+    return names
 
 
 def _read(config: Config, hold_out: Split | None) -> list[str]:
@@ -155,10 +163,6 @@ def _read(config: Config, hold_out: Split | None) -> list[str]:
         return [*files_of(hold_out.entry, hold_out.data), *init]
     entries = [*data.train, data.valid, *([data.test] if data.test else [])]
     return [*(path for entry in entries for path in files_of(entry, data)), *init]
-
-
-def _inside(path: str, folder: Path) -> bool:
-    return Path(path).resolve().is_relative_to(folder.resolve())
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
