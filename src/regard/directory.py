@@ -138,9 +138,16 @@ def find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
         folder = files.current(path)
-        for place in (folder, path / files.PREVIOUS):
-            if (place / CONFIG).exists():
-                return place
+        if (folder / CONFIG).exists():
+            return folder
+        earlier = path / files.PREVIOUS
+        if (earlier / CONFIG).exists() and not earlier.is_symlink():
+            return earlier
+        if earlier.with_name(f"{files.PREVIOUS}.moving").is_dir():
+            raise RegardError(
+                f"{path}: a training was stopped while it replaced this run; put it back with: regard train --resume "
+                f"{path}"
+            )
         if (path / "checkpoints").is_dir():
             raise RegardError(f"{path}: the training has not chosen a model yet (regard train --resume {path})")
         packaged = " (a packaged model has this name; the directory wins)" if path.name in packaged_names() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ from forkserver import Server
 from regard.config import read_config
 from regard.errors import RegardError
 from regard.files import locked
+from regard.training import checkpoint, previous
 from regard.training.loop import train
 
 
@@ -188,11 +190,101 @@ def test_files_that_no_training_wrote_are_not_replaced(folder: Path, regard: Reg
     assert contents(place) == before
 
 
+def test_a_folder_of_the_users_own_is_not_taken_over(folder: Path, regard: Regard) -> None:
+    """A run that holds nothing out writes no corpus/, and leaves alone what has that name."""
+    tiny_run.write(folder)
+    mine = folder / "project" / "corpus" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("my text", "utf-8")
+    quick = ("--steps", "4", "--save-every", "2")
+    assert regard("train", "config.toml", "-o", "project", *quick, cwd=folder).code == 0
+    assert mine.read_text("utf-8") == "my text"
+    assert regard("train", "config.toml", "-o", "project", *quick, "--force", cwd=folder).code == 0
+    assert mine.read_text("utf-8") == "my text"
+    beside = folder / "runs" / "a" / "corpus" / "notes.txt"
+    beside.write_text("my notes", "utf-8")
+    assert "no training wrote it" in refused(
+        regard("train", "t.zh", "t.en", "-o", "runs/a", *QUICK, "--force", cwd=folder)
+    )
+    assert beside.read_text("utf-8") == "my notes"
+
+
+@pytest.mark.parametrize("how", ["names outside", "a link", "a link that moves", "no names", "no JSON"])
+def test_a_strangers_run_deletes_and_moves_nothing_elsewhere(folder: Path, regard: Regard, how: str) -> None:
+    run, victim = folder / "runs" / "a", folder / "victim"
+    victim.mkdir()
+    for name in ("run.toml", "precious"):
+        (victim / name).write_text("mine", "utf-8")
+    aside = run / ".previous"
+    text = {"names outside": '{"names": ["../../victim", "run.toml"]}', "no names": "{}", "no JSON": "{"}.get(how, "")
+    if how.startswith("a link"):
+        aside = run / (".previous.moving" if how.endswith("moves") else ".previous")
+        aside.symlink_to(victim)
+    else:
+        aside.mkdir()
+        (aside / "replaced.json").write_text(text, "utf-8")
+    shutil.rmtree(run / "checkpoints")
+    done = regard("train", "--resume", "runs/a", cwd=folder)
+    assert "Traceback" not in done.said and done.code in (0, 2), done.said
+    assert sorted(path.name for path in victim.iterdir()) == ["precious", "run.toml"]
+    if how == "a link":
+        assert not (run / "precious").exists()
+        (run / "config.json").unlink(missing_ok=True)
+        assert regard("translate", "runs/a", "t.zh", cwd=folder).code == 2
+
+
+def test_a_checkpoint_is_not_lost_to_what_fails_right_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run = folder / "runs" / "a"
+    config = read_config(run / "run.toml", [f"data.train={folder}/t", f"data.valid={folder}/t"], seed=9)
+
+    def fail(run: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(previous, "forget", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, run, force=True)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert checkpoint.steps(run) == [2]
+    assert train(config, run, resume=True).stopped == "steps" and not previous.exists(run)
+
+
+def test_the_model_of_a_run_that_was_replaced_is_not_found_again(folder: Path, regard: Regard) -> None:
+    """A kill inside the writing of a model leaves it complete in .commit: it is that run's, and goes with it."""
+    run = folder / "runs" / "a"
+    done = regard("train", "--resume", "runs/a", "--steps", "6", cwd=folder, REGARD_STOP_AT="model:renamed")
+    assert done.code == -signal.SIGKILL and (run / ".commit").is_dir()
+    killed = regard(
+        "train", "t.zh", "t.en", "-o", "runs/a", *QUICK, "--seed", "9", "--force", cwd=folder, REGARD_STOP_AT="save:end"
+    )
+    assert killed.code == -signal.SIGKILL
+    done = regard("train", "--resume", "runs/a", "--steps", "2", cwd=folder, REGARD_STOP_AT="step")
+    assert not (run / ".commit").is_dir() and not list(run.glob("*.partial")) and not list(run.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("clock", ['{"seconds": []}', "{}"])
+def test_a_checkpoint_made_by_hand_gives_way_to_the_older_one(folder: Path, regard: Regard, clock: str) -> None:
+    place = folder / "runs" / "a" / "checkpoints" / "step-4"
+    (place / "clock.json").write_text(clock, "utf-8")
+    listed = {path.name: path for path in place.iterdir() if path.name != "manifest.json"}
+    entries = {
+        name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for name, path in listed.items()
+    }
+    (place / "manifest.json").write_text(json.dumps({"format_version": 1, "files": entries}), "utf-8")
+    done = regard("train", "--resume", "runs/a", cwd=folder)
+    assert done.code == 0 and "going on from step-2" in done.said, done.said
+
+
 def test_a_proof_does_not_touch_a_run(folder: Path, regard: Regard) -> None:
     run = folder / "runs" / "a"
     before = contents(run)
     refused(regard("train", "t.zh", "t.en", "-o", "runs/a", *QUICK, "--force", "--prove-resume", cwd=folder))
     assert contents(run) == before
+    (folder / "mine" / "proof").mkdir(parents=True)
+    refused(regard("train", "t.zh", "t.en", "-o", "mine", *QUICK, "--prove-resume", cwd=folder))
+    assert (folder / "mine" / "proof").is_dir()
 
 
 def test_ctrl_c_before_the_first_checkpoint_brings_the_earlier_run_back(

@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
     config: Config
     run: Path
-    split: Split | None = None  # the hold-out of two text files, still to be written
+    split: Split | None = None  # the hold-out of a corpus of pairs, still to be written
 
 
 @with_config_flags
@@ -41,7 +41,9 @@ def train(
     preset: Annotated[str, typer.Option(help="base, big, small or tiny (model.preset).")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Delete an existing run and start anew.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that is there, once the new one has a checkpoint.")
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration and stop.")] = False,
     prove_resume: Annotated[
         bool,
@@ -72,7 +74,9 @@ def train(
     from regard.training import rundir
 
     _check_model(plan.config)
-    if not (resume or force) or prove_resume:
+    if prove_resume and plan.run.exists():
+        raise RegardError(f"{plan.run}: is there already; a proof needs a new folder (-o)")
+    if not (resume or force):
         rundir.refuse_occupied(plan.run)
     if plan.split is not None:
         _say_choices(plan.config, plan.split, plan.run)
@@ -213,12 +217,15 @@ def _say_choices(config: Config, split: Split, run: Path) -> None:
 
 
 def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> int:
+    from regard.training.distributed import Group
     from regard.training.loop import train as run_training
 
     result = run_training(
         plan.config, plan.run, resume=resume, force=force, device=device, hold_out=None if resume else plan.split
     )
-    if json:
+    if not Group.from_environment().first:
+        pass  # the first process prints for all
+    elif json:
         scores = ("loss", "perplexity", "bleu", "bleu_signature")
         print_json(
             {
@@ -236,14 +243,18 @@ def _prove(plan: Plan, device: str, json: bool) -> int:
     """Exit code 1 where the two runs differ; a proof that holds leaves nothing behind."""
     from regard.training.prove import prove_resume
 
-    if plan.split is not None:
-        plan.split.write(plan.run / "corpus")
-    proof = prove_resume(plan.config, plan.run / "proof", device=device, say=talk)
+    try:
+        if plan.split is not None:
+            plan.split.write(plan.run / "corpus")
+        proof = prove_resume(plan.config, plan.run / "proof", device=device, say=talk)
+    except BaseException:
+        shutil.rmtree(plan.run, ignore_errors=True)  # which was not there before
+        raise
     if json:
         parts = [{"name": part.name, "same": part.same, "sha256": part.uninterrupted} for part in proof.parts]
         print_json({"holds": proof.holds, "steps": proof.steps, "parts": parts})
     else:
         print("\n".join(proof.lines()))
-    if proof.holds and not any(path.name != "corpus" for path in plan.run.iterdir()):
+    if proof.holds:
         shutil.rmtree(plan.run)
     return 0 if proof.holds else 1

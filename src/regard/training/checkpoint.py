@@ -84,30 +84,45 @@ def load(place: Path) -> TrainingState:
         for key, tensor in tensors[name].items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise RegardError(f"{path}: '{key}' holds numbers that are not finite (NaN or infinity)")
-    clock = {key: float(value) for key, value in files.read_json(place / CLOCK).items()}
+    clock = {}
+    for key, value in files.read_json(place / CLOCK).items():
+        if not isinstance(value, int | float):
+            raise RegardError(f"{place / CLOCK}: '{key}' is {value!r:.40}, expected a number of seconds")
+        clock[key] = float(value)
     files.read_json(place / ENVIRONMENT)  # ``not_exact`` reads it when nothing older can be taken any more
     return TrainingState(step=step, record=_unpacked(record), clock=clock, **tensors)
 
 
-def latest(run: Path, say: Callable[[str], None]) -> TrainingState | None:
+def latest(
+    run: Path,
+    say: Callable[[str], None],
+    check: Callable[[TrainingState], object] = lambda state: None,
+    *,
+    alone: bool = True,
+) -> TrainingState | None:
     """The newest whole checkpoint, or None where a run has none yet.
 
     A newer one that is damaged is named through ``say`` and set aside as ``step-N.damaged``, so that it is neither read
     again nor counted among the newest; when none is whole, that is an error. What killed writers left is removed.
+    ``check`` raises for what cannot be used though its hashes are right. Of several processes one alone removes and
+    sets aside (``alone``).
     """
-    files.sweep(run / CHECKPOINTS)
+    if alone:
+        files.sweep(run / CHECKPOINTS)
     found = [step for step in steps(run) if step > 0]  # earlier versions wrote one without an optimizer at update 0
     faults: list[tuple[int, str]] = []
     for step in reversed(found):
         try:
             state = load(folder(run, step))
+            check(state)
         except RegardError as error:
             faults.append((step, str(error)))
             continue
         for damaged, fault in faults:
             aside = f"step-{damaged}{_DAMAGED}"
             say(f"step-{damaged} cannot be used, going on from step-{step}: {fault} (set aside as {aside})")
-            _set_aside(folder(run, damaged))
+            if alone:
+                _set_aside(folder(run, damaged))
         return state
     if faults:
         raise RegardError(f"{run / CHECKPOINTS}: no checkpoint is whole; the newest: {faults[0][1]}")

@@ -14,7 +14,7 @@ from regard.training.distributed import Group
 from regard.training.finish import RunResult, finish
 from regard.training.interrupt import interrupts
 from regard.training.progress import Progress
-from regard.training.session import OnEvent, Session, choose_device, prepare_torch
+from regard.training.session import OnEvent, Session, choose_device, prepare_torch, readable
 from regard.training.start import start_from
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def train(
     """Train as ``config`` says and leave a model directory in ``run``; ``resume`` goes on with the run that is there.
 
     ``on_event(kind, values)`` hears of every row of the metrics as it is written. Ctrl-C saves and returns a result
-    whose ``stopped`` is "interrupted". ``hold_out`` is written to the run's ``corpus/`` first. Until the first
-    checkpoint of a run that takes the place of another (``force``), that other one comes back when this one ends.
+    whose ``stopped`` is "interrupted". ``hold_out`` is written to the run's ``corpus/`` first. With ``force`` the
+    earlier run is kept until the first checkpoint, and put back if this run ends before.
     Started by ``torchrun``, the processes train one model together.
     """
     run, group = Path(run), Group.from_environment()
@@ -46,10 +46,10 @@ def train(
         stack.enter_context(group.joined(place))
         if group.first:
             stack.enter_context(rundir.opened(run, config, resume=resume, force=force, hold_out=hold_out))
-        group.wait()  # for the hold-out and for the earlier run's removal
+        group.wait()  # until the first has written the hold-out and made room
         interrupted = stack.enter_context(interrupts())
         progress = stack.enter_context(Progress(config.training, silent=not group.first))
-        state = checkpoint.latest(run, progress.say) if resume else None
+        state = checkpoint.latest(run, progress.say, readable, alone=group.first) if resume else None
         session = Session(config, run, place, group, progress, interrupted, start, state, on_event)
         stack.callback(session.close)
         if resume and group.first:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regard import files
+from regard.errors import RegardError
 
 FOLDER, MOVING = files.PREVIOUS, f"{files.PREVIOUS}.moving"
 NAMES = "replaced.json"  # the names that the new run takes over, whether the earlier one has them or not
@@ -23,7 +24,7 @@ NAMES = "replaced.json"  # the names that the new run takes over, whether the ea
 
 def exists(run: Path) -> bool:
     """Whether an earlier run is set aside, wholly or by half."""
-    return (run / FOLDER).is_dir() or (run / MOVING).is_dir()
+    return _is_folder(run / FOLDER) or _is_folder(run / MOVING)
 
 
 def set_aside(run: Path, names: Sequence[str]) -> None:
@@ -43,28 +44,30 @@ def set_aside(run: Path, names: Sequence[str]) -> None:
     files.point("aside:done")
 
 
-def bring_back(run: Path) -> None:
-    """Put the earlier run in the place of the new one. Points: ``back:cleared``, ``back:moved``."""
+def settle(run: Path, *, has_checkpoint: bool, known: Sequence[str]) -> None:
+    """Give the directory to one run: to the new one if it has a checkpoint, else to the earlier one.
+
+    Only entries of ``known`` names are touched: the directory may come from a stranger. Nothing happens where no
+    earlier run is set aside. Points: ``back:cleared``, ``back:moved``.
+    """
     with files.writing(run):
-        if (run / FOLDER).is_dir():
-            remove(run, files.read_json(run / FOLDER / NAMES)["names"])
+        if _is_folder(run / MOVING):
+            _move_back(run, known)
+        elif _is_folder(run / FOLDER) and has_checkpoint:
+            forget(run)
+        elif _is_folder(run / FOLDER):
+            names = files.read_json(run / FOLDER / NAMES).get("names")
+            if not isinstance(names, list):
+                raise RegardError(f"{run / FOLDER / NAMES}: damaged: expected 'names', a list")
+            remove(run, [name for name in known if name in names])
             files.point("back:cleared")
             os.rename(run / FOLDER, run / MOVING)
-        _move_back(run)
-
-
-def settle(run: Path, *, replaced: bool) -> None:
-    """Finish what a killed process has begun; ``replaced``: the new run has a checkpoint, and the earlier one goes."""
-    if (run / MOVING).is_dir():
-        with files.writing(run):
-            _move_back(run)
-    elif (run / FOLDER).is_dir():
-        forget(run) if replaced else bring_back(run)
+            _move_back(run, known)
 
 
 def forget(run: Path) -> None:
     """Delete the earlier run."""
-    if (run / FOLDER).is_dir():
+    if _is_folder(run / FOLDER):
         files.remove_folder(run / FOLDER, name="forget")
 
 
@@ -74,11 +77,15 @@ def remove(run: Path, names: Sequence[str]) -> None:
         files.discard(run / name)
 
 
-def _move_back(run: Path) -> None:
+def _move_back(run: Path, known: Sequence[str]) -> None:
     moving = run / MOVING
     for path in sorted(moving.iterdir()):
-        if path.name != NAMES:
+        if path.name in known:
             os.rename(path, run / path.name)
             files.point("back:moved")
     files.sync(run)
     files.discard(moving)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -104,7 +104,7 @@ def prove_resume(
     """Train twice below ``folder``, which is deleted when the proof holds and kept when it does not."""
     folder = folder.absolute()
     if folder.exists():
-        shutil.rmtree(folder)
+        raise RegardError(f"{folder}: is there already; a proof needs a new folder")
     short = shortened(config, folder / "data", steps)
     path = folder / "config.toml"
     files.write_atomic(path, to_toml(short).encode())

@@ -70,7 +70,7 @@ def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
 
 
 def _least_seconds(product: Callable[[Tensor, Tensor], Any], left: Tensor, right: Tensor) -> float:
-    """Of several tries: the first load kernels and wake units that sleep (AMX), and later ones may be disturbed."""
+    """Of several tries: the first load kernels and power up units such as AMX, and later ones may be disturbed."""
     tries: list[float] = []
     while len(tries) < TRIES or sum(tries) < SECONDS:
         if left.is_cuda:
@@ -126,7 +126,7 @@ if int8.available():
 
 
 def work_of(model: Any) -> Work:
-    """Count a model's products on five tiny sentences, so that no architecture has to know its own cost.
+    """Count a model's products on six tiny pairs, so that no architecture has to know its own cost.
 
     The products up to the hidden states are counted as they run; the backward pass multiplies twice as much.
     """

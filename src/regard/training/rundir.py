@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG, CHECKPOINTS, DATA, CORPUS = "run.toml", "checkpoints", "data", "corpus"
 
-# What a run writes beside its shards; --force takes away these and nothing else.
+# What a run writes beside its shards and, where it holds pairs out, ``corpus/``: the names that a new run takes over.
 _FOLDERS = (CHECKPOINTS, SNAPSHOTS, TENSORBOARD)
 _FILES = (
     CONFIG,
@@ -66,7 +65,7 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
     """Hold the run directory for this process, ready for a new run or to go on with the one that is there.
 
     ``hold_out`` is written to the new run's ``corpus/``. A new run that ends before its first checkpoint gives an
-    earlier one its place back; one that fails before its first update leaves nothing in the way of the next.
+    earlier one its place back; one that fails in its preparation leaves nothing in the way of the next.
     """
     _check_names(run, config)
     if run.exists() and not run.is_dir():
@@ -83,20 +82,20 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
             check_same(read_run(run), config, run)
             yield
             return
-        names = _replaced(run, config, hold_out)
-        previous.set_aside(run, names)
+        names, begun = _names_taken(run, config, hold_out), False
         try:
+            previous.set_aside(run, names)
+            begun = True
             if hold_out is not None:
                 hold_out.write(run / CORPUS)
             write_config(run, config)
             yield
         except BaseException:
-            if not previous.exists(run) and not (run / METRICS).exists():
+            if begun and not previous.exists(run) and not (run / METRICS).exists():
                 previous.remove(run, names)
             raise
         finally:
-            if previous.exists(run):
-                previous.bring_back(run)
+            _settle(run)
 
 
 def _check_names(run: Path, config: Config) -> None:
@@ -135,24 +134,37 @@ def settle(run: Path) -> None:
 
 
 def _settle(run: Path) -> None:
-    previous.settle(run, replaced=bool(checkpoint.steps(run)))
+    """Bring a directory into a state that is one run's: what killed processes left is finished or removed."""
+    previous.settle(run, has_checkpoint=bool(checkpoint.steps(run)), known=[*_OF_RUN, CORPUS])
+    files.finish(run)
+    files.sweep(run)
 
 
-def _replaced(run: Path, config: Config, hold_out: Split | None) -> list[str]:
+def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]:
     """The names that a new run takes over; an error where somebody else's files have them, or the run reads them."""
     occupied = [name for name in _OF_RUN if (run / name).exists()]
     if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, files.MANIFEST)):
         raise RegardError(f"{run}: {occupied[0]} is there, but no run or model: --force does not write over it")
     names, whole = [*_OF_RUN, CORPUS], run.resolve()
     read = [Path(path).resolve() for path in _read(config, hold_out)]
-    if hold_out is None and any(path.is_relative_to(whole / CORPUS) for path in read):
-        names.remove(CORPUS)  # the corpus of the earlier run is that of the new one
+    own = _wrote(run / CORPUS)
+    if hold_out is None and (not own or any(path.is_relative_to(whole / CORPUS) for path in read)):
+        names.remove(CORPUS)  # the user's own folder, or the corpus of the earlier run, from which the new one learns
     for path in read:
         if path == whole or any(path.is_relative_to(whole / name) for name in names):
             raise RegardError(f"{run}: the new run reads {path}, which it would write over; choose another folder (-o)")
-    if hold_out is not None and (run / CORPUS).exists() and not (run / CORPUS / files.MANIFEST).exists():
+    if hold_out is not None and (run / CORPUS).exists() and not own:
         raise RegardError(f"{run / CORPUS}: is there already, and no training wrote it; choose another folder (-o)")
     return names
+
+
+def _wrote(corpus: Path) -> bool:
+    """Whether all that is in the folder was written by a training that held pairs out."""
+    try:
+        listed = files.read_json(corpus / files.MANIFEST).get("files")
+    except RegardError:
+        return False
+    return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, files.MANIFEST}
 
 
 def _read(config: Config, hold_out: Split | None) -> list[str]:
@@ -188,9 +200,16 @@ def read_file(path: Path, overrides: Sequence[str] = (), **sections: Mapping[str
 
 def write_config(run: Path, config: Config) -> None:
     """Write run.toml, with what lies inside the run named relative to it, so that a run can be moved."""
-    inside = f"{run}{os.sep}"
-    portable = _renamed(config, lambda path: f"{_RUN}/{path[len(inside) :]}" if path.startswith(inside) else path)
-    files.write_atomic(run / CONFIG, to_toml(portable).encode())
+    whole = run.resolve()
+
+    def portable(name: str) -> str:
+        path = Path(name)
+        # Without a folder in it a name may be a packaged model's, or two files' of an old configuration.
+        if not path.parent.name or name.startswith("$") or not path.resolve().is_relative_to(whole):
+            return name
+        return f"{_RUN}/{path.resolve().relative_to(whole)}"
+
+    files.write_atomic(run / CONFIG, to_toml(_renamed(config, portable)).encode())
 
 
 def _renamed(config: Config, rename: Callable[[str], str]) -> Config:

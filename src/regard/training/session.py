@@ -63,7 +63,7 @@ class Session:
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
-        self.record = Record() if state is None else Record.read(state.record)
+        self.record = Record() if state is None else readable(state)
         try:
             self.prepared: Prepared = prepare(
                 config, run / DATA, tokenizers=tokenizers, expected=self.record.corpus, say=progress.say
@@ -107,6 +107,10 @@ class Session:
         parameters = dict(self.model.named_parameters())
         for name in sorted(parameters.keys() ^ state.weights.keys()):
             raise RegardError(f"{self.run}: '{name}' is not in both the checkpoint and the model of run.toml")
+        for name, tensor in state.weights.items():
+            if tensor.shape != parameters[name].shape:
+                shapes = f"{list(tensor.shape)} in the checkpoint and {list(parameters[name].shape)}"
+                raise RegardError(f"{self.run}: '{name}' is {shapes} in the model of run.toml")
         with torch.no_grad():
             for name, tensor in state.weights.items():
                 parameters[name].copy_(tensor)
@@ -279,6 +283,18 @@ class Session:
     def close(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
+
+
+def readable(state: TrainingState) -> Record:
+    """Position and history of a checkpoint, whose hashes are right but which may have been made by hand."""
+    try:
+        record = Record.read(state.record)
+        whole = all(isinstance(getattr(record, name), int) for name in ("step", "epoch", "update", "metrics_bytes"))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RegardError(f"the record of step {state.step} cannot be read: {' '.join(str(error).split())}") from None
+    if not whole or record.step != state.step or "seconds" not in state.clock:
+        raise RegardError(f"the record of step {state.step} cannot be read: its position or its clock is missing")
+    return record
 
 
 def choose_device(name: str, group: Group) -> torch.device:
