@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import safetensors.torch
@@ -146,10 +147,12 @@ def find(name_or_path: str | Path) -> Path:
         if earlier.with_name(f"{files.PREVIOUS}.moving").is_dir():
             raise RegardError(
                 f"{path}: a training was stopped while it replaced this run; put it back with: regard train --resume "
-                f"{path}"
+                f"{quote(str(path))}"
             )
         if (path / "checkpoints").is_dir():
-            raise RegardError(f"{path}: the training has not chosen a model yet (regard train --resume {path})")
+            raise RegardError(
+                f"{path}: the training has not chosen a model yet (regard train --resume {quote(str(path))})"
+            )
         packaged = " (a packaged model has this name; the directory wins)" if path.name in packaged_names() else ""
         raise RegardError(f"{path / CONFIG}: no such file: {path} is not a model directory{packaged}")
     if path.exists():

@@ -11,6 +11,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
     if arguments is None:
         _speak_utf8()
+        _stop_imports_at_once()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # Text in any language comes out whole, whatever the locale says.
@@ -94,6 +96,20 @@ def _speak_utf8() -> None:
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1" and sys.platform != "win32":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [os.fsencode(word) for word in (sys.executable, *sys.orig_argv[1:])])
+
+
+def _stop_imports_at_once() -> None:
+    """Let Ctrl-C end a process that is importing: there a KeyboardInterrupt may be swallowed, or break the import."""
+
+    def stop(number: int, frame: object) -> None:
+        specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+        if any(getattr(spec, "_initializing", False) for spec in specs):
+            os.write(2, b"regard: stopped\n")
+            os._exit(130)  # nothing has been begun
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
 
 
 def _dispatch(given: list[str]) -> int:

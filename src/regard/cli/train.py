@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -105,7 +106,7 @@ def plan_run(
             folder = Path("runs") / path.stem
         return _resumed(folder, sections, overrides)
     if path.is_dir():
-        raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {path}")
+        raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}")
     if path.suffix != ".toml" and path.exists():
         raise RegardError(
             f"{path}: expected a configuration (.toml), pairs (.tsv, .csv, .jsonl), or the other language's file "

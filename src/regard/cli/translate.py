@@ -39,7 +39,8 @@ def translate(
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
     n_best: Annotated[
-        int, typer.Option(min=1, max=limits.BEAM, help="Different texts, at most beam: 'N ||| text ||| score'.")
+        int,
+        typer.Option(min=1, max=limits.BEAM, help="Different texts, at most beam: 'N ||| text ||| score', N from 0."),
     ] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[

@@ -201,7 +201,8 @@ def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
     inner = [f"{key}.{part}" for key, value in item.items() if isinstance(value, dict) for part in value]
     names = [name[:30] for name in sorted([*item, *inner])[:9]]
     raise RegardError(
-        f"{where}: no key '{keys[0]}' among {names}; name the keys with data.source_key and data.target_key"
+        f"{where}: no key '{keys[0]}' among {names}; name the keys with --source-key and --target-key "
+        "(data.source_key, data.target_key)"
     )
 
 

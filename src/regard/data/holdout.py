@@ -67,6 +67,8 @@ class Survey:
     def hold_out(self, *, share: float = 0.01, most: int = 1000) -> Split:
         """Choose ``share`` of the pairs, at most ``most`` and at least one, by a fixed seed; no group is divided."""
         pairs = len(self.groups)
+        if all(group < 0 for group in self.groups):
+            raise RegardError(f"{named(self.entry)}: none of {pairs:,} pairs has text on both sides")
         chosen = _choose(self.groups, wanted=max(1, min(most, round(pairs * share))))
         if not chosen or len(chosen) == pairs:
             raise RegardError(

@@ -105,7 +105,7 @@ def columns_of(first: list[str], data: DataConfig, where: str) -> Columns:
         shown = ", ".join(f"{number} {name[:30]!r}" for number, name in enumerate(names[:9]))
         raise RegardError(
             f"{where}: which of these columns are {data.source} and {data.target}? {shown}; say it by name or number, "
-            "with data.source_key and data.target_key"
+            "with --source-key and --target-key (data.source_key, data.target_key)"
         )
     return Columns(source, target, named)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +31,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         f"A {options['architecture']} with {parameters:,} parameters, trained with regard {__version__}.",
         "",
         "```",
-        f"regard translate {session.run} input.{data.source}",
+        f"regard translate {quote(str(session.run))} input.{data.source}",
         "```",
         "",
         "## Figures",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -56,7 +57,7 @@ def _advice(session: Session) -> str:
     """What a run says that was stopped: how to go on, or that it has given the earlier one its place back."""
     if previous.exists(session.run):
         return f"stopped before the first update; the run that was in {session.run} is put back"
-    return f"stopped after update {session.record.step:,}; go on with: regard train --resume {session.run}"
+    return f"stopped after update {session.record.step:,}; go on with: regard train --resume {quote(str(session.run))}"
 
 
 def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[int]]:
@@ -111,5 +112,5 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
     )
     if session.metrics is not None:
         session.metrics.sync()
-    session.progress.say(f"kept: {chosen}; try it: regard translate {session.run}")
+    session.progress.say(f"kept: {chosen}; try it: regard translate {quote(str(session.run))}")
     return chosen, measured[chosen]

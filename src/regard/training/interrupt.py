@@ -20,7 +20,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        sys.stderr.write("\nstopping after this update and saving (Ctrl-C again: stop at once)\n")
+        sys.stderr.write("\nstopping after what is being done, and saving (Ctrl-C again: stop at once)\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread of a process is given signals

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from regard import directory, files
@@ -117,8 +118,8 @@ def refuse_occupied(run: Path) -> None:
     for name in (*_OF_RUN, previous.FOLDER, previous.MOVING):
         if (run / name).exists():
             raise RegardError(
-                f"{run}: already holds a run or model ({name}); go on with: regard train --resume {run}, "
-                "or write over it with --force"
+                f"{run}: already holds a run or model ({name}); go on with: regard train --resume {quote(str(run))}, "
+                "or replace it with --force"
             )
 
 

@@ -119,6 +119,8 @@ class Session:
         self.saved = record.step
         self.pace.before = state.clock["seconds"]
         self.progress.say(f"going on from update {record.step:,}")
+        if record.step >= self.config.training.steps:
+            self.progress.say(f"these are all {record.step:,} updates of training.steps: --steps N gives more")
         if note := checkpoint.not_exact(self.run, record.step, self.environment):
             self.progress.say(note)
 
