@@ -100,7 +100,11 @@ def finish(folder: Path, name: str = "finish") -> None:
     commit = current(folder)
     if commit == folder:
         return
-    new = sorted(path.relative_to(commit) for path in commit.rglob("*") if path.is_file())
+    # A folder of a stranger may hold a .commit that no writer left: what it names must be whole, and lie in the folder.
+    new = sorted(Path(name) for name in (*verify(commit), MANIFEST))
+    for relative in new:
+        if not lies_in((folder / relative).parent, folder):
+            raise RegardError(f"{folder / relative}: a link out of its folder stands in its way")
     for stale in _listed(folder) - {path.as_posix() for path in new}:
         if lies_in((folder / stale).parent, folder):  # a manifest is no reason to delete anything elsewhere
             (folder / stale).unlink(missing_ok=True)

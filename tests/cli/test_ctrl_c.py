@@ -1,4 +1,4 @@
-"""Ctrl-C ends a verb whenever it comes, also while PyTorch is being imported, where Python's own way is not reliable."""
+"""Ctrl-C ends a verb whenever it comes, also while PyTorch is being imported, where Python alone may miss it."""
 
 from __future__ import annotations
 

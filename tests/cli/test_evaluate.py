@@ -105,3 +105,10 @@ def test_params_of_a_configuration_and_errors(workshop: Path, regard: Regard) ->
     assert json.loads(regard("params", "tiny.toml", "--json", cwd=workshop).stdout)["parameters"] > 0
     assert "--vocabulary" in refused(regard("params", "base", cwd=workshop))
     assert "no such directory" in refused(regard("params", "bass", "--vocabulary", "100", cwd=workshop))
+
+
+def test_a_reference_without_text_is_nothing_to_score(workshop: Path, regard: Regard, tmp_path: Path) -> None:
+    count = (workshop / "test.en").read_text("utf-8").count("\n")
+    (tmp_path / "blank").write_text(" \n" * count, "utf-8")
+    named = ("--source", workshop / "test.zh", "--reference", workshop / "test.en", "--reference", tmp_path / "blank")
+    assert "nothing to score" in refused(regard("evaluate", "nosuch", *named, cwd=tmp_path))

@@ -67,7 +67,7 @@ def test_columns_and_keys_by_name_and_number(tmp_path: Path) -> None:
     assert ":1: data.source_key = 5: there are 3 columns, counted from 0" in error(table, keys("5", "0"))
     lines = write(tmp_path / "a.jsonl", '{"src": "我", "tgt": "I"}\n')
     assert pairs(lines, keys("src", "tgt"))[0][:2] == ("我", "I")
-    assert "a.jsonl:1: no key 'zh' among ['src', 'tgt']; name the keys with data.source_key" in error(lines)
+    assert "a.jsonl:1: no key 'zh' among ['src', 'tgt']; name the keys with --source-key" in error(lines)
 
 
 @pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])

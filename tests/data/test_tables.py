@@ -101,7 +101,9 @@ def test_more_than_two_columns_need_names(tmp_path: Path) -> None:
     rows = [(str(number), one, str(number), other) for number, (one, other) in enumerate(PAIRS)]
     path = written(tmp_path / "a.tsv", rows)
     assert fault(path).startswith("1: which of these columns are zh and en? 0 '0', 1 '你给汤姆多少钱？', 2 '0', 3 'How")
-    assert fault(path).endswith("say it by name or number, with data.source_key and data.target_key")
+    assert fault(path).endswith(
+        "say it by name or number, with --source-key and --target-key (data.source_key, data.target_key)"
+    )
     assert read(path, source_key="1", target_key="3") == PAIRS
     assert "which of these" in fault(path, source_key="1")
     named = written(tmp_path / "b.tsv", rows, ("id", "zh", "id", "en"))

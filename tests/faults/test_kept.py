@@ -170,6 +170,8 @@ def test_a_run_may_stand_beside_its_corpora(folder: Path, regard: Regard) -> Non
     done = regard("train", "t.zh", "t.en", "-o", ".", *QUICK, cwd=folder)
     assert done.code == 0, done.said
     assert [(folder / f"t.{language}").read_bytes() for language in ("zh", "en")] == before
+    done = regard("train", "--resume", folder, "--steps", "6", cwd=folder.parent)
+    assert done.code == 0 and "going on from update 4" in done.said, done.said
 
 
 def test_files_that_no_training_wrote_are_not_replaced(folder: Path, regard: Regard) -> None:
@@ -261,6 +263,61 @@ def test_the_model_of_a_run_that_was_replaced_is_not_found_again(folder: Path, r
     assert killed.code == -signal.SIGKILL
     done = regard("train", "--resume", "runs/a", "--steps", "2", cwd=folder, REGARD_STOP_AT="step")
     assert not (run / ".commit").is_dir() and not list(run.glob("*.partial")) and not list(run.glob(".*.partial"))
+
+
+def test_a_training_that_diverges_does_not_take_the_place_of_a_run(folder: Path, regard: Regard) -> None:
+    run = folder / "runs" / "a"
+    before = contents(run)
+    wild = ("--learning-rate", "1000000000", "--warmup-steps", "1", "--steps", "100", "--save-every", "100000")
+    anew = ("train", "t.zh", "t.en", "-o", "runs/a", *SMALL, *wild, "--validate-every", "100000", "--force")
+    message = refused(regard(*anew, cwd=folder))
+    assert "had no finite loss" in message and contents(run) == before
+
+
+def test_ctrl_c_after_some_updates_and_no_checkpoint_brings_the_earlier_run_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    run = folder / "runs" / "a"
+    before = contents(run)
+    config = read_config(
+        run / "run.toml", [f"data.train={folder}/t", f"data.valid={folder}/t"], seed=9,
+        training={"steps": 100, "log_every": 3, "save_every": 50, "validate_every": 50},
+    )  # fmt: skip
+
+    def stop(kind: str, values: object) -> None:
+        if kind == "train":
+            signal.raise_signal(signal.SIGINT)
+
+    result = train(config, run, force=True, on_event=stop)
+    assert (result.stopped, result.step) == ("interrupted", 3) and contents(run) == before
+
+
+@pytest.mark.parametrize("where", ["", "data/"])
+def test_a_strangers_run_writes_nothing_elsewhere(folder: Path, regard: Regard, where: str) -> None:
+    run, victim = folder / "runs" / "a", folder / "victim"
+    victim.mkdir()
+    (victim / "keys").write_text("mine", "utf-8")
+    place = run / where
+    (place / "sub").symlink_to(victim)
+    (place / ".commit" / "sub").mkdir(parents=True)
+    (place / ".commit" / "sub" / "keys").write_text("evil", "utf-8")
+    listed = {"sub/keys": {"bytes": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}}
+    (place / ".commit" / "manifest.json").write_text(json.dumps({"format_version": 1, "files": listed}), "utf-8")
+    done = regard("train", "--resume", "runs/a", "--steps", "6", cwd=folder)
+    assert "Traceback" not in done.said and (victim / "keys").read_text("utf-8") == "mine", done.said
+
+
+@pytest.mark.parametrize("name", ["snapshots", "checkpoints", "data", "corpus"])
+def test_a_link_among_a_runs_folders_is_refused_before_anything_is_written(
+    folder: Path, regard: Regard, name: str
+) -> None:
+    run, victim = folder / "runs" / "a", folder / "victim"
+    (victim / "step-1").mkdir(parents=True)
+    shutil.rmtree(run / name)
+    (run / name).symlink_to(victim)
+    assert "a link out of the run" in refused(regard("train", "--resume", "runs/a", "--steps", "6", cwd=folder))
+    assert [path.name for path in victim.iterdir()] == ["step-1"]
 
 
 @pytest.mark.parametrize("clock", ['{"seconds": []}', "{}"])
@@ -361,7 +418,7 @@ def test_corpora_that_were_moved_are_named_anew_when_they_are_the_same(folder: P
         path.rename(folder / "corpora" / path.name)
     before = contents(folder / "runs" / "c")
     message = refused(regard("train", "--resume", "runs/c", "--steps", "6", cwd=folder))
-    assert "train.xx: no such file" in message
+    assert "train.xx: no such file" in message and "--set data.train=" in message
     for language in ("xx", "en"):
         text = (folder / "corpora" / f"train.{language}").read_text("utf-8")
         (folder / "corpora" / f"other.{language}").write_text(text + "a\n", "utf-8")

@@ -77,6 +77,9 @@ def evaluate(
     from regard.outputs import check_output
 
     sources, *references = read_parallel(source, *reference)
+    for name, lines in zip((source, *reference), (sources, *references), strict=True):
+        if not any(line.strip() for line in lines):
+            raise RegardError(f"{name}: none of its {len(lines):,} lines has text: there is nothing to score")
     if output is not None:
         check_output(output, (source, *reference, compare))
     if published:

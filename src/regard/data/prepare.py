@@ -96,8 +96,8 @@ def _fault(folder: Path, fingerprint: str) -> str:
     """Why the folder cannot be used as it is; "" when it can."""
     if not folder.is_dir():
         return "not there"
-    finish(folder)
     try:
+        finish(folder)
         verify(folder)
         found = read_json(folder / INFO).get("fingerprint")
     except RegardError as error:

@@ -43,11 +43,6 @@ class Group:
         finally:
             dist.destroy_process_group()
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.ranks > 1:
-            dist.barrier()
-
     def from_first(self, number: int, device: torch.device) -> int:
         """What rank 0 says, on every rank."""
         if self.ranks == 1:

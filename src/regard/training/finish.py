@@ -56,7 +56,7 @@ def finish(session: Session, stopped: str) -> RunResult:
 def _advice(session: Session) -> str:
     """What a run says that was stopped: how to go on, or that it has given the earlier one its place back."""
     if previous.exists(session.run):
-        return f"stopped before the first update; the run that was in {session.run} is put back"
+        return f"stopped before the first checkpoint; the run that was in {session.run} is put back"
     return f"stopped after update {session.record.step:,}; go on with: regard train --resume {quote(str(session.run))}"
 
 

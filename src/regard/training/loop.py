@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from regard import files
 from regard.config import Config
-from regard.training import checkpoint, rundir
+from regard.errors import RegardError
+from regard.training import checkpoint, previous, rundir
 from regard.training.distributed import Group
 from regard.training.finish import RunResult, finish
 from regard.training.interrupt import interrupts
@@ -44,9 +45,15 @@ def train(
     start = start_from(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(group.joined(place))
+        refusal: RegardError | None = None
         if group.first:
-            stack.enter_context(rundir.opened(run, config, resume=resume, force=force, hold_out=hold_out))
-        group.wait()  # until the first has written the hold-out and made room
+            try:
+                stack.enter_context(rundir.opened(run, config, resume=resume, force=force, hold_out=hold_out))
+            except RegardError as error:
+                refusal = error
+        # The others wait until the first has written the hold-out and made room, or leave with it.
+        if group.from_first(int(refusal is not None), place):
+            raise refusal or RegardError(f"{run}: the first process could not begin, and says why")
         interrupted = stack.enter_context(interrupts())
         progress = stack.enter_context(Progress(config.training, silent=not group.first))
         state = checkpoint.latest(run, progress.say, readable, alone=group.first) if resume else None
@@ -56,7 +63,8 @@ def train(
             rundir.write_config(run, config)  # the corpora are the run's: what was typed holds from now on
         session.preflight()
         stopped = updates(session)
-        if session.saved < session.record.step:
+        # What is stopped before its first checkpoint leaves the place to the run that was there.
+        if session.saved < session.record.step and not (stopped == "interrupted" and previous.exists(run)):
             session.save()
         return finish(session, stopped)
 

@@ -97,8 +97,9 @@ def _run(trainer: Trainer, batch: Batch, with_update: bool = False) -> None:
 
 def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epoch: int) -> float:
     """Of an update of median size: one micro-batch of it is timed, the kernels being warm."""
-    mine = [update for update in updates if update.micro[feed.group.rank]]
-    middle = sorted(mine, key=lambda update: update.target_tokens)[len(mine) // 2].micro[feed.group.rank]
+    chosen = sorted(updates, key=lambda update: update.target_tokens)[len(updates) // 2]
+    # Of a very small corpus a process may have no batch: then another's is timed.
+    middle = chosen.micro[feed.group.rank] or next(filter(None, chosen.micro))
     start = time.perf_counter()
     _run(trainer, feed.batch(middle[0], epoch))
     if trainer.device.type == "cuda":

@@ -69,6 +69,9 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
     earlier one its place back; one that fails in its preparation leaves nothing in the way of the next.
     """
     _check_names(run, config)
+    for name in (*_FOLDERS, DATA, CORPUS):
+        if (run / name).is_symlink() and not _inside(run / name, run):
+            raise RegardError(f"{run / name}: is a link out of the run; link the run as a whole instead")
     if run.exists() and not run.is_dir():
         raise RegardError(f"{run}: expected a run directory, found a file")
     if resume and not run.is_dir():
@@ -157,6 +160,10 @@ def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]
     if hold_out is not None and (run / CORPUS).exists() and not own:
         raise RegardError(f"{run / CORPUS}: is there already, and no training wrote it; choose another folder (-o)")
     return names
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _wrote(corpus: Path) -> bool:

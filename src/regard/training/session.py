@@ -68,6 +68,11 @@ class Session:
             self.prepared: Prepared = prepare(
                 config, run / DATA, tokenizers=tokenizers, expected=self.record.corpus, say=progress.say
             )
+        except RegardError as error:
+            if state is None or "no such file" not in str(error):
+                raise
+            hint = "corpora that were moved are named anew with --set data.train=… and --valid"
+            raise RegardError(f"{error}; {hint}") from None
         except OtherData:
             raise RegardError(
                 f"{run}: the training data is not what the run was begun with; restore it to go on, or name where it "
@@ -270,7 +275,8 @@ class Session:
         shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")
         if self.record.skipped_in_a_row >= SKIPS:
-            self.save()
+            if not previous.exists(self.run):  # such a run does not take the place of another
+                self.save()
             raise RegardError(
                 f"{self.run}: stopped at update {step}: {SKIPS} updates in a row had no finite loss or gradient; lower "
                 "training.learning_rate, set training.clip_norm = 1, or look at the pairs in metrics.jsonl"
