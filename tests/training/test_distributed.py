@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from regard.config import Config, to_toml
+from regard.files import locked
 from regard.training import checkpoint
 from regard.training.loop import train
 
 PROGRAM = """
 import sys
 from pathlib import Path
+from regard.files import locked
 from regard.config import read_config
 from regard.training.loop import train
 train(read_config(Path(sys.argv[1])), sys.argv[2], device="cpu")
@@ -59,3 +61,21 @@ def test_the_command_under_torchrun(tiny: Callable[..., Config], tmp_path: Path)
     done = subprocess.run(on, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert checkpoint.load(checkpoint.folder(tmp_path / "two", 6)).record["step"] == 6
+
+
+@pytest.mark.slow
+def test_a_corpus_of_one_batch_and_a_refusal_under_torchrun(tmp_path: Path) -> None:
+    """With one batch an epoch a process may have none; what the first process refuses is no traceback of the others."""
+    for language in ("zh", "en"):
+        (tmp_path / f"t.{language}").write_text("".join(f"a{n} b c\n" for n in range(50)), "utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "regard"]
+    small = "--set model.preset=tiny --set model.encoder_layers=1 --set model.decoder_layers=1 --threads 1 --steps 4"
+    train = [*command, "train", "t.zh", "t.en", "-o", "run", *small.split()]
+    done = subprocess.run(train, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "run\n" and done.stderr.count("pairs to train on, 1 held out") == 1
+    with locked(tmp_path / "run" / ".lock"):
+        done = subprocess.run([*train, "--force"], cwd=tmp_path, capture_output=True, encoding="utf-8")
+    said = done.stderr.partition("Traceback")[0]  # that of torchrun, which says that its processes failed
+    assert done.returncode != 0 and "another training is writing to it" in said, done.stderr[-2000:]
+    assert "gloo" not in done.stderr and (tmp_path / "run" / "model.safetensors").exists()

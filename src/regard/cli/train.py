@@ -73,13 +73,14 @@ def train(
             show(line)
         return None
     from regard.training import rundir
+    from regard.training.distributed import Group
 
     _check_model(plan.config)
     if prove_resume and plan.run.exists():
         raise RegardError(f"{plan.run}: is there already; a proof needs a new folder (-o)")
     if not (resume or force):
         rundir.refuse_occupied(plan.run)
-    if plan.split is not None:
+    if plan.split is not None and Group.from_environment().first:
         _say_choices(plan.config, plan.split, plan.run)
     if prove_resume:
         return _prove(plan, device, json)
