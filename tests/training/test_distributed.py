@@ -16,7 +16,6 @@ from regard.training.loop import train
 PROGRAM = """
 import sys
 from pathlib import Path
-from regard.files import locked
 from regard.config import read_config
 from regard.training.loop import train
 train(read_config(Path(sys.argv[1])), sys.argv[2], device="cpu")
