@@ -123,18 +123,32 @@ def finish(folder: Path, name: str = "finish") -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace one file: temporary file → fsync → rename → fsync of the folder."""
+    """Replace one file: temporary file → fsync → rename → fsync of the folder. Its mode and owner stay."""
     path = Path(path)
     temporary = _partial(path)
     with writing(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.unlink(missing_ok=True)
+            if path.exists():
+                temporary.touch(0o600)  # nobody may read what others may not read, not for a moment
             write(temporary, data)
+            _keep_rights(path, temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+def _keep_rights(path: Path, new: Path) -> None:
+    """Give a file the owner and the mode of the one that it will replace, if there is one."""
+    if not path.exists():
+        return
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):  # only root gives files away
+            os.chown(new, path.stat().st_uid, path.stat().st_gid)
+    shutil.copymode(path, new)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -23,6 +23,7 @@ from regard.cli.common import (
     Shortlist,
     Threads,
     check_search,
+    files_of_model,
     open_translator,
     print_json,
     read_parallel,
@@ -78,7 +79,8 @@ def evaluate(
 
     sources, *references = read_parallel(source, *reference)
     if output is not None:
-        check_output(output, (source, *reference, compare))
+        models = [*files_of_model(model), *files_of_model(compare)]
+        check_output(output, (source, *reference, compare, shortlist, *models))
     if published:
         evaluation.moses_tokenizer()  # which may not be installed
     check_search(engine, shortlist, beam, length_penalty=length_penalty)
@@ -110,7 +112,7 @@ def evaluate(
 
 
 def _print(model: str, parts: list[Callable[[], Part]], json: bool) -> None:
-    """Each part when it is there, so that nothing is lost with a later one that fails."""
+    """Compute and print one part after the other, so that a later failure loses nothing."""
     report: dict[str, Any] = {"model": model}
     try:
         for part in parts:
