@@ -31,6 +31,7 @@ from regard.regular import JSON_LIMIT, lies_in, open_regular, read_regular
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
 PREVIOUS = ".previous"  # in a run directory: the run that a new one replaces, until that has a checkpoint
+FILES = 10_000  # that a manifest may list: far more than any folder here has
 _COMMIT = ".commit"
 _PARTIAL = ".partial"  # the ending of everything that is being written or deleted: `.NAME.partial`
 
@@ -242,11 +243,14 @@ def verify(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
     entries = manifest.get("files")
     if not isinstance(entries, dict) or not entries:
         raise RegardError(f"{path}: damaged: it lists no files")
-    hashes = {}
+    if len(entries) > FILES:
+        raise RegardError(f"{path}: damaged: it lists {len(entries):,} files, expected at most {FILES:,}")
+    hashes: dict[str, str] = {}
+    known: dict[tuple[int, ...], str] = {}
     for name, entry in entries.items():
         if not _inside(name) or not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
             raise RegardError(f"{path}: damaged at the entry {name!r}")
-        hashes[name] = _check(folder, name, entry)
+        hashes[name] = _check(folder, name, entry, known)
     for name in needed:
         if name not in hashes and os.path.lexists(folder / name):
             raise RegardError(
@@ -326,21 +330,42 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _check(folder: Path, name: str, entry: dict[str, Any]) -> str:
+def _check(folder: Path, name: str, entry: dict[str, Any], known: dict[tuple[int, ...], str]) -> str:
+    """The SHA-256 of a file that is as its entry says; ``known``: those of files that were read under other names."""
     path = folder / name
     if not os.path.lexists(path):
         raise RegardError(f"{path}: missing, but {MANIFEST} lists it")
     with open_regular(path, folder) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != entry["bytes"]:
-            raise RegardError(f"{path}: damaged: {size} bytes, the manifest says {entry['bytes']!r:.40}")
+        state = os.fstat(file.fileno())
+        if state.st_size != entry["bytes"]:
+            raise RegardError(f"{path}: damaged: {state.st_size} bytes, the manifest says {entry['bytes']!r:.40}")
+        if _is_hole(file.fileno(), state):
+            raise RegardError(f"{path}: damaged: of its {state.st_size:,} bytes nearly none are on the disk")
+        same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         try:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = known.get(same) or hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+        known[same] = found
     if found != entry["sha256"]:
         raise RegardError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
     return found
+
+
+def _is_hole(handle: int, state: os.stat_result) -> bool:
+    """Whether nearly all of a large file is a hole, which takes no room on the disk and hours to be read.
+
+    A file system that compresses also needs little room, but reports no hole.
+    """
+    held = getattr(state, "st_blocks", None)
+    if held is None or state.st_size < 1 << 30 or 512 * held > state.st_size // 16:
+        return False
+    try:
+        return os.lseek(handle, 0, os.SEEK_HOLE) < state.st_size
+    except OSError:
+        return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
 
 
 def sync(path: Path) -> None:
