@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from safetensors import SafetensorError
 
 from regard.errors import RegardError
 from regard.regular import JSON_LIMIT, lies_in, open_regular, read_regular
+from regard.surrogates import has_half
 
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
@@ -273,7 +275,20 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 def parse_json(text: str) -> Any:
     """Strict JSON: no NaN, no key twice; else a ValueError, or a RecursionError for tables in tables without end."""
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=each_once)
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (``object_pairs_hook``); a ValueError where a key stands twice.
+
+    The later would hide the earlier: one flipped bit can make two names equal, and of two texts under one key nobody
+    could say which is meant.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key '{twice:.60}' stands twice in an object")
+    return found
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
@@ -314,16 +329,8 @@ def _listed(folder: Path) -> set[str]:
 def _inside(name: str) -> bool:
     """Whether a manifest may list this name: one way to write each, no half of a surrogate pair, none elsewhere."""
     pure = PurePosixPath(name)
-    plain = pure.as_posix() == name and not any(sign in name for sign in "\\\0") and _encodable(name)
+    plain = pure.as_posix() == name and not any(sign in name for sign in "\\\0") and not has_half(name)
     return plain and name != "." and not pure.is_absolute() and ".." not in pure.parts
-
-
-def _encodable(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -395,13 +402,6 @@ def _flush(handle: int) -> None:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):  # one flipped bit can make two names equal, and the later would hide the earlier
-        raise ValueError("a key appears twice")
-    return found
 
 
 def _refuse(path: Path, needed: int, error: Exception) -> NoReturn:

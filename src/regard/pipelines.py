@@ -28,13 +28,13 @@ from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
 from regard.errors import RegardError
+from regard.surrogates import without_halves
 from regard.text.sentences import split_long
 
 Warn = Callable[[int, str], None]  # line number, counted from 0, and what is to be said of it
 
 NO_REPEAT = 3  # no three tokens twice, where an output that loops is decoded again
 BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
-SURROGATE = re.compile("[\ud800-\udfff]")
 UNSPACED = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")  # sentences of these follow one another without a space
 
 
@@ -175,8 +175,8 @@ class Translator:
             )
         if batch_tokens is not None:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
-        source_ids = self.tokenizer.encode_batch([_sound(text) for text in sources])
-        target_ids = self.target_tokenizer.encode_batch([_sound(text) for text in targets])
+        source_ids = self.tokenizer.encode_batch([without_halves(text) for text in sources])
+        target_ids = self.target_tokenizer.encode_batch([without_halves(text) for text in targets])
         self._check_positions("source", source_ids, 1)
         self._check_positions("target", target_ids, 1 + len(self.settings.forced_prefix))
         scored = forced_scores(
@@ -235,7 +235,7 @@ class Translator:
         a text that is much longer, before it is cut, which takes longer than to tokenize it once.
         """
         longest = self._longest
-        lines = [[_sound(line) for line in text.split("\n")] for text in texts]
+        lines = [[without_halves(line) for line in text.split("\n")] for text in texts]
         flat = [line.strip() for of_text in lines for line in of_text]
         subwords = self.tokenizer.encode_batch(flat)
         _check_subwords(sum(map(len, subwords)), longest, most)
@@ -409,11 +409,6 @@ def _check_subwords(count: int, longest: int, most: int | None) -> None:
     """Four times what fits is too much for certain; less may fit, since white space is dropped where a text is cut."""
     if most is not None and count > 4 * most * longest:
         raise TooMuch(f"{count:,} subwords; at most {most:,} sentences of {longest} are translated at once")
-
-
-def _sound(text: str) -> str:
-    """Without lone surrogates, which no tokenizer takes and no file can hold."""
-    return text if not SURROGATE.search(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _chunks(lines: Iterable[str | bytes], ahead: int, size: int = 1 << 20) -> Iterator[list[str | bytes]]:

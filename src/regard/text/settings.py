@@ -13,8 +13,6 @@ from regard.errors import RegardError, nearest
 from regard.files import read_json, write
 from regard.text.normalize import KNOWN
 
-LONGEST = 1 << 14  # subwords of a source: attention takes the square of it
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
@@ -43,8 +41,8 @@ class TextSettings:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             _check(item.name, item.default, getattr(self, item.name))
-        if not 1 <= self.max_length <= LONGEST:
-            raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {LONGEST}")
+        if not 1 <= self.max_length <= limits.LENGTH:
+            raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {limits.LENGTH}")
         for name in self.normalize:
             if name not in KNOWN:
                 hint = nearest(name, KNOWN)
