@@ -23,7 +23,7 @@ from regard.decoding.alignments import diagonal
 from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.engines import build_engine
 from regard.decoding.loops import find_loop
-from regard.decoding.nbest import Choice, Piece, distinct, n_best_texts, widest
+from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
@@ -67,7 +67,7 @@ class TextScore:
 
 
 class Part(NamedTuple):
-    """A piece of a text that is translated in one go, and what stands after it in the translation."""
+    """A part of a text that is translated in one go, as ids, and what stands after it in the translation."""
 
     ids: list[int]
     after: str
@@ -322,7 +322,7 @@ class Translator:
                 warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
 
     def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
-        """In what way an output runs wild, or "".
+        """In what way an output repeats or does not end, or "".
 
         A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
         none: only words that repeat are a loop.
@@ -352,7 +352,7 @@ class Translator:
             return [[[next(winners) for _ in of_line]] for of_line in parts]
         flat = [part for of_line in parts for part in of_line]
         made = iter(
-            Piece(part.ids, part.after, how, distinct(found, text_of))
+            PartChoices(part.ids, part.after, how, distinct(found, text_of))
             for part, how, found in zip(flat, searches, hypotheses, strict=True)
         )
         texts = [[next(made) for _ in of_line] for of_line in parts]
@@ -406,7 +406,7 @@ def _decoding_of(loaded: Loaded) -> DecodingConfig:
 
 
 def _check_subwords(count: int, longest: int, most: int | None) -> None:
-    """Four times what fits is too much for certain; less may fit, since white space is dropped where a text is cut."""
+    """Refuses early: no cutting turns more than 4 × most × longest subwords into ``most`` parts."""
     if most is not None and count > 4 * most * longest:
         raise TooMuch(f"{count:,} subwords; at most {most:,} sentences of {longest} are translated at once")
 

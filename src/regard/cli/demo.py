@@ -45,7 +45,7 @@ DATA = {"source": "zh", "target": "en", "vocabulary": 6000, "normalize": ["nfc",
 
 def demo(
     minutes: Annotated[
-        float, typer.Option(max=limits.NUMBER, help="Training time of the second part; 0 leaves it out.")
+        float, typer.Option(max=limits.ANY_NUMBER, help="Training time of the second part; 0 leaves it out.")
     ] = 3.0,
     run: Annotated[str, typer.Option("--run", "-o", help="Where the trained model goes.")] = "runs/demo",
     model: Annotated[

@@ -51,7 +51,7 @@ def evaluate(
         str, typer.Option(help="Another model, or a file of its translations: paired bootstrap of the two.")
     ] = "",
     worst: Annotated[
-        int, typer.Option(min=0, max=limits.NUMBER, help="Show so many of the worst sentences, by chrF.")
+        int, typer.Option(min=0, max=limits.ANY_NUMBER, help="Show so many of the worst sentences, by chrF.")
     ] = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="BLEU by length of the reference.")] = False,
     published: Annotated[

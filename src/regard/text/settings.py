@@ -79,7 +79,7 @@ def _check(name: str, default: Any, value: Any) -> None:
     elif name == "normalize":
         good, expected = isinstance(value, tuple) and all(isinstance(item, str) for item in value), "a list of names"
     else:
-        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX
+        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX_TOKENS
         if isinstance(value, tuple) and len(value) > most:
             raise RegardError(f"{name} has {len(value):,} ids: expected at most {most:,}")
         good, expected = isinstance(value, tuple) and all(_is_id(item) for item in value), "a list of ids"
