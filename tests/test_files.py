@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,6 +201,49 @@ def test_a_manifest_cannot_name_files_outside(tmp_path: Path, name: str) -> None
         files.verify(tmp_path / "folder")
     files.write_folder(tmp_path / "folder", fill("two"))
     assert (tmp_path / "outside").exists()
+
+
+def listed(folder: Path, entries: dict[str, tuple[int, str]]) -> None:
+    made = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in entries.items()}
+    (folder / "manifest.json").write_text(json.dumps({"format_version": 1, "files": made}), "utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="a file system with holes")
+@pytest.mark.parametrize("begins", [b"", b"x" * 9000])
+def test_no_hours_are_lost_to_a_hole_of_a_terabyte(tmp_path: Path, begins: bytes) -> None:
+    (tmp_path / "weights").write_bytes(begins)
+    os.truncate(tmp_path / "weights", 1 << 40)  # it takes no room on the disk
+    listed(tmp_path, {"weights": (1 << 40, "0" * 64)})
+    with pytest.raises(RegardError, match="weights: damaged: of its 1,099,511,627,776 bytes nearly none"):
+        files.verify(tmp_path)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_no_hours_are_lost_to_many_names_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[[Path, Path], None]
+) -> None:
+    (tmp_path / "weights").write_bytes(b"x" * 1000)
+    digest, read = files.sha256(tmp_path / "weights"), []
+    for number in range(50):
+        link(tmp_path / "weights", tmp_path / f"{number}")
+    listed(tmp_path, dict.fromkeys(("weights", *map(str, range(50))), (1000, digest)))
+    real = files.hashlib.file_digest
+
+    def counting(file: Any, name: Any) -> Any:
+        read.append(name)
+        return real(file, name)
+
+    monkeypatch.setattr(files.hashlib, "file_digest", counting)
+    assert set(files.verify(tmp_path).values()) == {digest} and len(read) == 1
+    listed(tmp_path, {"weights": (1000, digest), "7": (1000, "0" * 64)})
+    with pytest.raises(RegardError, match="7: damaged: its SHA-256"):
+        files.verify(tmp_path)
+
+
+def test_a_manifest_of_countless_files_is_refused_before_any_is_read(tmp_path: Path) -> None:
+    listed(tmp_path, {f"{number}": (1, "0" * 64) for number in range(10_001)})
+    with pytest.raises(RegardError, match="it lists 10,001 files, expected at most 10,000"):
+        files.verify(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"a": NaN}', "[" * 150_000, '{"a": ' + "9" * 5000 + "}", "\ud800"])

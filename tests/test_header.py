@@ -180,6 +180,23 @@ def test_a_header_longer_than_its_file_or_than_any(tmp_path: Path) -> None:
         read_shapes(path)
 
 
+@pytest.mark.parametrize("sides", [9, 400_000])
+def test_no_time_is_lost_to_a_tensor_of_countless_sides(tmp_path: Path, sides: int) -> None:
+    text = json.dumps({"a": {"dtype": "F32", "shape": [1 << 47] * sides, "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    started = time.monotonic()
+    with pytest.raises(RegardError, match=r"damaged, not a safetensors file .*'a' is no list of at most 8 sides"):
+        read_shapes(path)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="a regular file whose first byte cannot be read")
+def test_a_header_that_the_disk_does_not_give_is_one_line() -> None:
+    with pytest.raises(RegardError, match="/mem: cannot be read: Input/output error"):
+        read_shapes(Path(f"/proc/{os.getpid()}/mem"))
+
+
 def test_the_header_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(2, 3), "b.c": torch.zeros(0, 5, dtype=torch.float16), "d": torch.tensor(True)}
     safetensors.torch.save_file(tensors, tmp_path / "x", metadata={"format": "pt"})

@@ -14,7 +14,9 @@ from regard.cli import main
 from regard.config import read_config
 from regard.decoding.engine import Search, decode
 from regard.errors import RegardError
+from regard.models import registry
 from regard.pipelines import Translator
+from regard.text.settings import TextSettings
 
 HUGE = "99999999999999999999999"
 
@@ -168,3 +170,11 @@ def test_memory_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr("regard.cli.params._describe", lambda *_: torch.empty(1 << 50))
     assert main(["params", "base"]) == 2
     assert "out of memory" in capsys.readouterr().err
+
+
+def test_one_bound_has_one_number() -> None:
+    """A model whose text.json or vocabulary one place takes is taken by the others."""
+    assert registry.LARGEST["vocabulary"] == limits.VOCABULARY
+    assert TextSettings(max_length=limits.LENGTH).max_length == limits.LENGTH
+    with pytest.raises(RegardError, match="max_length"):
+        TextSettings(max_length=limits.LENGTH + 1)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,46 @@ def test_a_hugging_face_cache_is_one_folder(model: Path, tmp_path: Path) -> None
     (snapshot / "text.json").symlink_to("../../../text.json")
     with pytest.raises(RegardError, match=r"text\.json: a link out of its folder, to "):
         directory.load(snapshot)
+
+
+def test_a_name_like_that_of_a_cache_opens_no_other_folder(model: Path, tmp_path: Path) -> None:
+    """Only of a model in ``snapshots/`` may links lead elsewhere, and only to ``blobs/`` and ``snapshots/``."""
+    named = tmp_path / "models--mine"
+    for inner in ("some/folder", "snapshots/0123"):
+        place = Path(shutil.copytree(model, named / inner))
+        shutil.copy(model / "text.json", named / "text.json")
+        (place / "text.json").unlink()
+        (place / "text.json").symlink_to("../../text.json")
+        with pytest.raises(RegardError, match=r"text\.json: a link out of its folder, to "):
+            directory.load(place)
+
+
+@pytest.mark.parametrize("late", ["checked", "opened"])
+def test_a_link_that_takes_the_place_of_a_checked_file_is_not_followed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """The file is swapped for a link out of the folder after its path was followed, or just before it is opened."""
+    (tmp_path / "secret").write_text("hidden", "utf-8")
+    path = model / "text.json"
+
+    def swap() -> None:
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "secret")
+
+    module, name = (os.path, "realpath") if late == "checked" else (os, "open")
+    real = getattr(module, name)
+
+    def swapping(place: os.PathLike[str] | str, *more: Any, **options: Any) -> Any:
+        if late == "opened" and str(place).endswith("text.json"):
+            swap()
+        found = real(place, *more, **options)
+        if late == "checked" and str(place).endswith("text.json"):
+            swap()
+        return found
+
+    monkeypatch.setattr(module, name, swapping)
+    with pytest.raises(RegardError, match=r"text\.json: "):
+        read_regular(path, model)
 
 
 def test_a_linked_folder_inside_a_manifest_leads_nowhere(model: Path, tmp_path: Path) -> None:

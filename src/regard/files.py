@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -27,10 +28,12 @@ from safetensors import SafetensorError
 
 from regard.errors import RegardError
 from regard.regular import JSON_LIMIT, lies_in, open_regular, read_regular
+from regard.surrogates import has_half
 
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
 PREVIOUS = ".previous"  # in a run directory: the run that a new one replaces, until that has a checkpoint
+FILES = 10_000  # that a manifest may list: far more than any folder here has
 _COMMIT = ".commit"
 _PARTIAL = ".partial"  # the ending of everything that is being written or deleted: `.NAME.partial`
 
@@ -127,18 +130,32 @@ def finish(folder: Path, name: str = "finish") -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace one file: temporary file → fsync → rename → fsync of the folder."""
+    """Replace one file: temporary file → fsync → rename → fsync of the folder. Its mode and owner stay."""
     path = Path(path)
     temporary = _partial(path)
     with writing(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.unlink(missing_ok=True)
+            if path.exists():
+                temporary.touch(0o600)  # nobody may read what others may not read, not for a moment
             write(temporary, data)
+            _keep_rights(path, temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+def _keep_rights(path: Path, new: Path) -> None:
+    """Give a file the owner and the mode of the one that it will replace, if there is one."""
+    if not path.exists():
+        return
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):  # only root gives files away
+            os.chown(new, path.stat().st_uid, path.stat().st_gid)
+    shutil.copymode(path, new)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -232,11 +249,14 @@ def verify(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
     entries = manifest.get("files")
     if not isinstance(entries, dict) or not entries:
         raise RegardError(f"{path}: damaged: it lists no files")
-    hashes = {}
+    if len(entries) > FILES:
+        raise RegardError(f"{path}: damaged: it lists {len(entries):,} files, expected at most {FILES:,}")
+    hashes: dict[str, str] = {}
+    known: dict[tuple[int, ...], str] = {}
     for name, entry in entries.items():
         if not _inside(name) or not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
             raise RegardError(f"{path}: damaged at the entry {name!r}")
-        hashes[name] = _check(folder, name, entry)
+        hashes[name] = _check(folder, name, entry, known)
     for name in needed:
         if name not in hashes and os.path.lexists(folder / name):
             raise RegardError(
@@ -259,7 +279,20 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 def parse_json(text: str) -> Any:
     """Strict JSON: no NaN, no key twice; else a ValueError, or a RecursionError for tables in tables without end."""
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=each_once)
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (``object_pairs_hook``); a ValueError where a key stands twice.
+
+    The later would hide the earlier: one flipped bit can make two names equal, and of two texts under one key nobody
+    could say which is meant.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key '{twice:.60}' stands twice in an object")
+    return found
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
@@ -300,37 +333,50 @@ def _listed(folder: Path) -> set[str]:
 def _inside(name: str) -> bool:
     """Whether a manifest may list this name: one way to write each, no half of a surrogate pair, none elsewhere."""
     pure = PurePosixPath(name)
-    plain = pure.as_posix() == name and not any(sign in name for sign in "\\\0") and _encodable(name)
+    plain = pure.as_posix() == name and not any(sign in name for sign in "\\\0") and not has_half(name)
     return plain and name != "." and not pure.is_absolute() and ".." not in pure.parts
-
-
-def _encodable(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _check(folder: Path, name: str, entry: dict[str, Any]) -> str:
+def _check(folder: Path, name: str, entry: dict[str, Any], known: dict[tuple[int, ...], str]) -> str:
+    """The SHA-256 of a file that is as its entry says; ``known``: those of files that were read under other names."""
     path = folder / name
     if not os.path.lexists(path):
         raise RegardError(f"{path}: missing, but {MANIFEST} lists it")
     with open_regular(path, folder) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != entry["bytes"]:
-            raise RegardError(f"{path}: damaged: {size} bytes, the manifest says {entry['bytes']!r:.40}")
+        state = os.fstat(file.fileno())
+        if state.st_size != entry["bytes"]:
+            raise RegardError(f"{path}: damaged: {state.st_size} bytes, the manifest says {entry['bytes']!r:.40}")
+        if _is_hole(file.fileno(), state):
+            raise RegardError(f"{path}: damaged: of its {state.st_size:,} bytes nearly none are on the disk")
+        same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         try:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = known.get(same) or hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
+        known[same] = found
     if found != entry["sha256"]:
         raise RegardError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
     return found
+
+
+def _is_hole(handle: int, state: os.stat_result) -> bool:
+    """Whether nearly all of a large file is a hole, which takes no room on the disk and hours to be read.
+
+    A file system that compresses also needs little room, but reports no hole.
+    """
+    held = getattr(state, "st_blocks", None)
+    if held is None or state.st_size < 1 << 30 or 512 * held > state.st_size // 16:
+        return False
+    try:
+        return os.lseek(handle, 0, os.SEEK_HOLE) < state.st_size
+    except OSError:
+        return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
 
 
 def sync(path: Path) -> None:
@@ -360,13 +406,6 @@ def _flush(handle: int) -> None:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):  # one flipped bit can make two names equal, and the later would hide the earlier
-        raise ValueError("a key appears twice")
-    return found
 
 
 def _refuse(path: Path, needed: int, error: Exception) -> NoReturn:

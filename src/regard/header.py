@@ -16,6 +16,7 @@ from regard.files import parse_json
 from regard.regular import open_regular
 
 LONGEST = 1 << 24  # bytes of a header: 100,000 tensors
+SIDES = 8  # of a tensor, at most: the product of a million large numbers takes minutes
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4,
           "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8}  # fmt: skip
 
@@ -23,11 +24,14 @@ WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U1
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """{name: shape} of the tensors; a RegardError where header, tensors and the size of the file do not agree."""
     with open_regular(path, path.parent) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST):
-            raise RegardError(f"{path}: damaged, not a safetensors file (its header would have {length:,} bytes)")
-        text = file.read(length)
+        try:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, LONGEST):
+                raise RegardError(f"{path}: damaged, not a safetensors file (its header would have {length:,} bytes)")
+            text = file.read(length)
+        except OSError as error:
+            raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         header = parse_json(text.decode("utf-8"))
         if not isinstance(header, dict):
@@ -49,6 +53,8 @@ def _shape(name: str, entry: Any) -> tuple[int, ...]:
     shape = entry["shape"]
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in WIDTHS:
         raise ValueError(f"{name!r:.60} is of type {entry['dtype']!r:.20}")
-    if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
+    if not isinstance(shape, list) or len(shape) > SIDES:
+        raise ValueError(f"the shape of {name!r:.60} is no list of at most {SIDES} sides")
+    if not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
         raise ValueError(f"the shape of {name!r:.60} is {shape!r:.40}")
     return tuple(shape)

@@ -1,6 +1,6 @@
 """The largest numbers that are taken from options, configurations and files, and why: one line says what is too much.
 
-Each is far above what anybody has used to some end, and below what ends in an overflow, or in memory that is not there.
+Each is far above what anybody has needed, and below what ends in an overflow, or in memory that is not there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from regard.errors import RegardError
 
-NUMBER = 1_000_000_000  # any number for which nothing narrower is said
+ANY_NUMBER = 1_000_000_000  # any number for which nothing narrower is said
 SEED = (1 << 63) - 1  # what TOML, NumPy and PyTorch have in common
 THREADS = 1024
 BEAM = 1000
@@ -18,10 +18,10 @@ SCORES = 1 << 28  # hypotheses of a sentence × vocabulary: their scores, 1 GiB
 PLACES = 1 << 20  # hypotheses of a sentence × its tokens: what is kept for each is a few kilobytes
 ALPHA = 5.0  # of a length penalty, up or down: fp32 holds PLACES to this power
 LENGTH = 16_384  # subwords of a sentence or a prompt: attention sees all pairs of them
-EXTRA = 16_384  # subwords by which an output may be longer than its input
+EXTRA_TOKENS = 16_384  # subwords by which an output may be longer than its input
 BATCH = 1 << 24  # subwords of a batch
 VOCABULARY = 1 << 22
-PREFIX = 1024  # ids of a forced prefix, which a model produces or reads again for each sentence
+PREFIX_TOKENS = 1024  # ids of a forced prefix, which a model produces or reads again for each sentence
 SUPPRESSED = 1 << 16  # ids that are never produced
 
 

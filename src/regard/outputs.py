@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +27,11 @@ def check_output(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
             raise RegardError(f"{path}: cannot be written: it is read-only")
         if any(there and os.path.samefile(path, name) for name in inputs if os.path.exists(name)):
             raise RegardError(f"{path}: is read as well; choose another file to write, or it would be lost")
-        if _written_as_it_is(path):
-            return
-        _check_place(_replaced(path))
+        descriptor = _own_descriptor(path)
+        if descriptor is not None:
+            os.write(descriptor, b"")  # fails where it is open for reading only
+        elif not _written_directly(path):
+            _check_place(_replaced(path))
     except OSError as error:
         raise RegardError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -44,22 +48,49 @@ def check_output_folder(path: Path | str) -> None:
 
 
 def write_output(path: Path | str, data: bytes) -> None:
-    """The whole file or what was there before; a device or a pipe is written as it is, and what a link leads to."""
+    """Replace the file at ``path`` in one step.
+
+    Devices, pipes and our own open streams are written directly; links are followed.
+    """
     path = Path(path)
-    if _written_as_it_is(path):
-        try:
-            with open(path, "ab") as file:
-                file.write(data)
-        except OSError as error:
-            raise RegardError(f"{path}: cannot be written: {error.strerror or error}") from None
+    descriptor = _own_descriptor(path)
+    if descriptor is None and not _written_directly(path):
+        write_atomic(_replaced(path), data)
         return
-    write_atomic(_replaced(path), data)
+    try:
+        if descriptor is not None:
+            # Opened anew, a file would get an offset of its own, and what is printed later would overwrite the data.
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+        with open(path, "ab") if descriptor is None else open(os.dup(descriptor), "wb") as file:
+            file.write(data)
+    except BrokenPipeError:
+        raise  # the reader of our own output is gone: no fault of the output
+    except OSError as error:
+        raise RegardError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _written_as_it_is(path: Path) -> bool:
-    """Whether a path is a device, a pipe, or what our own standard output goes to, none of which a rename replaces."""
-    own = str(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
-    return path.exists() and not path.is_dir() and (own or not path.is_file())
+def _own_descriptor(path: Path) -> int | None:
+    """The open descriptor of this process that a path means: by number (``/dev/fd/3``), or since output goes there."""
+    place = path
+    for _ in range(40):  # as many links as Linux follows
+        if place.name.isdecimal() and os.path.realpath(place.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
+            return int(place.name)
+        if not place.is_symlink():
+            break
+        place = place.parent / place.readlink()
+    with contextlib.suppress(OSError):  # nothing is there
+        there = path.stat()
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # a stream may be closed
+                if os.path.samestat(there, os.fstat(number)):
+                    return number
+    return None
+
+
+def _written_directly(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open file of a process: a rename would not replace what it leads to."""
+    return path.exists() and not path.is_dir() and (str(path).startswith("/proc/") or not path.is_file())
 
 
 def _replaced(path: Path) -> Path:

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +23,18 @@ from regard.decoding.alignments import diagonal
 from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.engines import build_engine
 from regard.decoding.loops import find_loop
-from regard.decoding.nbest import Choice, Piece, distinct, n_best_texts, widest
+from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
 from regard.errors import RegardError
-from regard.text.sentences import split_long
+from regard.surrogates import without_halves
+from regard.text.parts import Part, TooMuch, Warn, parts_of
 
-Warn = Callable[[int, str], None]  # line number, counted from 0, and what is to be said of it
+__all__ = ["BREAKS", "Part", "TextScore", "TooMuch", "Translation", "Translator", "load"]
 
 NO_REPEAT = 3  # no three tokens twice, where an output that loops is decoded again
 BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
-SURROGATE = re.compile("[\ud800-\udfff]")
-UNSPACED = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")  # sentences of these follow one another without a space
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,6 @@ class TextScore:
     score: float
     token_scores: list[float]
     tokens: list[str]
-
-
-class Part(NamedTuple):
-    """A piece of a text that is translated in one go, and what stands after it in the translation."""
-
-    ids: list[int]
-    after: str
-
-
-class TooMuch(RegardError):
-    """More sentences than the caller wants to be translated at once."""
 
 
 class Translator:
@@ -175,8 +163,8 @@ class Translator:
             )
         if batch_tokens is not None:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
-        source_ids = self.tokenizer.encode_batch([_sound(text) for text in sources])
-        target_ids = self.target_tokenizer.encode_batch([_sound(text) for text in targets])
+        source_ids = self.tokenizer.encode_batch([without_halves(text) for text in sources])
+        target_ids = self.target_tokenizer.encode_batch([without_halves(text) for text in targets])
         self._check_positions("source", source_ids, 1)
         self._check_positions("target", target_ids, 1 + len(self.settings.forced_prefix))
         scored = forced_scores(
@@ -234,59 +222,13 @@ class Translator:
         Lines of a text are parts of their own. Raises TooMuch where more than ``most`` parts are to be translated: of
         a text that is much longer, before it is cut, which takes longer than to tokenize it once.
         """
-        longest = self._longest
-        lines = [[_sound(line) for line in text.split("\n")] for text in texts]
-        flat = [line.strip() for of_text in lines for line in of_text]
-        subwords = self.tokenizer.encode_batch(flat)
-        _check_subwords(sum(map(len, subwords)), longest, most)
-        encoded = iter(zip(flat, subwords, strict=True))
-        parts: list[list[Part]] = []
-        for number, of_text in enumerate(lines):
-            found: list[Part] = []
-            cut = 0
-            for place, _ in enumerate(of_text):
-                core, ids = next(encoded)
-                end = "\n" if place + 1 < len(of_text) else ""
-                if not core or not ids:
-                    found.append(Part([], end))
-                elif len(ids) <= longest:
-                    found.append(Part(ids, end))
-                else:
-                    pieces = self._split(core)
-                    cut += len(pieces)
-                    found += [*pieces[:-1], pieces[-1]._replace(after=end)]
-            if cut and warn:
-                warn(
-                    number,
-                    f"is longer than the {longest} subwords that the model has learnt; translated in {cut} parts",
-                )
-            parts.append([] if not any(part.ids for part in found) else found)
-        count = sum(bool(part.ids) for of_text in parts for part in of_text)
-        if most is not None and count > most:
-            raise TooMuch(f"{count:,} sentences; at most {most:,} are translated at once")
-        return parts
-
-    def _split(self, text: str) -> list[Part]:
-        longest = self._longest
-        between = "" if self._target_language in UNSPACED else " "
-
-        def fits(piece: str) -> bool:  # a subword is at least a byte of the text, or the ▁ before it: words are not cut
-            short = len(self.tokenizer.normalize(piece).encode()) < longest
-            return short or len(self.tokenizer.encode(piece.strip())) <= longest
-
-        pieces = split_long(text, fits)
-        pieces = [piece.strip() for piece in pieces if piece.strip()]
-        return [Part(ids, between) for ids in self.tokenizer.encode_batch(pieces) if ids]
+        return parts_of(texts, self.tokenizer, self._longest, self.settings.target, warn, most)
 
     @property
     def _longest(self) -> int:
         """Subwords of a source that is translated in one go: what text.json says, and there are positions for."""
         positions = self.model.longest
         return self.settings.max_length if positions is None else max(1, min(self.settings.max_length, positions - 1))
-
-    @property
-    def _target_language(self) -> str:
-        return re.split("[-_]", self.settings.target.lower())[0]
 
     def _decode(self, sources: list[list[int]], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
         """The n best of each source; one that is empty is not decoded, and equal ones are decoded once."""
@@ -322,7 +264,7 @@ class Translator:
                 warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
 
     def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
-        """In what way an output runs wild, or "".
+        """In what way an output repeats or does not end, or "".
 
         A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
         none: only words that repeat are a loop.
@@ -352,7 +294,7 @@ class Translator:
             return [[[next(winners) for _ in of_line]] for of_line in parts]
         flat = [part for of_line in parts for part in of_line]
         made = iter(
-            Piece(part.ids, part.after, how, distinct(found, text_of))
+            PartChoices(part.ids, part.after, how, distinct(found, text_of))
             for part, how, found in zip(flat, searches, hypotheses, strict=True)
         )
         texts = [[next(made) for _ in of_line] for of_line in parts]
@@ -403,17 +345,6 @@ def _decoding_of(loaded: Loaded) -> DecodingConfig:
         return DecodingConfig(length_penalty=loaded.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None
-
-
-def _check_subwords(count: int, longest: int, most: int | None) -> None:
-    """Four times what fits is too much for certain; less may fit, since white space is dropped where a text is cut."""
-    if most is not None and count > 4 * most * longest:
-        raise TooMuch(f"{count:,} subwords; at most {most:,} sentences of {longest} are translated at once")
-
-
-def _sound(text: str) -> str:
-    """Without lone surrogates, which no tokenizer takes and no file can hold."""
-    return text if not SURROGATE.search(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _chunks(lines: Iterable[str | bytes], ahead: int, size: int = 1 << 20) -> Iterator[list[str | bytes]]:

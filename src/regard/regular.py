@@ -3,7 +3,7 @@
 A FIFO keeps its reader waiting for ever, ``/dev/zero`` has no end, and a link among the files of a model can lead to
 any file of the machine. Links that stay inside the folder are followed, and so are those of a Hugging Face cache
 (``models--ORG--NAME/snapshots/HASH/config.json`` leads to ``models--ORG--NAME/blobs/…``), of which the whole
-``models--ORG--NAME`` counts as the folder.
+``models--ORG--NAME`` counts as the folder: its ``snapshots/`` and ``blobs/``.
 
 Nothing here imports PyTorch.
 """
@@ -19,6 +19,7 @@ from regard.errors import RegardError
 
 JSON_LIMIT = 1 << 23  # bytes of a JSON or TOML file; tokenizer.json has a limit of its own
 HUB = "models--"  # begins the name of a model's folder in a Hugging Face cache
+HUB_FOLDERS = ("snapshots", "blobs")  # in which its files lie
 
 _PACKAGE = Path(__file__).parent
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
@@ -28,13 +29,16 @@ _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a dev
 def open_regular(path: Path, folder: Path | None = None) -> BufferedReader:
     """Open a regular file for reading, never waiting; ``folder``: the one that links must not lead out of.
 
-    None for a file that the user named, whose links are the user's own. Every fault is a RegardError that names it.
+    ``folder=None``: the user named this file, so its links may lead anywhere. Every fault is a RegardError that names
+    the file.
     """
     path = Path(path)
     try:
         place = path if folder is None else _followed(path, folder)
         _check_kind(path, place.stat().st_mode)
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        if folder is not None:
+            flags |= getattr(os, "O_NOFOLLOW", 0)  # a link may have taken the place of what was checked
         handle = os.open(place, flags)
         try:
             _check_kind(path, os.fstat(handle).st_mode)  # another file may have taken its place
@@ -69,7 +73,7 @@ def read_regular(path: Path, folder: Path | None = None, limit: int | None = JSO
 
 
 def memory() -> int:
-    """Bytes of this machine's memory; where nobody says, the largest number that there is room for."""
+    """Bytes of physical memory; 1 << 62 where the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -78,16 +82,24 @@ def memory() -> int:
 
 def lies_in(path: Path, folder: Path) -> bool:
     """Whether a file is inside a folder when all links are followed; one model of a Hugging Face cache is a folder."""
-    real = Path(os.path.realpath(folder))
-    root = next((parent for parent in (real, *real.parents) if parent.name.startswith(HUB)), real)
-    return Path(os.path.realpath(path)).is_relative_to(root)
+    return _is_inside(Path(os.path.realpath(path)), folder)
+
+
+def _is_inside(real: Path, folder: Path) -> bool:
+    """``lies_in`` for a path without links."""
+    inside = Path(os.path.realpath(folder))
+    roots = [inside]
+    for parent in inside.parents:
+        if parent.name.startswith(HUB) and inside.relative_to(parent).parts[0] in HUB_FOLDERS:
+            roots += [parent / name for name in HUB_FOLDERS]
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def _followed(path: Path, folder: Path) -> Path:
     """Where a path leads, which must be inside ``folder``."""
     real = Path(os.path.realpath(path, strict=True))
     # An installer may keep the package's own files elsewhere and put links in their place.
-    if not lies_in(path, folder) and not Path(os.path.abspath(folder)).is_relative_to(_PACKAGE):
+    if not _is_inside(real, folder) and not Path(os.path.abspath(folder)).is_relative_to(_PACKAGE):
         raise RegardError(
             f"{path}: a link out of its folder, to {real}: put the file itself there (links inside the folder, or of a "
             "Hugging Face cache, are followed)"

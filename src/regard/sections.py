@@ -24,7 +24,7 @@ def option(
     *,
     above: float | None = None,
     least: float | None = None,
-    most: float = limits.NUMBER,
+    most: float = limits.ANY_NUMBER,
     below: float | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
@@ -203,7 +203,9 @@ class DecodingConfig:
         "gnmt:0.6",
         "a score is divided by gnmt:A = ((5 + length)/6)^A, the paper's, or power:A = length^A; a bare A is gnmt",
     )
-    max_extra: int = option(50, "longest output: the input's subwords and this many more", least=0, most=limits.EXTRA)
+    max_extra: int = option(
+        50, "longest output: the input's subwords and this many more", least=0, most=limits.EXTRA_TOKENS
+    )
     n_best: int = option(1, "hypotheses given for a sentence, at most beam", least=1)
     stopping: Literal["exact", "first", "huggingface"] = option(
         "exact", "when a sentence is done: exact = no better hypothesis can come; first = as soon as beam many ended"

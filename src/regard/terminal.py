@@ -1,7 +1,7 @@
 """Text that may come from anywhere, made fit for a terminal: what would steer it is written as an escape.
 
-A corpus, a model's file or a client can hold escape sequences (which move the cursor, set the title, answer for the
-person) and marks that turn the direction of writing. Whatever is shown to a person passes through here.
+A corpus, a model's file or a client can hold escape sequences (which move the cursor, set the title, send input
+as if it were typed) and marks that turn the direction of writing. Whatever is shown to a person passes through here.
 """
 
 from __future__ import annotations

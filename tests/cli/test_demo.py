@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 import regard as package
+from regard.cli import demo
 from regard.cli.demo import SENTENCES, configuration, corpus
-from regard.config import read_config
+from regard.config import read_config, to_toml
+from regard.training.finish import RunResult
 
 from .conftest import Regard, refused
 
@@ -49,6 +54,37 @@ def test_a_run_of_ones_own_is_not_written_over(regard: Regard, model: Path, work
     (mine / "run.toml").write_bytes((workshop / "runs" / "tiny" / "run.toml").read_bytes())
     done = regard("demo", "--minutes", 0.01, "--model", model, "--run", mine, cwd=tmp_path)
     assert "already holds a run" in refused(done)
+
+
+@pytest.mark.parametrize("changed", [["model.width=64"], ["training.warmup_steps=7"], ["data.vocabulary=500"]])
+def test_another_model_on_the_packaged_corpus_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str]
+) -> None:
+    forced = []
+
+    def train(*_: Any, force: bool, **__: Any) -> RunResult:
+        forced.append(force)
+        return RunResult(tmp_path, 1, "interrupted")
+
+    monkeypatch.setattr("regard.training.loop.train", train)
+    own = configuration(3.0, seed=1)
+    demos = [configuration(9.0, seed=2, dev=10), dataclasses.replace(own, seed=7)]
+    (tmp_path / "base.toml").write_text(to_toml(own), "utf-8")
+    for config in (*demos, read_config(tmp_path / "base.toml", changed)):
+        (tmp_path / "run.toml").write_text(to_toml(config), "utf-8")
+        demo._train(Console(quiet=True), tmp_path, own, "cpu")
+    assert forced == [True, True, False]
+
+
+@pytest.mark.parametrize(("run", "name"), [(".", "here-attention.png"), ("..", "{}-attention.png")])
+def test_the_folder_one_stands_in_has_a_name(regard: Regard, model: Path, tmp_path: Path, run: str, name: str) -> None:
+    (tmp_path / "here").mkdir()
+    done = regard("demo", "--minutes", 0, "--model", model, "-o", run, cwd=tmp_path / "here")
+    assert done.returncode == 0, done.stderr.decode()
+    picture = (tmp_path / "here" / run).resolve().with_name(name.format(tmp_path.name))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    picture.unlink()
+    assert "/: expected a folder" in refused(regard("demo", "--model", model, "-o", "/"))
 
 
 def test_the_packaged_corpus_is_whole() -> None:

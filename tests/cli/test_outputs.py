@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from regard import directory
+from regard.cli.common import files_of_model
+from regard.cli.main import main
+from regard.errors import RegardError
+from regard.outputs import check_output, write_output
 
 from .conftest import Regard, refused
 
@@ -49,6 +57,52 @@ def test_no_model_is_loaded_for_what_is_refused(
     before = {path: path.read_bytes() for path in workshop.iterdir() if path.is_file()}
     assert expected in refused(regard(*arguments, cwd=workshop))
     assert {path: path.read_bytes() for path in workshop.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lost"),
+    [
+        (["evaluate", "MODEL", *SETS, "-o", "list", "--shortlist", "list"], "list"),
+        (["evaluate", "MODEL", *SETS, "-o", "MODEL/config.json"], "MODEL/config.json"),
+        (["evaluate", "MODEL", *SETS, "-o", "MODEL/run.toml"], "MODEL/run.toml"),
+        (["evaluate", "zh-en", *SETS, "-o", "MODEL/model.safetensors", "--compare", "MODEL"], "MODEL"),
+        (["evaluate", "MODEL", *SETS, "-o", "link"], "link"),
+        (["evaluate", "MODEL", *SETS, "-o", "CHECKPOINT"], "checkpoints"),
+        (["shortlist", "MODEL", "MODEL/text.json", "--source", "test.zh", "--target", "test.en"], "MODEL/text.json"),
+    ],
+)
+def test_no_model_and_no_shortlist_is_lost_to_an_output(
+    workshop: Path, model: Path, tmp_path: Path, arguments: list[str], lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: one that ends at once needs no other."""
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    (tmp_path / "list").write_text("a list", "utf-8")
+    (tmp_path / "link").symlink_to("run/config.json")
+    places = {
+        "MODEL": run,
+        "CHECKPOINT": next((run / "checkpoints").rglob("manifest.json")),
+        "test.": f"{workshop}/test.",
+    }
+    for name, place in places.items():
+        arguments = [word.replace(name, str(place)) for word in arguments]
+    arguments = [str(tmp_path / word) if word in ("list", "link") else word for word in arguments]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "is read as well; choose another file to write" in said
+    assert lost.replace("MODEL", "run") in said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_no_packaged_model_is_lost_to_an_output() -> None:
+    with pytest.raises(RegardError, match="is read as well"):
+        check_output(directory.find("zh-en") / "model.safetensors", files_of_model("zh-en"))
+
+
+def test_what_a_user_keeps_beside_a_model_may_be_replaced(model: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    (run / "translations.en").write_text("old", "utf-8")
+    check_output(run / "translations.en", files_of_model(str(run)))
 
 
 def test_no_decoding_is_lost_to_a_package_that_is_missing(workshop: Path, regard: Regard, tmp_path: Path) -> None:
@@ -94,6 +148,51 @@ def test_an_output_is_replaced_whole_and_links_and_pipes_stay(
     done = regard("evaluate", model, *SETS, "-o", tmp_path / "new" / "folder" / "out", cwd=workshop)
     assert done.returncode == 0 and (tmp_path / "new" / "folder" / "out").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new", "old"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors have names")
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        ("/dev/stdout", "> out"),
+        ("/dev/stdout", ">> out"),
+        ("/dev/fd/1", "> out"),
+        ("/proc/self/fd/1", "> out"),
+        ("/dev/fd/3", "3> out >&3"),
+        ("link", "> out"),
+        ("out", "> out"),
+        ("/dev/stderr", "> out 2>&1"),
+    ],
+)
+def test_translations_and_scores_in_one_stream_do_not_overwrite_each_other(tmp_path: Path, name: str, to: str) -> None:
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    program = (
+        "import sys; from regard.outputs import check_output, write_output; print('first'); "
+        "check_output(sys.argv[1]); write_output(sys.argv[1], b'translations\\n' * 9); print('scores')"
+    )
+    line = f'{sys.executable} -c "$1" {name} {to}'
+    done = subprocess.run(["sh", "-c", line, "sh", program], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "out").read_text("utf-8") == "first\n" + "translations\n" * 9 + "scores\n"
+
+
+def test_a_stream_that_is_only_read_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("kept", "utf-8")
+    with open(tmp_path / "in", "rb") as file, pytest.raises(RegardError, match="cannot be written"):
+        check_output(f"/dev/fd/{file.fileno()}")
+    assert (tmp_path / "in").read_text("utf-8") == "kept"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
+def test_a_file_that_others_may_not_read_stays_so_when_it_is_replaced(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "secret"
+    path.write_text("old", "utf-8")
+    path.chmod(mode)
+    (tmp_path / "link").symlink_to("secret")
+    (tmp_path / ".secret.partial").write_text("of a write that was killed", "utf-8")
+    write_output(tmp_path / "link", b"new")
+    assert path.read_text("utf-8") == "new" and path.stat().st_mode & 0o777 == mode
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "secret"]
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,25 @@ import itertools
 import random
 
 from regard.decoding.flight import Hypothesis
-from regard.decoding.nbest import Choice, Piece, distinct, n_best_texts, ways
+from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, ways
 from regard.decoding.search import Search
 
 
-def piece(normalized: list[float], name: str) -> Piece:
+def part(normalized: list[float], name: str) -> PartChoices:
     made = [Choice(f"{name}{n}", Hypothesis([n], value, value)) for n, value in enumerate(normalized)]
-    return Piece([1], " ", Search(beam=len(made), n_best=len(made)), made)
+    return PartChoices([1], " ", Search(beam=len(made), n_best=len(made)), made)
 
 
 def test_the_best_ways_are_those_of_all_ways() -> None:
     draw = random.Random(1)
     for _ in range(50):
-        pieces = [
-            piece(sorted((-draw.random() for _ in range(draw.randint(1, 4))), reverse=True), name)
+        parts = [
+            part(sorted((-draw.random() for _ in range(draw.randint(1, 4))), reverse=True), name)
             for name in "abcd"[: draw.randint(1, 4)]
         ]
         n = draw.randint(1, 12)
-        found = ways(pieces, n)
-        every = [sum(c.hypothesis.normalized for c in way) for way in itertools.product(*(p.choices for p in pieces))]
+        found = ways(parts, n)
+        every = [sum(c.hypothesis.normalized for c in way) for way in itertools.product(*(p.choices for p in parts))]
         sums = [sum(choice.hypothesis.normalized for choice in way) for way in found]
         wanted = sorted(every, reverse=True)[:n]
         assert len(sums) == len(wanted) and all(abs(a - b) < 1e-9 for a, b in zip(sums, wanted, strict=True))
@@ -37,10 +37,10 @@ def test_texts_that_differ_in_white_space_alone_are_one() -> None:
 
 
 def test_parts_that_are_joined_to_one_text_in_two_ways_are_given_once() -> None:
-    pieces = [piece([-1.0, -2.0], "x"), piece([-1.0, -2.0], "y")]
-    for one, texts in zip(pieces, (["a", "a b"], ["b c", "c"]), strict=True):
+    parts = [part([-1.0, -2.0], "x"), part([-1.0, -2.0], "y")]
+    for one, texts in zip(parts, (["a", "a b"], ["b c", "c"]), strict=True):
         one.choices = [Choice(text, choice.hypothesis) for text, choice in zip(texts, one.choices, strict=True)]
-    joined = [" ".join(choice.text for choice in way) for way in ways(pieces, 4)]
+    joined = [" ".join(choice.text for choice in way) for way in ways(parts, 4)]
     assert joined[0] == "a b c" and sorted(joined) == ["a b b c", "a b c", "a c"]
 
 
@@ -55,8 +55,8 @@ def test_a_wider_search_is_asked_until_there_are_enough_and_the_first_stays() ->
         return "same" if one.ids == [99] else str(one.ids[0])
 
     start = [Choice("same", Hypothesis([99], -1.0, -1.0))]
-    found = n_best_texts([[Piece([1], "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of, 64)
+    found = n_best_texts([[PartChoices([1], "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of, 64)
     assert asked == [4, 8, 16] and [way[0].text for way in found[0]] == ["same", "0", "1", "2", "3"]
     asked.clear()
-    found = n_best_texts([[Piece([1], "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of, 72)
+    found = n_best_texts([[PartChoices([1], "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of, 72)
     assert asked == [18, 36, 72] and len(found[0]) == 25, "eight times the beam, and no further"

@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,6 +221,31 @@ def test_a_library_that_is_not_ours_is_one_line(
     reason = "it lacks a function" if content is None else "it cannot be loaded"
     with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's compiled kernels: {reason}; delete it"):
         assert shared_library.load(native.Native) is not None
+
+
+@compiled
+def test_a_machine_without_proc_compiles_for_this_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing there tells which processor it is: no library of the wheel, and none of a cache that others share."""
+    place, ran = planted(tmp_path, monkeypatch)
+    place.chmod(0o600)
+    real = Path.read_text
+
+    def without_proc(path: Path, *more: Any, **options: Any) -> str:
+        if path.is_relative_to("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(Path, "read_text", without_proc)
+    for remembered in (shared_library._abilities, shared_library._place_of):
+        remembered.cache_clear()
+    try:
+        assert shared_library.load(native.Native) is not None and not ran.exists()
+        assert not shared_library.is_there()
+    finally:
+        for remembered in (shared_library._abilities, shared_library._place_of):
+            remembered.cache_clear()
 
 
 @compiled

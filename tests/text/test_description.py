@@ -19,7 +19,7 @@ from regard.errors import RegardError
 from regard.text import patterns
 from regard.text.description import checked, limit
 from regard.text.patterns import DEEPSEEK_V3, GPT_2, LLAMA_3, QWEN_2
-from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer
+from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer, library_errors
 from regard.text.words import word_patterns
 
 LINES = ["the cat sat on the mat .", "zwei junge weiße Männer", "我爱机器学习。"] * 3
@@ -299,3 +299,8 @@ def test_a_fault_of_the_library_while_it_encodes_is_one_line() -> None:
     inner = tokenizers.Tokenizer(models.Unigram([("a", -1.0)], None, False))
     with pytest.raises(RegardError, match="the tokenizers library cannot use this tokenizer"):
         Tokenizer(inner).encode("b")
+
+
+def test_too_little_memory_is_no_fault_of_a_tokenizer() -> None:
+    with pytest.raises(MemoryError), library_errors():
+        raise MemoryError

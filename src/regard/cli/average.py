@@ -14,8 +14,10 @@ from regard.cli.common import Json, print_json, show, talk
 def average(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, finished or going on.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model directory to write.")],
-    last: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="The last so many validated checkpoints.")] = 5,
-    best: Annotated[int, typer.Option(min=0, max=limits.NUMBER, help="The best so many instead.")] = 0,
+    last: Annotated[
+        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="The last so many validated checkpoints.")
+    ] = 5,
+    best: Annotated[int, typer.Option(min=0, max=limits.ANY_NUMBER, help="The best so many instead.")] = 0,
     json: Json = False,
 ) -> None:
     """Average the weights of a run's validated checkpoints into a model directory.

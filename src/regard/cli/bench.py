@@ -56,7 +56,7 @@ def train(
         float, typer.Option(min=1, max=limits.LENGTH, help="Mean length of a sentence in subwords.")
     ] = 14.0,
     updates: Annotated[
-        int, typer.Option(min=1, max=limits.NUMBER, help="Updates that are timed, after 3 to warm up.")
+        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Updates that are timed, after 3 to warm up.")
     ] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Fused kernels, on a CUDA GPU.")] = False,
@@ -106,7 +106,7 @@ def decode(
     beam: Annotated[
         list[int] | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="A beam width; give several.")
     ] = None,
-    sentences: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="At most so many of its lines.")] = 1000,
+    sentences: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="At most so many of its lines.")] = 1000,
     batch_tokens: Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords.")] = 4096,
     shortlist: Shortlist = "",
     parts: Parts = False,
@@ -144,7 +144,7 @@ def serve(
         list[int] | None, typer.Option("--clients", min=1, max=CLIENTS, help="So many ask at once; give several.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=limits.NUMBER, help="For how long each number of clients asks.")
+        float, typer.Option(min=0.1, max=limits.ANY_NUMBER, help="For how long each number of clients asks.")
     ] = 10.0,
     beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept.")] = None,
     png: Png = "",

@@ -56,7 +56,7 @@ def show(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of standard output, any script readable."""
+    """One JSON value on a line of standard output, characters of all scripts unescaped."""
     print(printable_json(_json.dumps(value, ensure_ascii=False)))
 
 
@@ -75,6 +75,24 @@ def open_translator(
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
     return Translator(directory.load(model, place, kind), engine=engine, shortlist=shortlist)
+
+
+def files_of_model(name: str) -> list[Path]:
+    """The files of the model or run that a MODEL names, which no output may replace; none where there is no such one.
+
+    Other files that a user keeps in the folder of a run are the user's to replace.
+    """
+    from regard import directory, files
+    from regard.training import metrics, rundir, snapshots
+
+    try:
+        places = {Path(name), directory.find(name)}
+    except RegardError:  # loading it says why
+        return []
+    single = (*directory.FILES, files.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
+    folders = (rundir.CHECKPOINTS, rundir.CORPUS, snapshots.SNAPSHOTS, metrics.TENSORBOARD, files.PREVIOUS)
+    found = [place / one for place in places for one in single]
+    return found + [path for place in places for folder in folders for path in (place / folder).rglob("*")]
 
 
 def check_search(

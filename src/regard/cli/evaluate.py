@@ -23,6 +23,7 @@ from regard.cli.common import (
     Shortlist,
     Threads,
     check_search,
+    files_of_model,
     open_translator,
     print_json,
     read_parallel,
@@ -50,7 +51,7 @@ def evaluate(
         str, typer.Option(help="Another model, or a file of its translations: paired bootstrap of the two.")
     ] = "",
     worst: Annotated[
-        int, typer.Option(min=0, max=limits.NUMBER, help="Show so many of the worst sentences, by chrF.")
+        int, typer.Option(min=0, max=limits.ANY_NUMBER, help="Show so many of the worst sentences, by chrF.")
     ] = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="BLEU by length of the reference.")] = False,
     published: Annotated[
@@ -81,7 +82,8 @@ def evaluate(
         if not any(line.strip() for line in lines):
             raise RegardError(f"{name}: none of its {len(lines):,} lines has text: there is nothing to score")
     if output is not None:
-        check_output(output, (source, *reference, compare))
+        models = [*files_of_model(model), *files_of_model(compare)]
+        check_output(output, (source, *reference, compare, shortlist, *models))
     if published:
         evaluation.moses_tokenizer()  # which may not be installed
     check_search(engine, shortlist, beam, length_penalty=length_penalty)
@@ -113,7 +115,7 @@ def evaluate(
 
 
 def _print(model: str, parts: list[Callable[[], Part]], json: bool) -> None:
-    """Each part when it is there, so that nothing is lost with a later one that fails."""
+    """Compute and print one part after the other, so that a later failure loses nothing."""
     report: dict[str, Any] = {"model": model}
     try:
         for part in parts:

@@ -59,7 +59,7 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 def add_once(given: dict[str, Any], short: Mapping[str, str], overrides: Sequence[str]) -> None:
     """Put the keys that have flags of their own (``short``, empty where not typed) to those that are ``given``.
 
-    A key that is given in two ways, by --set too, is an error: one value would be lost.
+    A key with two values, or by a flag and --set, is an error: one value would be lost.
     """
     for key, value in short.items():
         if value and given.setdefault(key, value) != value:

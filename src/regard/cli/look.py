@@ -30,10 +30,10 @@ def look(
     png: Png = "",
     layer: Annotated[
         int | None,
-        typer.Option(min=0, max=limits.NUMBER, help="Decoder layer, from 0; not given: the one that aligns best."),
+        typer.Option(min=0, max=limits.ANY_NUMBER, help="Decoder layer, from 0; not given: the one that aligns best."),
     ] = None,
     head: Annotated[
-        int | None, typer.Option(min=0, max=limits.NUMBER, help="Head, from 0; not given: the mean over all.")
+        int | None, typer.Option(min=0, max=limits.ANY_NUMBER, help="Head, from 0; not given: the mean over all.")
     ] = None,
     beam: Beam = 5,
     device: Device = "auto",

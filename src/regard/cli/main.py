@@ -54,7 +54,11 @@ EXAMPLES = """\
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
+    """Run one verb and return the exit code.
+
+    0, 1 where ``train --prove-resume`` finds a difference, 2 for a user's error, 130 for Ctrl-C, 141 where the reader
+    of the output is gone.
+    """
     if arguments is None:
         _speak_utf8()
         _stop_imports_at_once()

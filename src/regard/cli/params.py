@@ -25,7 +25,7 @@ def params(
     target_vocabulary: Annotated[
         int, typer.Option(min=0, max=limits.VOCABULARY, help="Of the target, where it has its own.")
     ] = 0,
-    depth: Annotated[int, typer.Option(min=1, max=limits.NUMBER, help="Levels of the tree that are shown.")] = 9,
+    depth: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Levels of the tree that are shown.")] = 9,
     json: Json = False,
 ) -> None:
     """Print a model's parameters: distinct trainable numbers, a tied table once, sinusoids not.

@@ -27,7 +27,7 @@ def serve(
         ),
     ] = None,
     in_hand: Annotated[
-        int, typer.Option(min=1, max=limits.NUMBER, help="Sentences at once; more are told to come again (503).")
+        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Sentences at once; more are told to come again (503).")
     ] = 512,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regard import limits
-from regard.cli.common import Json, Model, print_json, read_parallel, show, talk
+from regard.cli.common import Json, Model, files_of_model, print_json, read_parallel, show, talk
 from regard.errors import RegardError
 
 HELD_OUT = 0.01  # of the pairs, at most MOST: what the lists are judged on
@@ -37,7 +37,7 @@ def shortlist(
     from regard.decoding.shortlist import learn
     from regard.outputs import check_output
 
-    check_output(out, (source, target))
+    check_output(out, (source, target, *files_of_model(model)))
     texts = read_parallel(source, target)
     loaded = directory.load(model)
     pairs = zip(loaded.tokenizer.encode_batch(texts[0]), loaded.target_tokenizer.encode_batch(texts[1]), strict=True)

@@ -77,7 +77,7 @@ def not_utf8(head: bytes) -> str:
     for mark, name in _MARKS:
         if head.startswith(mark):
             return f"is {name} text; {iconv(name)}"
-    control = sum(head.count(byte) for byte in range(9))  # half of what is not Chinese, in two bytes a character
+    control = sum(head.count(byte) for byte in range(9))  # in UTF-16 every second byte of Latin text is small
     few = control < 0.3 * len(head) or len(head) < 4
     if b"\0" not in head or (few and _decodes(head, "utf-8") is not None):
         return ""
@@ -119,8 +119,9 @@ def _legacy(sample: bytes) -> str:
     """The likeliest of the encodings that came before UTF-8."""
     if b"\0" in sample and (wide := _wide(sample)):
         return wide
+    # In Windows-1252 a letter like é is one byte ≥ 0x80 among ASCII; GB18030 and Big5 use such bytes in pairs.
     alone = re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", sample)
-    if len(alone) > 2 / 3 * sum(byte >= 0x80 for byte in sample):  # an é stands alone, two bytes a character do not
+    if len(alone) > 2 / 3 * sum(byte >= 0x80 for byte in sample):
         return "WINDOWS-1252"
     common = {
         name: sum(character in _COMMON for character in _decodes(sample, name) or "") for name in ("GB18030", "BIG5")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +14,9 @@ from regard.config import DataConfig
 from regard.data import tables
 from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
+from regard.files import each_once
 from regard.sections import Entry
+from regard.surrogates import has_half
 
 __all__ = [
     "COMPRESSED", "Pair", "files_of", "is_one_file", "languages_in", "named", "open_lines", "read_lines", "read_pairs",
@@ -161,21 +162,12 @@ def _objects(path: str) -> Iterator[tuple[dict[str, Any], str]]:
         if not line.strip():
             continue
         try:
-            item = json.loads(line, object_pairs_hook=_each_once)
+            item = json.loads(line, object_pairs_hook=each_once)
         except (ValueError, RecursionError) as error:
             raise RegardError(f"{where}: not JSON: {str(error)[:80]}") from None
         if not isinstance(item, dict):
             raise RegardError(f"{where}: expected a JSON object, found {type(item).__name__}")
         yield item, where
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of two texts under one key nobody could say which is meant."""
-    item = dict(pairs)
-    if len(item) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key '{twice}' stands twice in an object")
-    return item
 
 
 def _keys(given: str, language: str) -> tuple[str, ...]:
@@ -195,7 +187,7 @@ def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
             continue
         if not isinstance(value, str):
             raise RegardError(f"{where}: '{key}' is not a text but {type(value).__name__}")
-        if _lone(value):
+        if has_half(value):
             raise RegardError(f"{where}: '{key}' holds half a surrogate pair, which is no character")
         return value
     inner = [f"{key}.{part}" for key, value in item.items() if isinstance(value, dict) for part in value]
@@ -207,12 +199,3 @@ def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
 
 
 _MISSING = object()
-
-
-def _lone(text: str) -> bool:
-    """Whether a text holds half a surrogate pair, which JSON can write and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

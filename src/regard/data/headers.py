@@ -66,7 +66,8 @@ def language(name: str) -> str:
 def meaning(name: str, languages: tuple[str, str]) -> str:
     """``source``, ``target``, ``text``, ``extra`` or a language's code; ``languages`` are those of the run.
 
-    The codes of a run's own languages are what they are; of others only names and codes that are no words count.
+    The codes of a run's own languages come first. Codes of other languages count too (``it``, ``no`` may be words);
+    ``tables._are_names`` does not trust them alone.
 
     >>> [meaning(name, ("zh", "en")) for name in ("ZH", "English text", "src", "id", "it", "Hello")]
     ['zh', 'en', 'source', 'extra', 'it', '']

@@ -1,4 +1,4 @@
-"""Two text files become a training and a validation corpus: what is held out stands nowhere in what is trained on."""
+"""A corpus of pairs becomes a training and a validation corpus: nothing held out stands in what is trained on."""
 
 from __future__ import annotations
 

@@ -88,19 +88,19 @@ def _opened(path: str) -> Iterator[tuple[bytes, IO[bytes]]]:
             raise RegardError(f"{path}: is a folder; expected a text file")
         with ExitStack() as stack:
             raw: Any = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
-            yield _text(path, raw, stream=path == "-" or not os.path.isfile(path))
+            yield _decompressed(path, raw, stream=path == "-" or not os.path.isfile(path))
     except FileNotFoundError:
         raise RegardError(f"{path}: no such file") from None
     except OSError as error:
         raise RegardError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _text(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
-    """What ``_opened`` gives; of a ``stream`` no more than a line is waited for."""
-    head, file = _looked_at(raw, stream)
+def _decompressed(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
+    """The first bytes and the whole of what a file holds; of a ``stream`` no more than a line is waited for."""
+    head, file = _with_head(raw, stream)
     kind = compression(head)
     if kind:
-        head, file = _looked_at(io.BufferedReader(_Frames(path, file, _frame_of(kind, path)), HEAD), stream)
+        head, file = _with_head(io.BufferedReader(_Frames(path, file, _frame_of(kind, path)), HEAD), stream)
         if compression(head):
             raise RegardError(f"{path}: is compressed twice; decompress it once")
     elif path.endswith(COMPRESSED):
@@ -113,7 +113,7 @@ def _text(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
     return head, file
 
 
-def _looked_at(file: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
+def _with_head(file: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
     """The first bytes of a file, and a file that still has them."""
     head = b""
     while len(head) < HEAD and not (stream and b"\n" in head):
@@ -174,8 +174,8 @@ class _Zstandard:
 class _Frames(io.RawIOBase):
     """The bytes of a compressed file of any number of streams, one behind the other.
 
-    The standard library's readers pass over whatever follows a stream of xz or bzip2 and is none, so that half a file
-    can be lost without a word; here what does not decompress is an error.
+    The standard library ignores what follows an xz or bzip2 stream, so half a file could be lost without a word; here
+    what does not decompress is an error.
     """
 
     def __init__(self, path: str, file: IO[bytes], start: Callable[[], Any]) -> None:

@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 
 
 @dataclass
-class Piece:
+class PartChoices:
     """A part of a text: its ids, the search by which it was decoded, the choices that there are, and what follows."""
 
     ids: list[int]
@@ -40,7 +40,7 @@ class Piece:
 
 def widest(search: Search, longest: int, vocabulary: int) -> int:
     """The widest beam that is tried where one has found too few texts for inputs of at most ``longest`` subwords."""
-    length = longest + max(0, search.max_extra) + limits.PREFIX + 1
+    length = longest + max(0, search.max_extra) + limits.PREFIX_TOKENS + 1
     room = min(limits.BEAM, limits.SCORES // vocabulary, limits.PLACES // length)
     return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
 
@@ -55,17 +55,17 @@ def distinct(hypotheses: Sequence[Hypothesis], text_of: Callable[[Hypothesis], s
 
 
 def n_best_texts(
-    texts: Sequence[Sequence[Piece]], n: int, decode: Decode, text_of: Callable[[Hypothesis], str], most: int
+    texts: Sequence[Sequence[PartChoices]], n: int, decode: Decode, text_of: Callable[[Hypothesis], str], most: int
 ) -> list[list[list[Choice]]]:
     """Of each text the n best different ways to choose one of each part, the best first; fewer where there are none.
 
-    ``texts`` are given as their pieces, whose choices become more where that is needed; ``most``: the ``widest`` beam.
+    ``texts`` are given as their parts, whose choices become more where that is needed; ``most``: the ``widest`` beam.
     """
-    found = [ways(pieces, n) for pieces in texts]
-    beam = max((piece.search.beam for pieces in texts for piece in pieces), default=1)
+    found = [ways(parts, n) for parts in texts]
+    beam = max((part.search.beam for parts in texts for part in parts), default=1)
     while beam < most:
         lacking = [i for i, of_text in enumerate(found) if len(of_text) < n]
-        again = [piece for i in lacking for piece in texts[i] if piece.ids and not piece.exhausted]
+        again = [part for i in lacking for part in texts[i] if part.ids and not part.exhausted]
         if not again:
             break
         beam = min(2 * beam, most)
@@ -75,33 +75,35 @@ def n_best_texts(
     return found
 
 
-def _widen(pieces: Sequence[Piece], beam: int, decode: Decode, text_of: Callable[[Hypothesis], str]) -> None:
-    """Decode pieces again with a wider beam; what it finds comes behind the first choice, best first."""
-    for search in dict.fromkeys(piece.search for piece in pieces):
-        mine = [piece for piece in pieces if piece.search == search]
+def _widen(parts: Sequence[PartChoices], beam: int, decode: Decode, text_of: Callable[[Hypothesis], str]) -> None:
+    """Decode parts again with a wider beam; what it finds comes behind the first choice, best first."""
+    for search in dict.fromkeys(part.search for part in parts):
+        mine = [part for part in parts if part.search == search]
         wider = replace(search, beam=beam, n_best=beam)
-        for piece, more in zip(mine, decode([piece.ids for piece in mine], wider), strict=True):
-            first, *rest = [choice.hypothesis for choice in piece.choices]
+        for part, more in zip(mine, decode([part.ids for part in mine], wider), strict=True):
+            first, *rest = [choice.hypothesis for choice in part.choices]
             rest = sorted([*rest, *more], key=lambda one: -one.normalized)
-            piece.choices = distinct([first, *rest], text_of)
-            piece.exhausted = len(more) < beam
+            part.choices = distinct([first, *rest], text_of)
+            part.exhausted = len(more) < beam
 
 
-def ways(pieces: Sequence[Piece], n: int) -> list[list[Choice]]:
-    """The n best ways to choose one of each part so that the texts differ: by what all lose against their first.
+def ways(parts: Sequence[PartChoices], n: int) -> list[list[Choice]]:
+    """The n best ways to choose one of each part so that the texts differ.
 
-    The first way is the first choice of each part; the others are ranked by the same sum.
+    They are ranked by the sum over parts of (score of the first choice - score of the chosen one), least first; so the
+    first way is the first choice of each part.
     """
-    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ())]  # what is lost; (part, choice) but for firsts
-    count = n if len(pieces) == 1 else 2 * n  # parts may be joined to one text in several ways
-    for part, piece in enumerate(pieces):
-        first = piece.choices[0].hypothesis.normalized
-        lost = [max(0.0, first - choice.hypothesis.normalized) for choice in piece.choices[:count]]
-        # Both ascend: before the j-th of one with the k-th of the other come (j + 1) (k + 1) - 1 pairs.
+    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ())]  # the sum; (part, choice) but for firsts
+    count = n if len(parts) == 1 else 2 * n  # parts may be joined to one text in several ways
+    for index, part in enumerate(parts):
+        first = part.choices[0].hypothesis.normalized
+        lost = [max(0.0, first - choice.hypothesis.normalized) for choice in part.choices[:count]]
+        # Both ascend, so a pair (j, k), counted from 0, has at least (j + 1) (k + 1) - 1 pairs before it, and is not
+        # among the best where that is `count` or more: of `lost` as many are enough as the slice takes.
         best = heapq.nsmallest(
             count,
             (
-                (sum_lost + more, (*way, (part, place)) if place else way)
+                (sum_lost + more, (*way, (index, place)) if place else way)
                 for rank, (sum_lost, way) in enumerate(best)
                 for place, more in enumerate(lost[: count // (rank + 1)])
             ),
@@ -110,8 +112,8 @@ def ways(pieces: Sequence[Piece], n: int) -> list[list[Choice]]:
     found: dict[str, list[Choice]] = {}
     for _, way in best:
         places = dict(way)
-        chosen = [piece.choices[places.get(part, 0)] for part, piece in enumerate(pieces)]
-        text = "".join(choice.text + piece.after for choice, piece in zip(chosen, pieces, strict=True))
+        chosen = [part.choices[places.get(index, 0)] for index, part in enumerate(parts)]
+        text = "".join(choice.text + part.after for choice, part in zip(chosen, parts, strict=True))
         if len(found) < n:
             found.setdefault(" ".join(text.split()), chosen)
     return list(found.values())

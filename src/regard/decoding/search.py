@@ -44,10 +44,10 @@ class Search:
     def __post_init__(self) -> None:
         object.__setattr__(self, "length_penalty", LengthPenalty.parse(self.length_penalty))
         limits.whole("beam", self.beam, 1, limits.BEAM)
-        limits.whole("n-best", self.n_best, 1, limits.NUMBER)
+        limits.whole("n-best", self.n_best, 1, limits.ANY_NUMBER)
         if self.n_best > self.beam:
             raise RegardError(f"n-best {self.n_best}: expected 1 to the beam's width, which is {self.beam}")
-        limits.whole("max extra", self.max_extra, -limits.NUMBER, limits.EXTRA)
+        limits.whole("max extra", self.max_extra, -limits.ANY_NUMBER, limits.EXTRA_TOKENS)
         limits.product("beam × max extra", self.beam, self.max_extra, limits.PLACES)
         if self.stopping not in ("exact", "first", "huggingface"):
             raise RegardError(f"stopping {self.stopping!r}: expected exact, first or huggingface")

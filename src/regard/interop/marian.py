@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from regard import limits
 from regard.errors import RegardError
 from regard.interop.transforms import Entry, absent, constant, export_weights, import_weights, repeat, same, stack
 from regard.models import registry
@@ -19,7 +20,7 @@ from regard.models.tied import Share
 from regard.models.transformer import Transformer, TransformerModel
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal, sinusoids
-from regard.text.settings import LONGEST, TextSettings
+from regard.text.settings import TextSettings
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu", "swish": "silu"}
 
@@ -218,8 +219,8 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in OPTIONS:
         _get(values, key)
     positions = values["max_position_embeddings"]
-    if not isinstance(positions, int) or not 1 < positions <= LONGEST + 1:
-        raise RegardError(f"max_position_embeddings = {positions!r:.40}: expected 2 to {LONGEST + 1}")
+    if not isinstance(positions, int) or not 1 < positions <= limits.LENGTH + 1:
+        raise RegardError(f"max_position_embeddings = {positions!r:.40}: expected 2 to {limits.LENGTH + 1}")
     return values
 
 

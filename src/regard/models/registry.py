@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from regard import limits
 from regard.errors import RegardError, nearest
 
 # name → "module:class", imported when asked for. A new architecture is one line here.
@@ -63,7 +64,7 @@ LARGEST: dict[str, int] = {
     "length": 1 << 24,  # of learned positions
     "buckets": 1 << 16,  # of relative bias, and the distance that they cover
     "distance": 1 << 24,
-    "vocabulary": 1 << 24,
+    "vocabulary": limits.VOCABULARY,
 }
 
 

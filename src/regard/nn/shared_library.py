@@ -105,14 +105,22 @@ def _packaged() -> Path | None:
 
 @functools.cache
 def _abilities() -> str:
-    """The names of what the processor can, in Linux's words."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    """The names of what the processor can, in Linux's words; "" where there is no ``/proc`` to say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 @functools.cache
 def _place_of(compiler: str, kind: tuple[str, ...]) -> Path | None:
-    """Where the library lies that a compiler makes for a kind of processor; another source has another place."""
+    """Where the library lies that a compiler makes for a kind of processor; another source has another place.
+
+    None where nothing tells this processor from another that shares the cache.
+    """
+    if not _abilities():
+        return None
     sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
     made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
     name = hashlib.sha256("\n".join(made_of).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """What a ``tokenizer.json`` must be before the ``tokenizers`` library sees it.
 
-The library is written for files of friends: an id of 2³¹ makes it fill two gigabytes, a merge whose parts are not in
+The library trusts its files: an id of 2³¹ makes it fill two gigabytes, a merge whose parts are not in
 the vocabulary, or a pattern that backtracks, stops it or never ends. So regard reads the file first: ids are 0 … n-1,
 each once, n no more than the model has rows; the steps around the model stand in the closed tables of ``steps.py``;
 what regard does itself (padding, truncation, marks around a text) is left out.

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from regard.errors import RegardError, nearest
+from regard.surrogates import without_halves
 
 KNOWN = ("nfc", "nfkc", "simplified", "lower")
 
@@ -24,7 +25,7 @@ def normalizer(names: Sequence[str]) -> Callable[[str], str]:
         # ASCII is its own normal form; str.isascii costs nothing, since strings know it.
         for step in steps:
             text = step(text)
-        return text if text.isascii() else _whole(text)
+        return without_halves(text)
 
     return normalize
 
@@ -40,14 +41,6 @@ def _step(name: str) -> Callable[[str], str]:
         table = simplified_table()
         return lambda text: text if text.isascii() else text.translate(table)
     raise RegardError(f"normalize: unknown step '{name}'{nearest(name, KNOWN)}; expected some of {', '.join(KNOWN)}")
-
-
-def _whole(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 @functools.cache

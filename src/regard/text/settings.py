@@ -13,8 +13,6 @@ from regard.errors import RegardError, nearest
 from regard.files import read_json, write
 from regard.text.normalize import KNOWN
 
-LONGEST = 1 << 14  # subwords of a source: attention takes the square of it
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
@@ -43,8 +41,8 @@ class TextSettings:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             _check(item.name, item.default, getattr(self, item.name))
-        if not 1 <= self.max_length <= LONGEST:
-            raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {LONGEST}")
+        if not 1 <= self.max_length <= limits.LENGTH:
+            raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {limits.LENGTH}")
         for name in self.normalize:
             if name not in KNOWN:
                 hint = nearest(name, KNOWN)
@@ -81,7 +79,7 @@ def _check(name: str, default: Any, value: Any) -> None:
     elif name == "normalize":
         good, expected = isinstance(value, tuple) and all(isinstance(item, str) for item in value), "a list of names"
     else:
-        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX
+        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX_TOKENS
         if isinstance(value, tuple) and len(value) > most:
             raise RegardError(f"{name} has {len(value):,} ids: expected at most {most:,}")
         good, expected = isinstance(value, tuple) and all(_is_id(item) for item in value), "a list of ids"

@@ -37,11 +37,11 @@ _LONG = 32  # characters of a word that is not worth keeping
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """The library's faults as one line; its panics are no Exceptions in Python."""
+def library_errors() -> Iterator[None]:
+    """The library's faults as one line; its panics are no Exceptions in Python. Too little memory is no fault of it."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, RegardError):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RegardError):
         raise
     except BaseException as error:
         reason = " ".join(str(error).split())[:100]
@@ -91,7 +91,7 @@ class Tokenizer:
         data = read_bytes(path, limit(rows))
         try:
             text = checked(data)
-            with told():
+            with library_errors():
                 found = cls(tokenizers.Tokenizer.from_str(text), normalize)
         except RegardError as error:
             raise RegardError(f"{path}: {error}") from None
@@ -140,7 +140,7 @@ class Tokenizer:
         cut = self.cut
         if cut is None:
             texts = [self.normalize(text) for text in texts]
-            with told():
+            with library_errors():
                 encoded = self.inner.encode_batch_fast(texts, add_special_tokens=False)
                 return [row.ids for row in encoded]
         rows: list[list[int]] = []
@@ -158,7 +158,7 @@ class Tokenizer:
             found = (self.inner.token_to_id(BYTES[byte]) for byte in SPACE.encode())
             ids = [index for index in found if index is not None]
         else:
-            with told():
+            with library_errors():
                 ids = [token.id for token in self._model.tokenize(word)]
         if len(word) <= _LONG:
             if len(self._known) >= _REMEMBERED:
@@ -169,7 +169,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are dropped, bytes that are not UTF-8 become U+FFFD."""
         plain = [index for index in map(int, ids) if index not in self.special_ids]
-        with told():
+        with library_errors():
             return str(self.inner.decode(plain, skip_special_tokens=False))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
