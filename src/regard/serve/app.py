@@ -13,8 +13,6 @@ where there is too much.
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,7 +25,7 @@ from starlette.exceptions import HTTPException
 from regard.errors import RegardError
 from regard.pipelines import TooMuch, Translation, Translator
 from regard.serve.bodies import fields
-from regard.serve.crew import Caller, Crew, CrewEngine, Left, Unavailable
+from regard.serve.crew import Caller, ClientLeft, Crew, CrewEngine, Unavailable
 from regard.serve.languages import name, ranked
 from regard.serve.limits import Limits
 from regard.serve.places import Places
@@ -115,8 +113,8 @@ def _refuse(app: FastAPI) -> None:
             return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
 
-    @app.exception_handler(Left)
-    async def left(request: Request, error: Left) -> JSONResponse:
+    @app.exception_handler(ClientLeft)
+    async def left(request: Request, error: ClientLeft) -> JSONResponse:
         return JSONResponse({"error": "the client has left"}, 400)  # which nobody reads
 
     @app.exception_handler(HTTPException)
@@ -125,7 +123,7 @@ def _refuse(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        traceback.print_exception(error, file=sys.stderr)
+        # Starlette raises the error again after this reply, and uvicorn writes its traceback to the log.
         return JSONResponse({"error": "internal error; the server's log says more"}, 500)
 
 
