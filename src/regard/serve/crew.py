@@ -137,7 +137,7 @@ class Crew:
             member.send([None, None, numbers])
 
     def close(self) -> None:
-        """Ends the members; what they have in hand is lost."""
+        """Ends the members; what they have in hand is lost. A member that is a thread ends with this process."""
         with self._lock:
             self._closed.set()
             members = list(self._members)
@@ -145,7 +145,6 @@ class Crew:
             if member.process is not None:
                 member.process.kill()
                 member.process.join()
-            member.pipe.close()
 
     def _start(self) -> Member:
         """A new member; OSError or RuntimeError where the system gives no process, thread or file descriptor."""
@@ -189,10 +188,10 @@ class Crew:
         while member.pending:
             with contextlib.suppress(KeyError):  # its caller leaves at the same time
                 member.pending.popitem()[1].set_exception(MemberEnded())
-        if member.process is not None:
+        if member.process is not None and not self._closed.is_set():  # else ``close`` ends it
             member.process.kill()  # where it only closed its pipe
             member.process.join()
-        member.pipe.close()
+        member.pipe.close()  # here alone: no other thread closes what this one reads
 
     def _replace(self) -> None:
         """Starts a member in place of one that has ended: now, or as soon as the system allows it."""
