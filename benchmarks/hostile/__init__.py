@@ -1,10 +1,11 @@
-"""Files that nobody meant to write, for ``benchmarks/faults.py``: a module a suite, each with
+"""Inputs that nobody meant to write, for ``benchmarks/faults.py``: a module a suite, each with
 
     COUNT                                  how many cases the long run has
-    mutants(seed, count, folder)           writes one case at a time into ``folder`` and yields (label, arguments)
+    cases(seed, numbers, folder)           makes the cases of these numbers, one at a time, and yields them
 
-``arguments`` are those of ``regard``, which is given ``TEXT`` on standard input. A case depends on (seed, its number)
-alone, so that one that fails can be made again.
+A case is made by (seed, its number) alone, with its files in ``folder``, so that one that fails can be made again. It
+is tried before the next one is made. ``command.py`` tries the cases that are command lines, ``malformed.py`` writes the
+requests of the suite ``requests``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TEXT = "一二三\n\nthe cat sat  on the mat.\n" + "a" * 400 + "\n" + "ﷺ" * 50 + " x\u202e</s> <pad>\n"
 LINES = ["the cat sat on the mat .", "zwei junge Männer", "我爱机器学习。一二三", "one two three"] * 3
@@ -40,6 +41,27 @@ OTHERS: tuple[Any, ...] = (
 # What JSON has no word for, put into the text itself.
 RAW = ("NaN", "Infinity", "-Infinity", "1e400", "9" * 5000, "[" * 3000 + "]" * 3000, '"\\ud800"', "0x10", "'a'", "01")
 _MARK = "\ue000raw\ue000"
+
+
+class Outcome(NamedTuple):
+    """What became of a case: "accepted", "refused" or what is wrong; what it took, and what it said."""
+
+    verdict: str
+    seconds: float
+    memory: int | None = None  # bytes; None: not measured
+    said: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict not in ("accepted", "refused")
+
+
+class Case(NamedTuple):
+    """One case of a suite, made but not tried."""
+
+    number: int
+    label: str
+    attempt: Callable[[], Outcome]
 
 
 def rng_of(seed: int, number: int) -> random.Random:
@@ -92,8 +114,11 @@ def rewrite_manifest(folder: Path) -> None:
     (folder / files.MANIFEST).write_text(text + "\n", "utf-8")
 
 
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes with one kind of damage: flipped, cut short, torn out, put in, zeroed, repeated or appended."""
+def damaged(data: bytes, rng: random.Random, tails: Sequence[bytes] = (), wholes: Sequence[bytes] = ()) -> bytes:
+    """Bytes with one kind of damage: flipped, cut short, torn out, put in, zeroed, repeated, appended or others.
+
+    ``tails`` and ``wholes``: what else may be appended, and what else may stand in place of all.
+    """
     at, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 8, 64, 4096))
     kind = rng.randrange(8)
     if kind == 0:
@@ -108,8 +133,8 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
         data[:at] + rng.randbytes(length) + data[at:],
         data[:at] + bytes(len(data[at : at + length])) + data[at + length :],
         data[:at] + data[at : at + length] * 2 + data[at + length :],
-        data + rng.choice((b"\0", b"\n", b"PK\3\4", rng.randbytes(64))),
-        rng.choice((b"", b"\0", b"{", b"\xff\xfe", b"\x80\x04\x95pickle", b"#!/bin/sh\n", rng.randbytes(200))),
+        data + rng.choice((b"\0", b"\n", b"PK\3\4", rng.randbytes(64), *tails)),
+        rng.choice((b"", b"\0", b"{", b"\xff\xfe", b"\x80\x04\x95pickle", b"#!/bin/sh\n", rng.randbytes(200), *wholes)),
     )[kind - 1]
 
 

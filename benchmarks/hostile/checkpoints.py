@@ -13,13 +13,15 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import evidence
 
-from hostile import chosen, damage_json, damaged, fresh, rewrite_manifest, rng_of
+from hostile import Case, chosen, damage_json, damaged, fresh, rewrite_manifest, rng_of
+from hostile.command import attempt
 
 COUNT = 800
 STEPS, EVERY = 40, 10
@@ -58,14 +60,12 @@ max_extra = 3
 """
 JSON = ("record.json", "clock.json", "environment.json", "manifest.json")
 
-_state: dict[str, Any] = {}
 
-
-def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
     """Each case is one run directory, ``folder/case``, with which a training is asked to go on."""
     original = _trained(folder)
     place = folder / "case"
-    for number in range(count):
+    for number in numbers:
         rng = rng_of(seed, number)
         run = fresh(original, place)
         name, change = chosen(rng, KINDS)
@@ -73,14 +73,14 @@ def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str
         known = name in ("bytes", "JSON", "missing") and rng.random() < 0.5 and touched in (STEPS - EVERY, STEPS)
         if known and _checkpoint(run, touched).is_dir():
             rewrite_manifest(_checkpoint(run, touched))
-        _state.update(original=original, run=run, touched=touched, known=known)
-        yield f"{number}: {name}: {label}{'; manifest rewritten' if known else ''}", ["train", "--resume", str(place)]
+        check = partial(_lost, original, run, touched, known)
+        label = f"{name}: {label}{'; manifest rewritten' if known else ''}"
+        yield Case(number, label, partial(attempt, ["train", "--resume", str(place)], folder, check))
 
 
-def check(verdict: str) -> str:
-    """What the case has lost, though its process ended well; "" where nothing."""
-    original, run, touched = (_state[name] for name in ("original", "run", "touched"))
-    if verdict == "accepted" and not _state["known"]:
+def _lost(original: Path, run: Path, touched: int, known: bool, verdict: str) -> str:
+    """What a run has lost, though its process ended well; "" where nothing. ``known``: its manifest fits the damage."""
+    if verdict == "accepted" and not known:
         for name in ("weights.safetensors", "optimizer.safetensors"):
             one, other = (_checkpoint(folder, STEPS) / name for folder in (original, run))
             if not other.exists() or one.read_bytes() != other.read_bytes():

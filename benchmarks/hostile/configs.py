@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hostile import NUMBERS, OTHERS, TEXTS, damage_json, fresh, make_models, rewrite_manifest, rng_of, strange
+from hostile import NUMBERS, OTHERS, TEXTS, Case, damage_json, fresh, make_models, rewrite_manifest, rng_of, strange
+from hostile.command import attempt
 
 COUNT = 300
 LARGE = (300, 10**4, 10**6, 10**9, 10**12, 10**18, 10**30, 1 << 31, 1 << 63)
@@ -24,14 +27,17 @@ PLACES = [
 ]
 
 
-def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
     """A third each: options of config.json with large numbers, any damage of config.json, and run.toml or arguments."""
     original, _ = make_models(folder / "originals")
     place, toml = folder / "case", folder / "run.toml"
-    for number in range(count):
+    for number in numbers:
         rng = rng_of(seed, number)
+        shutil.rmtree(place, ignore_errors=True)  # a case leaves nothing to the next one
+        toml.unlink(missing_ok=True)
         if number % 3 == 2:
-            yield f"{number}: {_written(toml, rng)}", _asked(toml, rng)
+            label = _written(toml, rng)
+            yield Case(number, label, partial(attempt, _asked(toml, rng), folder))
             continue
         model = fresh(original, place)
         path = model / "config.json"
@@ -46,7 +52,8 @@ def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str
             rewrite_manifest(model)
         else:
             (model / "manifest.json").unlink()
-        yield f"{number}: config.json: {label}", [rng.choice(("translate", "translate", "params")), str(model)]
+        arguments = [rng.choice(("translate", "translate", "params")), str(model)]
+        yield Case(number, f"config.json: {label}", partial(attempt, arguments, folder))
 
 
 def _enlarged(config: dict[str, Any], rng: random.Random) -> str:

@@ -8,7 +8,6 @@ line.
 
 from __future__ import annotations
 
-import argparse
 import bz2
 import csv
 import gzip
@@ -16,12 +15,14 @@ import io
 import json
 import lzma
 import random
-import tempfile
+import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from hostile import Case, Outcome, damaged, rng_of
 
 COUNT = 4000
 WORDS = [
@@ -48,10 +49,11 @@ WORDS = [
 ]
 HEADERS = (None, None, ("source", "target"), ("zh", "en"), ("Chinese", "English"), ("中文", "英文"), ("原文", "译文"))
 WIDE = ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
+TAILS, WHOLES = (b'"', b"\t"), (b"%PDF-1.4\n", b"PK\3\4\0\0")
 ENDINGS = {"": "", "gzip": ".gz", "xz": ".xz", "bzip2": ".bz2", "zstd": ".zst"}
 
 
-class Case:
+class Corpus:
     """One corpus: its pairs, and the bytes of its file or two files."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -100,19 +102,6 @@ class Case:
             return zstandard.ZstdCompressor(write_checksum=True).compress(data)
         return {"": bytes, "gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress}[self.compression](data)
 
-    def damaged(self, data: bytes) -> bytes:
-        """One kind of damage: a bit, a byte, something cut, torn out, put in, repeated or added."""
-        rng = self.rng
-        at, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 8, 64))
-        return rng.choice((
-            data[:at], data[:at] + data[at + length :], data[:at] + rng.randbytes(length) + data[at:],
-            data[:at] + bytes(length) + data[at + length :],
-            data[:at] + data[at : at + length] * 2 + data[at + length :],
-            data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :] if at < len(data) else b"",
-            data + rng.choice((b"\0", b"\n", b'"', b"\t", b"PK\3\4", rng.randbytes(9))),
-            rng.choice((b"", b"\0", b"%PDF-1.4\n", b"PK\3\4\0\0", b"\xff\xfe", rng.randbytes(99))),
-        ))  # fmt: skip
-
     def verdict(self, folder: Path) -> str:
         """ "accepted", "refused", or what is wrong."""
         from regard.config import DataConfig
@@ -122,7 +111,7 @@ class Case:
         files = self.files()
         if self.harm:
             name = self.rng.choice(sorted(files))
-            whole, files[name] = files[name], self.damaged(files[name])
+            whole, files[name] = files[name], damaged(files[name], self.rng, TAILS, WHOLES)
             self.harm = whole != files[name]
         for name, data in files.items():
             (folder / name).write_bytes(data)
@@ -158,45 +147,22 @@ def _lines(data: bytes) -> list[bytes]:
     return data.split(b"\n")[: None if data[-1:] != b"\n" and data else -1]
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
-    """Each depends on the seed and its number alone."""
-    for number in range(count):
-        yield Case(random.Random(f"{seed} {number}"))
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
+    """Each case is a corpus, in the folder ``folder/case``, read by this process."""
+    place = folder / "case"
+    for number in numbers:
+        corpus = Corpus(rng_of(seed, number))
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        label = f"{corpus.kind}, {corpus.compression or 'plain'}, {corpus.encoding}"
+        yield Case(number, label, partial(_attempt, corpus, place))
 
 
-def attempt(seed: int, count: int, tally: Any) -> None:
-    """Count what becomes of the cases; a failure is named with its number."""
-    with tempfile.TemporaryDirectory(prefix="corpora-") as place:
-        for number, case in enumerate(cases(seed, count)):
-            folder = Path(place) / str(number)
-            folder.mkdir()
-            started = time.monotonic()
-            try:
-                said = case.verdict(folder)
-            except Exception as error:  # whatever is no RegardError would have been a traceback
-                said = f"{type(error).__name__}: {error}"
-            tally.worst = max(tally.worst, time.monotonic() - started)
-            good = said in ("accepted", "refused")
-            tally.counts[said if good else "failures"] += 1
-            if not good:
-                state = "damaged" if case.harm else "whole"
-                name = f"{case.kind}, {case.compression or 'plain'}, {case.encoding}, {state}"
-                tally.failures.append(f"corpora {number} ({name}): {said}")
-
-
-class _Tally:
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self.worst = 0.0
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=COUNT)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    tally = _Tally()
-    attempt(given.seed, given.count, tally)
-    print(*tally.failures, f"{dict(tally.counts)}, slowest {tally.worst:.1f} s, seed {given.seed}", sep="\n")
-    raise SystemExit(bool(tally.failures))
+def _attempt(corpus: Corpus, place: Path) -> Outcome:
+    started = time.monotonic()
+    try:
+        verdict = corpus.verdict(place)
+    except Exception as error:  # whatever is no RegardError would have been a traceback
+        verdict = f"{type(error).__name__}: {error}"
+    said = f"{len(corpus.pairs)} pairs, {'damaged' if corpus.harm else 'whole'}"
+    return Outcome(verdict, time.monotonic() - started, said=said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ GOOD = {"q": "你好", "source": "zh", "target": "en"}
 
 
 @dataclass(frozen=True)
-class Case:
+class Request:
     """A malformed request. ``gone``: the client ends first, so that no answer is fine too."""
 
     label: str
@@ -23,18 +23,16 @@ class Case:
     gone: bool = False
 
 
-def cases(chooser: random.Random) -> Iterator[Case]:
-    """All kinds, in an order of chance, again and again with other contents."""
+def made(number: int, chooser: random.Random) -> Request:
+    """One of the kinds, which take turns by number; ``chooser`` fills it."""
     makers = [
         *((f"json: {label}", _json_case(make)) for label, make in JSON.items()),
         *((f"form: {label}", make) for label, make in FORMS.items()),
         *((f"http: {label}", make) for label, make in HTTP.items()),
     ]
-    while True:
-        chooser.shuffle(makers)
-        for label, make in makers:
-            made = make(chooser)
-            yield Case(label, made) if isinstance(made, list) else Case(label, **made)
+    label, make = makers[number % len(makers)]
+    found = make(chooser)
+    return Request(label, found) if isinstance(found, list) else Request(label, **found)
 
 
 Chooser = random.Random

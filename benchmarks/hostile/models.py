@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hostile import (
+    Case,
     chosen,
     damage_json,
     damaged,
@@ -21,13 +23,14 @@ from hostile import (
     rng_of,
     strange_text,
 )
+from hostile.command import attempt
 
 COUNT = 1500
 NAMES = ("config.json", "model.safetensors", "text.json", "tokenizer.json", "README.md", "manifest.json")
 JSON = ("config.json", "text.json", "tokenizer.json", "manifest.json")
 
 
-def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
     """Each case is one model directory, ``folder/case``, given to one of the verbs that read it."""
     original, other = make_models(folder / "originals")
     for name, text in (("zh", "一二\n三\n"), ("en", "one two\nthree\n")):
@@ -38,7 +41,7 @@ def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str
         ["translate", str(place), "--dtype", "int8", "--beam", "2"],
         ["score", str(place), "--source", str(folder / "zh"), "--target", str(folder / "en")],
     ]
-    for number in range(count):
+    for number in numbers:
         rng = rng_of(seed, number)
         model = fresh(original, place)
         name, change = chosen(rng, KINDS)
@@ -51,7 +54,7 @@ def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str
                 rewrite_manifest(model)
             elif how == "removed":
                 (model / "manifest.json").unlink(missing_ok=True)
-        yield f"{number}: {name}: {label}; manifest {how}", rng.choice(verbs)
+        yield Case(number, f"{name}: {label}; manifest {how}", partial(attempt, rng.choice(verbs), folder))
 
 
 def _bytes(model: Path, other: Path, rng: random.Random) -> str:

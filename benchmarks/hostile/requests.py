@@ -1,16 +1,15 @@
 """A server on the packaged model under hostile requests: long texts, four at once, and malformed ones.
 
-    python benchmarks/hostile/requests.py --seed 1 --count 64
-
-Every malformed request gets 4xx, or 503 with Retry-After; no reply holds a traceback or a path of this machine; a
-sentence is translated to the same bytes afterwards; and how long one waits beside long texts is printed.
+A request is accepted if it is translated, which long texts that fit may be; it is refused by 4xx, or by 503 with
+Retry-After. A malformed one must be refused; a client that leaves first may get no answer, which counts as refused. No
+reply holds a traceback or a path of this machine, none is logged, and a sentence is translated to the same bytes after
+each. How long somebody waits for one sentence beside long texts is printed.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import http.client
-import itertools
 import json
 import os
 import random
@@ -20,19 +19,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-if not __package__:  # this file is run by its name
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from hostile.malformed import Case, cases, request
+from hostile import Case, Outcome, rng_of
+from hostile.malformed import Request, made, request
 
 COUNT = 64
-AT_ONCE = 4  # of them are texts that are too long, sent at once, and as many are long and fit
+AT_ONCE = 4  # the first cases are so many texts that are too long, sent at once; the next ones are long and fit
 LIMIT = 512  # sentences in hand
 CALM = 10.0  # seconds that a small caller may wait beside these
 PATIENCE = 30.0  # seconds after which a request hangs
@@ -59,22 +57,22 @@ class Server:
             raise SystemExit((said + self.process.stderr.read()).decode())
         self.port = int(place[1])
         self.log: list[bytes] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
 
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-        self.log.extend(self.process.stderr)
+    def tracebacks(self) -> int:
+        """How many the server has logged."""
+        return sum(b"Traceback" in line for line in list(self.log))
 
-    def send(self, case: Case) -> Answer:
+    def send(self, sent: Request) -> Answer:
         """What comes back, status 0 where nothing does."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             try:
-                for piece in case.pieces:
+                for piece in sent.pieces:
                     if isinstance(piece, float):
                         time.sleep(piece)
                     else:
                         connection.sendall(piece)
-                if case.half_closed:
+                if sent.half_closed:
                     connection.shutdown(socket.SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it has answered before it was told everything
@@ -86,10 +84,10 @@ class Server:
                 return Answer(0, {}, b"")
 
     def ask(self, body: bytes) -> Answer:
-        return self.send(Case("", [request(body)]))
+        return self.send(Request("", [request(body)]))
 
     def in_hand(self) -> int:
-        answer = self.send(Case("", [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"]))
+        answer = self.send(Request("", [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"]))
         return int(json.loads(answer.body)["in_hand"])
 
 
@@ -103,50 +101,61 @@ def serving(*options: str) -> Iterator[Server]:
         server.process.wait()
 
 
-def run(seed: int, count: int) -> list[tuple[str, str]]:
-    """``count`` tries: what each was, and in what way it failed, or ""."""
-    chooser = random.Random(seed)
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
+    """Each case is a request; what is sent is in ``folder/request``. All go to one server.
+
+    A long text whose number is given without those beside it is sent without them.
+    """
+    wanted = list(numbers)
     with serving() as server:
         expected = server.ask(SENTINEL)
         if expected.status != 200:
-            return [("a sound request", fault(expected) or f"{expected.status} {expected.body[:80]!r}")]
-        found = long_texts(server, chooser, TOO_LONG, min(AT_ONCE, count))
-        found += long_texts(server, chooser, FITTING, min(AT_ONCE, count - len(found)))
-        for case in itertools.islice(cases(chooser), count - len(found)):
-            found.append((case.label, checked(server, case, expected)))
-        if any(b"Traceback" in line for line in server.log):
-            found.append(("the server's own log", "a traceback: " + b"".join(server.log).decode("utf-8", "replace")))
-    return found
+            sys.exit(f"the server does not translate: {expected.status} {expected.body[:80]!r}")
+        for first, kinds in ((0, TOO_LONG), (AT_ONCE, FITTING)):
+            yield from _long(server, seed, [n for n in wanted if first <= n < first + AT_ONCE], kinds, folder)
+        for number in wanted:
+            if number >= 2 * AT_ONCE:
+                sent = made(number - 2 * AT_ONCE, rng_of(seed, number))
+                _keep(folder, sent)
+                yield Case(number, sent.label, partial(_malformed, server, sent, expected))
 
 
-def long_texts(
-    server: Server, chooser: random.Random, kinds: dict[str, Callable[[random.Random], str]], count: int
-) -> list[tuple[str, str]]:
-    """Long texts, all at once, while somebody asks for one sentence after the other."""
-    labels = list(itertools.islice(itertools.cycle(kinds), count))
-    made = [kinds[label](chooser) for label in labels]
-    waited, most = [0.0], 0
-    with ThreadPoolExecutor(count or 1) as clients:
-        bodies = [json.dumps({"q": text, "source": "zh", "target": "en"}).encode() for text in made]
-        answers = [clients.submit(server.ask, body) for body in bodies]
+def _keep(folder: Path, sent: Request) -> None:
+    (folder / "request").write_bytes(b"".join(piece for piece in sent.pieces if isinstance(piece, bytes)))
+
+
+def _long(
+    server: Server, seed: int, numbers: list[int], kinds: Mapping[str, Callable[[random.Random], str]], folder: Path
+) -> Iterator[Case]:
+    """Long texts; all are sent when the first is tried."""
+    labels = list(kinds)
+    found: dict[int, Request] = {}
+    for number in numbers:
+        label = labels[number % len(labels)]
+        body = {"q": kinds[label](rng_of(seed, number)), "source": "zh", "target": "en"}
+        found[number] = Request(label, [request(json.dumps(body).encode())])
+    together = functools.cache(lambda: dict(zip(found, _beside(server, list(found.values())), strict=True)))
+    for number, sent in found.items():
+        _keep(folder, sent)
+        yield Case(number, sent.label, lambda number=number: together()[number])
+
+
+def _beside(server: Server, requests: list[Request]) -> list[Outcome]:
+    """Sends requests at once, while somebody asks for one sentence after the other."""
+    waited, most = 0.0, 0
+    with ThreadPoolExecutor(len(requests)) as clients:
+        answers = [clients.submit(_sent, server, one, lenient=True) for one in requests]
         while not all(answer.done() for answer in answers):
             began = time.monotonic()
             with suppress(TimeoutError):  # which is told as a wait
                 server.ask(SENTINEL)
-            waited.append(time.monotonic() - began)
+            waited = max(waited, time.monotonic() - began)
             most = max(most, server.in_hand())
-    print(f"beside {', '.join(labels)}: a small caller waited {max(waited):.2f} s; in hand: {most}")
-    late = f"a small caller waited {max(waited):.1f} s" if max(waited) > CALM else ""
-    many = f"{most} sentences in hand of {LIMIT}" if most > LIMIT else ""
-    wrong = [late or many or _outcome(answer) for answer in answers]
-    return list(zip(labels, wrong, strict=True))
-
-
-def _outcome(answer: Future[Answer]) -> str:
-    try:
-        return fault(answer.result(), lenient=True)
-    except OSError as error:
-        return f"no answer: {error}"
+    said = f"a small caller waited {waited:.2f} s; in hand: {most}"
+    print(f"beside {', '.join(one.label for one in requests)}: {said}")
+    wrong = f"a small caller waited {waited:.1f} s" if waited > CALM else ""
+    wrong = wrong or (f"{most} sentences in hand of {LIMIT}" if most > LIMIT else "")
+    return [answer.result()._replace(**({"verdict": wrong} if wrong else {})) for answer in answers]
 
 
 def _sentences(chooser: random.Random) -> str:
@@ -164,40 +173,40 @@ FITTING: dict[str, Callable[[random.Random], str]] = {
 }
 
 
-def checked(server: Server, case: Case, expected: Answer) -> str:
-    """What is wrong with how the server took a request, or ""."""
+def _malformed(server: Server, sent: Request, expected: Answer) -> Outcome:
+    """Sends a request that is to be refused, and then a sound one."""
+    logged = server.tracebacks()
+    outcome = _sent(server, sent)
     try:
-        answer = server.send(case)
         after = server.ask(SENTINEL)
     except OSError as error:
-        return f"no answer: {error}"
-    wrong = fault(answer) if answer.status else "" if case.gone else "no answer"
+        after = Answer(0, {}, str(error).encode())
+    if outcome.failed:
+        return outcome
     if (after.status, after.body) != (expected.status, expected.body):
-        wrong = wrong or f"the sentinel became {after.status} {after.body[:80]!r}"
-    return wrong
+        return outcome._replace(verdict=f"the sentinel became {after.status} {after.body[:80]!r}")
+    if server.tracebacks() > logged:
+        return outcome._replace(verdict="a traceback in the server's log")
+    return outcome
 
 
-def fault(answer: Answer, lenient: bool = False) -> str:
-    """What is wrong with an answer; ``lenient``: a translation is fine too."""
+def _sent(server: Server, sent: Request, lenient: bool = False) -> Outcome:
+    """Sends a request; ``lenient``: it may be translated too."""
+    began = time.monotonic()
+    try:
+        answer = server.send(sent)
+    except OSError as error:
+        return Outcome(f"no answer: {error}", time.monotonic() - began)
+    return Outcome(judge(answer, sent.gone, lenient), time.monotonic() - began, said=f"{answer.status} {answer.body!r}")
+
+
+def judge(answer: Answer, gone: bool, lenient: bool) -> str:
+    """ "accepted", "refused", or what is wrong with an answer; ``gone``: the client left before it could come."""
+    if not answer.status:
+        return "refused" if gone else "no answer"
     if leak := LEAKS.search(answer.body):
         return f"{answer.status}, and {leak[0]!r} in the body"
+    if lenient and answer.status == 200:
+        return "accepted"
     refused = 400 <= answer.status < 500 or (answer.status == 503 and "retry-after" in answer.headers)
-    return "" if refused or (lenient and answer.status == 200) else f"{answer.status} {answer.body[:80]!r}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=COUNT)
-    given = parser.parse_args()
-    found = run(given.seed, given.count)
-    for label, failure in found:
-        if failure:
-            print(f"{label}: {failure}")
-    failures = sum(bool(failure) for _, failure in found)
-    print(f"{len(found)} hostile requests (seed {given.seed}): {failures} failures")
-    sys.exit(failures > 0)
-
-
-if __name__ == "__main__":
-    main()
+    return "refused" if refused else f"{answer.status} {answer.body[:80]!r}"

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hostile import chosen, damage_json, damaged, fresh, make_models, rewrite_manifest, rng_of, strange, strange_text
+from hostile import (
+    Case,
+    chosen,
+    damage_json,
+    damaged,
+    fresh,
+    make_models,
+    rewrite_manifest,
+    rng_of,
+    strange,
+    strange_text,
+)
+from hostile.command import attempt
 
 COUNT = 200
 IDS = (-1, 300, 319, 320, 321, 10**6, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, 1.0, True, None, "1", [1])
@@ -22,11 +35,11 @@ DECODERS = ("Replace", "ByteFallback", "Fuse", "Strip", "ByteLevel", "Metaspace"
             "Sequence", "Nobody")  # fmt: skip
 
 
-def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
     """Each case is a model with another tokenizer.json, BPE or Unigram, given to translate or params."""
     originals = make_models(folder / "originals")
     place = folder / "case"
-    for number in range(count):
+    for number in numbers:
         rng = rng_of(seed, number)
         model = fresh(rng.choice(originals), place)
         path = model / "tokenizer.json"
@@ -45,7 +58,7 @@ def mutants(seed: int, count: int, folder: Path) -> Iterator[tuple[str, list[str
         else:
             (model / "manifest.json").unlink()
         verb = rng.choice((["translate"], ["translate"], ["translate"], ["params"]))
-        yield f"{number}: {name}", [*verb, str(model)]
+        yield Case(number, name, partial(attempt, [*verb, str(model)], folder))
 
 
 def _ids(found: dict[str, Any], rng: random.Random) -> None:

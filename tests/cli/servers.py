@@ -7,8 +7,9 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .conftest import PROGRAM
@@ -17,6 +18,7 @@ from .conftest import PROGRAM
 class Server(NamedTuple):
     process: subprocess.Popen[bytes]
     port: int
+    log: list[bytes]  # the lines of standard error so far
 
     def reply(
         self, body: Any, *, path: str = "/translate", method: str = "POST", **headers: str
@@ -40,15 +42,16 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(*options: object) -> Iterator[Server]:
-    process = subprocess.Popen([PROGRAM, "serve", *map(str, options), "--port", "0"], stderr=subprocess.PIPE)
+def serving(*options: object, program: Sequence[str | Path] = (PROGRAM,)) -> Iterator[Server]:
+    process = subprocess.Popen([*program, "serve", *map(str, options), "--port", "0"], stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None
         said = process.stderr.readline().decode()
         place = re.search(r"zh → en at http://127\.0\.0\.1:(\d+) ", said)
         assert place, said + process.stderr.read().decode()
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it can always speak
-        yield Server(process, int(place[1]))
+        log: list[bytes] = []
+        threading.Thread(target=log.extend, args=(process.stderr,), daemon=True).start()  # so that it can always speak
+        yield Server(process, int(place[1]), log)
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from regard.pipelines import TooMuch
 from regard.serve.limits import Limits
-from regard.serve.wanted import Wanted, candidates, check_rest, prepare
+from regard.serve.wanted import TranslateRequest, candidates, check_options, prepare
 
 
 def server(*pairs: tuple[str, str]) -> Any:
@@ -27,8 +27,8 @@ def server(*pairs: tuple[str, str]) -> Any:
     }
 
 
-def wanted(q: str | list[str], source: str, target: str) -> Wanted:
-    return Wanted(q=q, source=source, target=target)
+def wanted(q: str | list[str], source: str, target: str) -> TranslateRequest:
+    return TranslateRequest(q=q, source=source, target=target)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_model_whose_code_is_nearest_is_taken(source: str, target: str, pair
 def test_what_there_is_not_is_refused(source: str, target: str) -> None:
     """Traditional characters are not what a model for simplified ones writes."""
     with pytest.raises(HTTPException, match="there is no such pair; this server has en → zh"):
-        check_rest(wanted("a", source, target), server(("en", "zh")))
+        check_options(wanted("a", source, target), server(("en", "zh")))
 
 
 def test_a_text_that_normalisation_blows_up_is_refused_before_it_is_split() -> None:

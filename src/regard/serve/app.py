@@ -13,8 +13,6 @@ where there is too much.
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,11 +25,21 @@ from starlette.exceptions import HTTPException
 from regard.errors import RegardError
 from regard.pipelines import TooMuch, Translation, Translator
 from regard.serve.bodies import fields
-from regard.serve.crew import Caller, Crew, CrewEngine, Left, Unavailable
+from regard.serve.crew import Caller, ClientLeft, Crew, CrewEngine, Unavailable
 from regard.serve.languages import name, ranked
 from regard.serve.limits import Limits
 from regard.serve.places import Places
-from regard.serve.wanted import Pair, Prepared, Shown, Wanted, check_rest, check_texts, known, prepare, read
+from regard.serve.wanted import (
+    DetectRequest,
+    Pair,
+    Prepared,
+    TranslateRequest,
+    check_options,
+    check_texts,
+    known,
+    prepare,
+    read,
+)
 
 SPLIT_AT_ONCE = 8  # requests of the longest kind that wait to be split; each takes a fraction of a second
 
@@ -49,6 +57,38 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
     sentences = Places(limits.in_hand, "sentences")
     characters = Places(SPLIT_AT_ONCE * limits.characters, "characters")  # that wait to be split into sentences
     _refuse(app)
+    _describe(app, translators, crew, limits)
+
+    @app.post("/detect")
+    async def detect(request: Request) -> list[dict[str, Any]]:
+        texts = check_texts(read(DetectRequest, await fields(request, limits)).q, limits)
+        with characters.take(sum(map(len, texts))):
+            rows = await to_thread.run_sync(ranked, texts, known(translators), limiter=app.state.splitting)
+        return [row for row in rows if row["confidence"]] or rows[:1]
+
+    @app.post("/translate")
+    async def translate(request: Request) -> JSONResponse:
+        wanted = read(TranslateRequest, await fields(request, limits))
+        texts = check_texts(wanted.q, limits)
+        check_options(wanted, translators)
+        with characters.take(sum(map(len, texts))):
+            prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
+        caller = Caller()
+        watch = asyncio.create_task(_leave_with(request, crew, caller))
+        try:
+            with sentences.take(max(1, prepared.sentences)):
+                found, timing = await to_thread.run_sync(
+                    _translated, wanted, prepared, caller, limiter=app.state.translating
+                )
+        finally:
+            watch.cancel()
+        return JSONResponse(_reply(wanted, prepared, found), headers={"Server-Timing": timing})
+
+    return app
+
+
+def _describe(app: FastAPI, translators: Mapping[Pair, Translator], crew: Crew, limits: Limits) -> None:
+    """The routes that say what the server is and has."""
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -78,33 +118,6 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
             },
         }
 
-    @app.post("/detect")
-    async def detect(request: Request) -> list[dict[str, Any]]:
-        texts = check_texts(read(Shown, await fields(request, limits)).q, limits)
-        with characters.take(sum(map(len, texts))):
-            rows = await to_thread.run_sync(ranked, texts, known(translators), limiter=app.state.splitting)
-        return [row for row in rows if row["confidence"]] or rows[:1]
-
-    @app.post("/translate")
-    async def translate(request: Request) -> JSONResponse:
-        wanted = read(Wanted, await fields(request, limits))
-        texts = check_texts(wanted.q, limits)
-        check_rest(wanted, translators)
-        with characters.take(sum(map(len, texts))):
-            prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
-        caller = Caller()
-        watch = asyncio.create_task(_leave_with(request, crew, caller))
-        try:
-            with sentences.take(max(1, prepared.sentences)):
-                found, timing = await to_thread.run_sync(
-                    _translated, wanted, prepared, caller, limiter=app.state.translating
-                )
-        finally:
-            watch.cancel()
-        return JSONResponse(_reply(wanted, prepared, found), headers={"Server-Timing": timing})
-
-    return app
-
 
 def _refuse(app: FastAPI) -> None:
     """What errors become."""
@@ -115,8 +128,8 @@ def _refuse(app: FastAPI) -> None:
             return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
 
-    @app.exception_handler(Left)
-    async def left(request: Request, error: Left) -> JSONResponse:
+    @app.exception_handler(ClientLeft)
+    async def left(request: Request, error: ClientLeft) -> JSONResponse:
         return JSONResponse({"error": "the client has left"}, 400)  # which nobody reads
 
     @app.exception_handler(HTTPException)
@@ -125,7 +138,7 @@ def _refuse(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        traceback.print_exception(error, file=sys.stderr)
+        # Starlette raises the error again after this reply, and uvicorn writes its traceback to the log.
         return JSONResponse({"error": "internal error; the server's log says more"}, 500)
 
 
@@ -136,7 +149,7 @@ async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
     await to_thread.run_sync(crew.leave, caller)  # a member may have to be waited for
 
 
-def _translated(wanted: Wanted, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
+def _translated(wanted: TranslateRequest, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
     engine = prepared.translator.engine
     assert isinstance(engine, CrewEngine)
@@ -147,7 +160,7 @@ def _translated(wanted: Wanted, prepared: Prepared, caller: Caller) -> tuple[lis
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
 
 
-def _reply(wanted: Wanted, prepared: Prepared, found: list[Translation]) -> dict[str, Any]:
+def _reply(wanted: TranslateRequest, prepared: Prepared, found: list[Translation]) -> dict[str, Any]:
     """As LibreTranslate has it: lists where ``q`` is one."""
     answers: dict[str, list[Any]] = {"translatedText": [each.text for each in found]}
     if wanted.alternatives:

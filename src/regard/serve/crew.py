@@ -1,7 +1,8 @@
 """Decoding across requests: a few members, each of which decodes on one core whatever comes, whoever asked for it.
 
 A sentence that comes while others are decoded takes the place of one that is done (decoding/engine.py). On a CPU under
-Linux a member is a forked process, with the weights of this one; elsewhere it is a thread.
+Linux a member is a forked process, with the weights of this one; elsewhere it is a thread. One that ends is replaced;
+while that fails (no process, no file descriptor) the others decode, and requests get 503 if there are none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import itertools
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -28,6 +30,7 @@ from regard.processes import as_a_child, forking
 from regard.serve.member import Served, work, written
 
 TRIES = 4  # how often a sentence is given to a member before it is an error that they end
+AGAIN = 1.0  # seconds after which a member that could not be started is tried again
 
 
 class Done(NamedTuple):
@@ -37,16 +40,16 @@ class Done(NamedTuple):
     began: float
 
 
-class Gone(Exception):
-    """The member that was decoding it has ended."""
+class MemberEnded(Exception):
+    """The member that was to decode a sentence has ended; another one can."""
 
 
-class Left(Exception):
-    """Who waits for it has gone, so that it is not decoded any more."""
+class ClientLeft(Exception):
+    """The client that a sentence was decoded for has disconnected; the sentence is dropped."""
 
 
 class Unavailable(RegardError):
-    """Nobody can decode now."""
+    """No member is running, or the server is closing."""
 
 
 class Caller:
@@ -78,13 +81,17 @@ class Crew:
         self._models, self._batch_tokens = models, batch_tokens
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         on_cpu = all(next(served.model.parameters()).device.type == "cpu" for served in models.values())
         self._forks = on_cpu and sys.platform == "linux"
         gc.freeze()  # what is there already is not looked through for garbage, and stays shared
         self._members: list[Member] = []
         for _ in range(members if self._forks else 1):
-            self._members.append(self._start())
+            try:
+                self._members.append(self._start())
+            except (OSError, RuntimeError) as error:
+                self.close()
+                raise RegardError(f"cannot start {members} decoding processes ({error}); use fewer --threads") from None
 
     @property
     def in_hand(self) -> int:
@@ -96,10 +103,12 @@ class Crew:
         shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
         futures: list[Future[Done]] = []
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise Unavailable("the server is closing")
             if caller.left:
-                raise Left()
+                raise ClientLeft()
+            if not self._members:
+                raise Unavailable("no decoding process is running: come again soon")
             for ids in sources:
                 place = min(range(len(self._members)), key=lambda i: len(self._members[i].pending))
                 number, future = next(self._numbers), Future[Done]()
@@ -121,63 +130,114 @@ class Crew:
                 numbers = [number for number, future in list(member.pending.items()) if future in caller.waits_for]
                 futures = [future for number in numbers if (future := member.pending.pop(number, None))]
                 for future in futures:
-                    future.set_exception(Left())
+                    future.set_exception(ClientLeft())
                 if numbers:
                     dropped.append((member, numbers))
         for member, numbers in dropped:
             member.send([None, None, numbers])
 
     def close(self) -> None:
-        """Ends the members; what they have in hand is lost."""
+        """Ends the members; what they have in hand is lost. A member that is a thread ends with this process."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             members = list(self._members)
         for member in members:
             if member.process is not None:
                 member.process.kill()
                 member.process.join()
-            member.pipe.close()
 
     def _start(self) -> Member:
-        ours, theirs = multiprocessing.Pipe()
-        process: Any = None
-        if self._forks:
-            held = [ours, *(member.pipe for member in self._members)]
-            process = multiprocessing.get_context("fork").Process(
-                target=_forked, args=(self._models, theirs, self._batch_tokens, held), daemon=True
-            )
-            with forking():
-                process.start()
-            theirs.close()
-        else:
-            threading.Thread(target=work, args=(self._models, theirs, self._batch_tokens), daemon=True).start()
-        member = Member(ours, process, {}, threading.Lock())
-        threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+        """A new member; OSError or RuntimeError where the system gives no process, thread or file descriptor."""
+        with contextlib.ExitStack() as undo:
+            ours, theirs = multiprocessing.Pipe()
+            undo.callback(ours.close)
+            process: Any = None
+            if self._forks:
+                undo.callback(theirs.close)
+                process = multiprocessing.get_context("fork").Process(
+                    target=_forked, args=(self._models, theirs, self._batch_tokens), daemon=True
+                )
+                with forking():
+                    process.start()
+                undo.callback(process.kill)
+                theirs.close()
+            else:
+                threading.Thread(target=work, args=(self._models, theirs, self._batch_tokens), daemon=True).start()
+            member = Member(ours, process, {}, threading.Lock())
+            threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+            undo.pop_all()
         return member
 
     def _listen(self, member: Member) -> None:
-        """Hands on what a member finds; if it ends, another takes its place and its sentences are told."""
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                for number, began, found in json.loads(member.pipe.recv_bytes()):
-                    if future := member.pending.pop(number, None):  # else its caller has left
-                        future.set_result(Done([Hypothesis(*one) for one in found], began))
-        if member.process is not None:
-            member.process.join()
+        """Hands on what a member finds; if it ends, its sentences are told, and another takes its place."""
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    for number, began, found in json.loads(member.pipe.recv_bytes()):
+                        if future := member.pending.pop(number, None):  # else its caller has left
+                            future.set_result(Done([Hypothesis(*one) for one in found], began))
+        finally:
+            self._forget(member)
+            self._replace()
+
+    def _forget(self, member: Member) -> None:
+        """A member that has ended is given nothing more, and whoever waits for it is told."""
         with self._lock:
-            if not self._closed:
-                print("regard: a decoding process ended; another takes its place", file=sys.stderr, flush=True)
-                self._members[self._members.index(member)] = self._start()
-        for future in member.pending.values():
-            future.set_exception(Gone())
+            if member in self._members:
+                self._members.remove(member)
+        while member.pending:
+            with contextlib.suppress(KeyError):  # its caller leaves at the same time
+                member.pending.popitem()[1].set_exception(MemberEnded())
+        if member.process is not None and not self._closed.is_set():  # else ``close`` ends it
+            member.process.kill()  # where it only closed its pipe
+            member.process.join()
+        member.pipe.close()  # here alone: no other thread closes what this one reads
+
+    def _replace(self) -> None:
+        """Starts a member in place of one that has ended: now, or as soon as the system allows it."""
+        failed = False
+        while not self._closed.is_set():
+            try:
+                with self._lock:
+                    if not self._closed.is_set():
+                        self._members.append(self._start())
+                        _say("a decoding process ended; another takes its place")
+                return
+            except (OSError, RuntimeError) as error:
+                if not failed:
+                    _say(f"a decoding process ended, and no other can be started ({error}); trying again each second")
+                failed = True
+            self._closed.wait(AGAIN)
 
 
-def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int, held: Sequence[Connection]) -> None:
-    for other in held:  # or nobody would see that the server has ended
-        other.close()
+def _say(text: str) -> None:
+    print(f"regard: {text}", file=sys.stderr, flush=True)
+
+
+def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
+    _keep_only(pipe.fileno())
     as_a_child()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends this one when all is answered
     work(models, pipe, batch_tokens)
+
+
+def _keep_only(pipe: int) -> None:
+    """Give up the server's sockets and the pipes of other members; standard streams stay.
+
+    A socket stays open until every process has closed it: a client would not see that the server has closed its
+    connection, and the port would take connections that nobody answers. ``/dev/null`` takes each number, so that an
+    object of the server that closes its descriptor later closes nothing that this process has opened.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(min(1 << 16, os.sysconf("SC_OPEN_MAX"))))
+    for number in numbers:
+        if number > 2 and number not in (pipe, null):
+            with contextlib.suppress(OSError):  # not open
+                os.fstat(number)
+                os.dup2(null, number)
 
 
 class Calls(threading.local):
@@ -204,7 +264,7 @@ class CrewEngine:
             missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
             futures = self.crew.submit(self.name, [sources[i] for i in missing], search, caller)
             for i, future in zip(missing, futures, strict=True):
-                with contextlib.suppress(Gone):
+                with contextlib.suppress(MemberEnded):
                     found[i] = future.result()
             if len(found) == len(sources):
                 break

@@ -14,11 +14,11 @@ from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.serve.turns import Turns, size
 
-AHEAD = 2  # flights: what a member's engine has at once, so that those who leave a flight are replaced at once
+AHEAD = 2  # running batches' worth of sentences in the engine, so that a finished one is replaced without waiting
 
 
 class Served(NamedTuple):
-    """A model as it is decoded (its twin, on a CPU) and the marks of its text."""
+    """A model as it is decoded (on a CPU its prepared model, nn/packed.py) and the marks of its text."""
 
     model: Any
     settings: Settings
@@ -28,7 +28,7 @@ def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> N
     """What a member does until nobody holds the other end of its pipe.
 
     Sentences of one model and one search are decoded together. New ones join them while no others wait. Requests are
-    served in turns: what is handed to the engine is what two flights hold, and the rest waits here, so that a request
+    served in turns: the engine is given what two running batches hold, and the rest waits here, so that a request
     of one sentence waits for no more than that, however long another one is.
     """
     waiting: dict[tuple[str, str], Turns] = {}

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 
 class Places:
-    """``most`` places, for ``what``; used on the event loop alone, so that nothing comes between a look and a step."""
+    """``most`` places, for ``what``; used only on the event loop, so no other request runs between check and count."""
 
     def __init__(self, most: int, what: str) -> None:
         self.most, self.what, self.taken = most, what, 0

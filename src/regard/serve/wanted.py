@@ -17,7 +17,7 @@ Pair = tuple[str, str]  # source and target language
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Wanted(BaseModel):
+class TranslateRequest(BaseModel):
     """The fields of POST /translate. Others are ignored, as LibreTranslate does: among them ``api_key``."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -33,7 +33,7 @@ class Wanted(BaseModel):
         return [self.q] if isinstance(self.q, str) else self.q
 
 
-class Shown(BaseModel):
+class DetectRequest(BaseModel):
     """The fields of POST /detect."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -75,7 +75,7 @@ def check_texts(q: str | Sequence[str], limits: Limits) -> list[str]:
     return texts
 
 
-def check_rest(wanted: Wanted, translators: Mapping[Pair, Translator]) -> None:
+def check_options(wanted: TranslateRequest, translators: Mapping[Pair, Translator]) -> None:
     """What can be said of the other fields before the texts are looked at."""
     if wanted.format != "text":
         raise HTTPException(400, f"{wanted.format[:40]} format is not supported; expected text")
@@ -84,7 +84,7 @@ def check_rest(wanted: Wanted, translators: Mapping[Pair, Translator]) -> None:
         raise HTTPException(400, f"alternatives: {str(wanted.alternatives)[:20]}; expected 0 to {most}")
 
 
-def candidates(wanted: Wanted, pairs: Iterable[Pair]) -> list[Pair]:
+def candidates(wanted: TranslateRequest, pairs: Iterable[Pair]) -> list[Pair]:
     """The pairs that the codes may mean, at least one; several where the source language is to be detected."""
     targets = matching(wanted.target, [target for _, target in pairs], written=True)
     fit = [pair for pair in pairs if pair[1] in targets]
@@ -99,7 +99,7 @@ def candidates(wanted: Wanted, pairs: Iterable[Pair]) -> list[Pair]:
     return fit
 
 
-def prepare(wanted: Wanted, translators: Mapping[Pair, Translator], limits: Limits) -> Prepared:
+def prepare(wanted: TranslateRequest, translators: Mapping[Pair, Translator], limits: Limits) -> Prepared:
     """Chooses who translates, and splits the texts: the work that a request means before it is decoded, in a thread.
 
     What is too long is refused before it is split, and its length counts once normalised: a character can become
