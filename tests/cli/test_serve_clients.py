@@ -214,3 +214,15 @@ SHORT: dict[str, list[str]] = {
 def test_fields_that_nobody_knows_are_left_aside(server: Server, expected: list[str]) -> None:
     body: dict[str, Any] = {"q": TEXTS[2], "source": "zh", "target": "en", "beam": 5, "secret": {"a": [None, 1e300]}}
     assert server.ask(json.dumps(body).encode()) == (200, {"translatedText": expected[2]})
+
+
+def test_a_text_in_the_target_language_comes_back_as_it_is(server: Server) -> None:
+    text = "Hello, how are you today? This is an English text."
+    status, found = server.ask({"q": [text], "source": "auto", "target": "en", "alternatives": 1})
+    assert status == 200 and found["translatedText"] == [text] and found["alternatives"] == [[]]
+    assert found["detectedLanguage"][0]["language"] == "en"
+
+
+def test_json_without_its_content_type_is_told_what_is_missing(server: Server) -> None:
+    status, found = server.ask(b'{"q": "a", "target": "en"}', **FORM)
+    assert status == 400 and "content-type: application/json" in found["error"]

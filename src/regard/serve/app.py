@@ -151,6 +151,8 @@ async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
 
 def _translated(wanted: TranslateRequest, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
+    if prepared.unchanged:
+        return [Translation(text, [], 0.0, 0.0, []) for text in wanted.texts], "decoding;dur=0"
     engine = prepared.translator.engine
     assert isinstance(engine, CrewEngine)
     engine.calls.waiting, engine.calls.decoding, engine.calls.caller = 0.0, 0.0, caller

@@ -48,6 +48,7 @@ class Prepared:
     translator: Translator
     parts: list[list[Part]]
     detected: dict[str, Any] | None
+    unchanged: bool = False  # the texts are in the target language already
 
     @property
     def sentences(self) -> int:
@@ -61,6 +62,10 @@ def read(model: type[Model], fields: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
+        if any(key.startswith("{") for key in fields):
+            raise HTTPException(
+                400, "The body was read as a form; send it with content-type: application/json"
+            ) from None
         said = f"missing {where} parameter" if first["type"] == "missing" else f"{where}: {first['msg']}"
         raise HTTPException(400, f"Invalid request: {said}") from None
 
@@ -112,6 +117,8 @@ def prepare(wanted: TranslateRequest, translators: Mapping[Pair, Translator], li
         surest = [row["language"] for row in rows]
         pairs = sorted(pairs, key=lambda pair: surest.index(pair[0]))
         detected = rows[0]
+        if detected["confidence"] and detected["language"] in {pair[1] for pair in pairs}:
+            return Prepared(translators[pairs[0]], [], detected, unchanged=True)
     translator = translators[pairs[0]]
     if sum(len(translator.tokenizer.normalize(text)) for text in wanted.texts) > limits.characters:
         raise TooMuch(f"q: a request may have {limits.characters:,} characters, after normalisation")
