@@ -39,7 +39,7 @@ def test_no_hostile_input_hangs_prints_a_traceback_or_loses_a_line(suite: str, c
 
 @pytest.mark.parametrize("suite", ["models", "configs", "tokenizers", "corpora", *SLOW])
 def test_a_case_depends_on_the_seed_and_its_number_alone(suite: str, tmp_path: Path) -> None:
-    """Made again alone, a case has the files that it had among others."""
+    """Made again alone, a case has the files that it had among others; of a run, whose clock goes on, the same label."""
     code = """
 import hashlib, importlib, sys
 from pathlib import Path
@@ -48,6 +48,7 @@ folder.mkdir()
 for case in module.cases(4, map(int, sys.argv[3:]), folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     files = [path for path in files if "originals" not in path.parts and path.stat().st_size < 1 << 24]
+    files = [] if sys.argv[1] == "checkpoints" else files
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     print(case.number, case.label.replace(str(folder), "").encode(), *hashes, file=sys.stderr)
 """
