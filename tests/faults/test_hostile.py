@@ -39,7 +39,7 @@ def test_no_hostile_input_hangs_prints_a_traceback_or_loses_a_line(suite: str, c
 
 @pytest.mark.parametrize("suite", ["models", "configs", "tokenizers", "corpora", *SLOW])
 def test_a_case_depends_on_the_seed_and_its_number_alone(suite: str, tmp_path: Path) -> None:
-    """Made again alone, a case has the files that it had among others; of a run, whose clock goes on, the same label."""
+    """Made again alone, a case has the files that it had among others; of a run, which has a clock, the label."""
     code = """
 import hashlib, importlib, sys
 from pathlib import Path
