@@ -88,8 +88,6 @@ def training_speed(
     trainer = Trainer(config, built, device)
     items = _items(config.seed, vocabulary, batch_tokens, length, WARMUP + updates)
     work = work_of(built)
-    own = shape_rate(built, batch_tokens, trainer.precision)
-    rate = max(matrix_rate(device, trainer.precision), own)
     seconds, tokens, operations = [], 0, 0.0
     following = items[0].to(device)
     for step, item in enumerate(items, start=1):
@@ -102,6 +100,10 @@ def training_speed(
             tokens += item.target_tokens
             operations += work.of(*item.lengths)
     total = sum(seconds)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    # Measured last: the largest product has a part in neither the peak nor the speed.
+    own = shape_rate(built, batch_tokens, trainer.precision)
+    rate = max(matrix_rate(device, trainer.precision), own)
 
     def again() -> None:
         trainer.cores.most = 1  # the profiler does not see other threads than this one
@@ -118,7 +120,7 @@ def training_speed(
         target_tokens_per_second=tokens / total,
         seconds_per_update=statistics.median(seconds),
         share=operations / total / rate,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
+        peak_bytes=peak,
         parts=breakdown(again, device) if parts else {},
     )
 
