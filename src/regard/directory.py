@@ -144,7 +144,7 @@ def find(name_or_path: str | Path) -> Path:
         earlier = path / files.PREVIOUS
         if (earlier / CONFIG).exists() and not earlier.is_symlink():
             return earlier
-        if earlier.with_name(f"{files.PREVIOUS}.moving").is_dir():
+        if (path / files.MOVING).is_dir():
             raise RegardError(
                 f"{path}: a training was stopped while it replaced this run; put it back with: regard train --resume "
                 f"{quote(str(path))}"

@@ -33,6 +33,7 @@ from regard.surrogates import has_half
 MANIFEST = "manifest.json"
 STOP_AT = "REGARD_STOP_AT"
 PREVIOUS = ".previous"  # in a run directory: the run that a new one replaces, until that has a checkpoint
+MOVING = f"{PREVIOUS}.moving"  # the same while its entries are under way (training/previous.py)
 FILES = 10_000  # that a manifest may list: far more than any folder here has
 _COMMIT = ".commit"
 _PARTIAL = ".partial"  # the ending of everything that is being written or deleted: `.NAME.partial`

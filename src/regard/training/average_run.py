@@ -12,13 +12,13 @@ from regard.models import registry
 from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
-from regard.training.rundir import CONFIG, DATA, read_run
+from regard.training.rundir import CONFIG, DATA, read_file
 from regard.training.start import settings_of, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
     """The steps of the last or the best validations whose weights the run has kept, in their order."""
-    config = read_run(_file(run, CONFIG).parent)
+    config = read_file(_file(run, CONFIG))
     rows = read_rows(_file(run, METRICS), "validation")
     by_bleu = config.training.metric == "bleu"
     measure = "bleu" if by_bleu else "loss"
@@ -50,7 +50,7 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
         tokenizer, target = model.tokenizer, model.target_tokenizer
         note += f"\nThe card of that run follows; its figures are not this model's.\n\n{model.card}"
     else:
-        config = read_run(_file(run, CONFIG).parent)
+        config = read_file(_file(run, CONFIG))
         start = start_from(config)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
         prepared = prepare(config, run / DATA, tokenizers=tokenizers)

@@ -18,7 +18,7 @@ from pathlib import Path
 from regard import files
 from regard.errors import RegardError
 
-FOLDER, MOVING = files.PREVIOUS, f"{files.PREVIOUS}.moving"
+FOLDER, MOVING = files.PREVIOUS, files.MOVING
 NAMES = "replaced.json"  # the names that the new run takes over, whether the earlier one has them or not
 
 

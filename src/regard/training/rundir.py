@@ -14,6 +14,7 @@ from regard import directory, files
 from regard.config import Config, read_config, to_toml
 from regard.data.corpus import files_of
 from regard.errors import RegardError
+from regard.surrogates import has_half
 from regard.training import checkpoint, previous
 from regard.training.distributed import Group
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
@@ -106,10 +107,8 @@ def _check_names(run: Path, config: Config) -> None:
     """Names that are not UTF-8 can stand neither in run.toml nor in the card."""
 
     def check(name: str) -> str:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise RegardError(f"{name}: the name is not UTF-8; rename the file or folder") from None
+        if has_half(name):  # as Python decodes bytes of a name that are not UTF-8
+            raise RegardError(f"{name}: the name is not UTF-8; rename the file or folder")
         return name
 
     check(str(run))
