@@ -1,4 +1,4 @@
-"""The wheel's compiled loops: src/regard/nn/c for each kind of processor, where the build has a C compiler.
+"""The wheel's compiled loops: src/regard/accel/c for each kind of processor, where the build has a C compiler.
 
 A wheel that is built without one, or not on Linux, has none and fits every machine; regard then compiles them at their
 first use if it can.
@@ -16,24 +16,24 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NN = Path("src/regard/nn")
+ACCEL = Path("src/regard/accel")
 
 
 class CompiledLoops(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        processors = runpy.run_path(str(Path(self.root, NN, "processors.py")))
+        processors = runpy.run_path(str(Path(self.root, ACCEL, "processors.py")))
         compiler = processors["compiler"]()
         if version == "editable" or compiler is None or sys.platform != "linux" or platform.machine() != "x86_64":
             return
         self.folder = tempfile.TemporaryDirectory()
         for name, (kind, _) in processors["KINDS"].items():
             into = Path(self.folder.name, processors["file_of"](name))
-            source = Path(self.root, NN, "c", "stack.c")
+            source = Path(self.root, ACCEL, "c", "stack.c")
             done = subprocess.run(processors["command"](compiler, kind, str(source), str(into)), capture_output=True)
             if done.returncode:
                 self.app.display_warning(f"{compiler} does not know {name}: the wheel goes without it")
                 continue
-            build_data["force_include"][str(into)] = f"regard/nn/{into.name}"
+            build_data["force_include"][str(into)] = f"regard/accel/{into.name}"
         if build_data["force_include"]:
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"  # nothing in them is of one Python

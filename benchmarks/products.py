@@ -24,8 +24,8 @@ from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.nn import int8, native
-from regard.nn.linear import available
+from regard.accel import int8, native
+from regard.accel.linear import available
 
 SHAPES = [
     (rows, inner, outer)

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from regard import devices, directory
-from regard.training.memory import keep_memory
+from regard import directory
+from regard.machine import devices
+from regard.machine.memory import keep_memory
 
 Ids = list[list[int]]
 
@@ -39,7 +40,7 @@ def batches(sources: Ids, budget: int) -> list[list[int]]:
 
 
 def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -> Callable[[Ids], Ids]:
-    from regard.decoding.engines import build_engine
+    from regard.decoding.backends import build_engine
     from regard.decoding.search import LengthPenalty, Search
 
     search = Search(

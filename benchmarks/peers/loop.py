@@ -86,7 +86,7 @@ def main() -> None:
     kind, folder, shape = sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
     if shape["threads"]:
         torch.set_num_threads(shape["threads"])
-    from regard.training.memory import keep_memory
+    from regard.machine.memory import keep_memory
 
     keep_memory()
     torch.manual_seed(shape["seed"])

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from regard.nn.recorder import record as record
+    from regard.models.recorder import record as record
     from regard.pipelines import load as load
 
 # `import regard` imports nothing heavy: these names are looked up when they are first used.
-_LAZY = {"load": "regard.pipelines", "record": "regard.nn.recorder"}
+_LAZY = {"load": "regard.pipelines", "record": "regard.models.recorder"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
 from regard.regular import read_regular
-from regard.sections import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
+from regard.schema import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
 __all__ = [
     "Config",

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from regard import files
+from regard.accel import int8
 from regard.errors import RegardError, RegardWarning, nearest
 from regard.header import read_shapes
 from regard.models import registry
-from regard.nn import int8
 from regard.regular import JSON_LIMIT, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer

@@ -20,10 +20,10 @@ from regard import limits
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.alignments import diagonal
+from regard.decoding.backends import build_engine
 from regard.decoding.engine import Hypothesis, Search
-from regard.decoding.engines import build_engine
-from regard.decoding.loops import find_loop
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
+from regard.decoding.repetition import find_loop
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory

@@ -64,7 +64,7 @@ def test_a_library_in_a_chinese_folder(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / "模型")
     code = (
         "import sys, regard; print(sys.getfilesystemencoding())\n"
-        "from regard.nn import native; print(native.library() is not None)\n"
+        "from regard.accel import native; print(native.library() is not None)\n"
         "print(regard.load(sys.argv[1]).translate('一二')[0].text)"
     )
     env = {**os.environ, **ASCII, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path / "缓存")}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import regard
 from regard.errors import RegardError
+from regard.models.recorder import attentions, watched
 from regard.nn.layout import Memory
-from regard.nn.recorder import attentions, watched
 
 LENGTHS, SOURCES = [3, 6, 1], [5, 2, 4]
 

@@ -20,16 +20,16 @@ from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
 from regard.decoding import graphs
-from regard.decoding.best import best_tokens
 from regard.decoding.engine import decode
-from regard.decoding.flight import Flight
+from regard.decoding.running_batch import Flight
 from regard.decoding.search import Search
+from regard.decoding.topk import best_tokens
 from regard.models.decoder import DecoderOnly
+from regard.models.recorder import record
 from regard.models.transformer import Transformer
 from regard.nn import kernels
 from regard.nn.layout import Tokens
 from regard.nn.positions import Learned, RelativeBias, Rotary
-from regard.nn.recorder import record
 
 SETTINGS = ToySettings()
 

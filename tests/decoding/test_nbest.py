@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 
-from regard.decoding.flight import Hypothesis
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, ways
+from regard.decoding.running_batch import Hypothesis
 from regard.decoding.search import Search
 
 

@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
-from regard.decoding import best
+from regard.accel import native
+from regard.accel import prepacked as packed
+from regard.decoding import topk as best
 from regard.decoding.engine import _Engine, decode
 from regard.decoding.inputs import padded
 from regard.decoding.search import Search
 from regard.models.transformer import Transformer
-from regard.nn import native, packed
 
 SETTINGS = ToySettings()
 

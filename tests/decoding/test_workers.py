@@ -11,11 +11,11 @@ from test_models import build
 from toy import ToySettings, sentences
 
 import regard
+from regard.accel import native
 from regard.decoding import workers
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
-from regard.nn import native
-from regard.nn.recorder import record
+from regard.models.recorder import record
 
 SETTINGS = ToySettings()
 FEW, MANY = 100, 600  # sentences: not worth a second process, and worth one

@@ -8,7 +8,7 @@ import platform
 import pytest
 import torch
 
-from regard.nn import native, processors, shared_library
+from regard.accel import native, processors, shared_library
 
 LOOPS = native.library()
 compiled = pytest.mark.skipif(LOOPS is None, reason="there is no C compiler here")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regard.accel import varlen
 from regard.config import read_config
 from regard.data.batch import collate
 from regard.decoding import graphs
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.models.transformer import Transformer
-from regard.nn import varlen
 from regard.nn.layout import Layout, Tokens
 from regard.text.settings import TextSettings
 from regard.training.feed import Item

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kinds import compiled, on_processors
 from torch.nn import functional as F
 
+from regard.accel.native import Native
 from regard.nn.loss import default_chunk, linear_cross_entropy, softened
-from regard.nn.native import Native
 
 M, D, V = 50, 12, 31
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import regard
-from regard.decoding.engines import build_engine
+from regard.decoding.backends import build_engine
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.rnn import RNN

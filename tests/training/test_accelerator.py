@@ -14,14 +14,14 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from regard.accel.fused import Fused
 from regard.config import Config, read_config
 from regard.data.batch import Batch
 from regard.errors import RegardError
 from regard.models import registry
+from regard.models.recorder import record
 from regard.nn.layout import Packing, Tokens
-from regard.nn.recorder import record
 from regard.training.feed import Item
-from regard.training.fused import Fused
 from regard.training.step import Trainer
 
 GPU = torch.device("cuda")

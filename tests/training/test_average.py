@@ -7,7 +7,7 @@ from regard.errors import RegardError
 from regard.training import snapshots
 from regard.training.average import average, follow
 from regard.training.finish import candidates
-from regard.training.record import Record, Sums
+from regard.training.position import Record, Sums
 from regard.training.step import Statistics
 
 

@@ -11,7 +11,7 @@ import torch
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
 from regard.models import registry
-from regard.training import cores
+from regard.training import thread_parallel as cores
 from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from regard.nn import native
+from regard.accel import native
 
 # Kind → what an operator's name holds; the first that fits counts.
 KINDS = {

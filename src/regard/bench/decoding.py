@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from regard.bench.breakdown import breakdown, in_lines
+from regard.decoding.backends import Own
 from regard.decoding.engine import decode
-from regard.decoding.engines import Own
 from regard.decoding.search import Search
 from regard.pipelines import Translator
 from regard.training.rates import SIZES, rate_for, work_of

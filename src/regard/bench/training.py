@@ -16,10 +16,10 @@ from regard.bench.breakdown import breakdown, in_lines
 from regard.config import read_config
 from regard.data.batch import collate
 from regard.data.plan import plan
+from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
 from regard.text.settings import TextSettings
 from regard.training.feed import Item
-from regard.training.memory import keep_memory, peak_memory
 from regard.training.rates import matrix_rate, shape_rate, work_of
 from regard.training.step import Trainer
 

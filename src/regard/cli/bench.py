@@ -75,8 +75,8 @@ def train(
     """
     import torch
 
-    from regard import devices
     from regard.bench.training import training_speed
+    from regard.machine import devices
 
     picture = picture_path(png)
     if threads:
@@ -196,7 +196,7 @@ def _dev_of(translator: Translator, model: str, most: int) -> list[str]:
 
 
 def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:
-    from regard.look.bars import write
+    from regard.draw.bars import write
 
     if path is not None:
         write(bars, path)

@@ -66,9 +66,10 @@ def open_translator(
     """The model ready to translate."""
     import torch
 
-    from regard import devices, directory
+    from regard import directory
+    from regard.machine import devices
+    from regard.machine.memory import keep_memory
     from regard.pipelines import Translator
-    from regard.training.memory import keep_memory
 
     if threads:
         torch.set_num_threads(threads)
@@ -99,7 +100,7 @@ def check_search(
     engine: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
 ) -> None:
     """Wrong options of a search are errors before a model is loaded."""
-    from regard.decoding.engines import check_engine
+    from regard.decoding.backends import check_engine
     from regard.decoding.ranking import LengthPenalty
     from regard.decoding.search import Search
 
@@ -113,7 +114,7 @@ def check_search(
 
 def picture_path(png: str) -> Path | None:
     """Where ``--png`` says to draw; a wrong ending or place is an error before anything is computed."""
-    from regard.look.picture import check_ending
+    from regard.draw.picture import check_ending
     from regard.outputs import check_output
 
     path = Path(png) if png else None

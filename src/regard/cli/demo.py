@@ -89,9 +89,9 @@ def demo(
 
 def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
     """Translate, and draw one sentence's attention in the terminal and into a file."""
+    from regard.draw.picture import write
+    from regard.draw.terminal import TerminalMap
     from regard.look.attention import look_at
-    from regard.look.picture import write
-    from regard.look.terminal import TerminalMap
 
     _say(console, f"1. The packaged model {model} translates:", style="bold")
     translator = open_translator(model, device, "auto")

@@ -12,7 +12,7 @@ import typer
 
 from regard.config import Option, options_table
 from regard.errors import RegardError
-from regard.sections import Entry
+from regard.schema import Entry
 
 # "source" and "target" are files elsewhere on the command line.
 NAMES = {"data.source": "source-language", "data.target": "target-language"}

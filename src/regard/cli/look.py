@@ -49,9 +49,9 @@ def look(
     """
     from rich.console import Console
 
+    from regard.draw.picture import write
+    from regard.draw.terminal import TerminalMap
     from regard.look.attention import look_at
-    from regard.look.picture import write
-    from regard.look.terminal import TerminalMap
 
     path = picture_path(png)
     check_search("regard", "", beam)

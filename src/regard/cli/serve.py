@@ -43,7 +43,7 @@ def serve(
     """
     import torch
 
-    from regard import devices
+    from regard.machine import devices
     from regard.serve.limits import Limits
     from regard.serve.run import serve as run
 

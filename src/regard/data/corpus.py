@@ -15,7 +15,7 @@ from regard.data import tables
 from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
 from regard.files import each_once
-from regard.sections import Entry
+from regard.schema import Entry
 from regard.surrogates import has_half
 
 __all__ = [

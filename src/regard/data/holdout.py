@@ -14,7 +14,7 @@ from regard.data.corpus import named, read_pairs
 from regard.data.reading import bare
 from regard.errors import RegardError
 from regard.files import write_folder
-from regard.sections import Entry
+from regard.schema import Entry
 
 
 @dataclass(frozen=True)

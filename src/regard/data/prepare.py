@@ -25,7 +25,7 @@ from regard.data.shards import Corpus, Writer
 from regard.data.tables import ENDINGS
 from regard.errors import RegardError
 from regard.files import finish, locked, read_json, verify, write, write_folder
-from regard.sections import Entry
+from regard.schema import Entry
 from regard.text.normalize import normalizer
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ from torch import nn
 from regard.decoding.inputs import Settings
 from regard.decoding.scoring import forced_batches
 from regard.errors import RegardError
-from regard.nn import recorder
+from regard.models import recorder
 
 Weights = NDArray[np.float32]  # [T, S]
 

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from regard import limits
-from regard.decoding.best import Best, best_tokens, rows_at_once, spread
-from regard.decoding.flight import Flight, Hypothesis, Result
+from regard.accel.stack import CompiledStack
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.narrow import Narrow
+from regard.decoding.running_batch import Flight, Hypothesis, Result
 from regard.decoding.search import Candidates, Search
+from regard.decoding.topk import Best, best_tokens, rows_at_once, spread
 from regard.errors import RegardError
-from regard.nn.compiled import CompiledStack
+from regard.models.recorder import watched
 from regard.nn.layout import Memory
-from regard.nn.recorder import watched
 from regard.nn.states import KeyValueState
 
 if TYPE_CHECKING:

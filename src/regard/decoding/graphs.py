@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.decoding.flight import Flight
+from regard.decoding.running_batch import Flight
 from regard.decoding.search import Candidates
 from regard.nn.positions import SinusoidalPositions
 

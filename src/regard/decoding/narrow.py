@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from regard.decoding.best import Best, best_tokens, rows_at_once
+from regard.decoding.topk import Best, best_tokens, rows_at_once
 
 if TYPE_CHECKING:
-    from regard.nn.native import Native
+    from regard.accel.native import Native
 
 
 class Narrow:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from regard import limits
-from regard.decoding.flight import Hypothesis
+from regard.decoding.running_batch import Hypothesis
 from regard.decoding.search import Search
 
 TIMES, LEAST = 8, 64  # a search for more texts goes up to so many times the beam, and at least as wide as this

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard.decoding.engine import decode
-from regard.decoding.flight import Hypothesis, Result
 from regard.decoding.inputs import Settings
+from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
-from regard.nn.recorder import watched
-from regard.processes import Helpers, can_fork
+from regard.machine.processes import Helpers, can_fork
+from regard.models.recorder import watched
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist

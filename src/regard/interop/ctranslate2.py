@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard.decoding.flight import Hypothesis, Result
+from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.models.transformer import TransformerModel

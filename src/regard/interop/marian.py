@@ -16,7 +16,7 @@ from regard import limits
 from regard.errors import RegardError
 from regard.interop.transforms import Entry, absent, constant, export_weights, import_weights, repeat, same, stack
 from regard.models import registry
-from regard.models.tied import Share
+from regard.models.base import Share
 from regard.models.transformer import Transformer, TransformerModel
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal, sinusoids

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from regard.decoding.alignments import alignment_attention, alignments
+from regard.draw.maps import AttentionMap, characters
 from regard.errors import RegardError
-from regard.look.maps import AttentionMap, characters
-from regard.nn.recorder import attentions
+from regard.models.recorder import attentions
 from regard.pipelines import Translation, Translator
 
 

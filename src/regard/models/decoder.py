@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from regard.models.tied import TiedModel
+from regard.models.base import TiedModel
 from regard.nn.attention import Attention
 from regard.nn.embedding import Embedding
 from regard.nn.feedforward import Activation, FeedForward

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from regard.models.tied import Share, TiedModel, one_vocabulary
+from regard.models.base import Share, TiedModel, one_vocabulary
 from regard.nn.embedding import Embedding
 from regard.nn.layout import Layout, Memory, Output, Tokens
 from regard.nn.positions import NoPositions

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from regard.models.tied import Share, TiedModel, one_vocabulary
+from regard.models.base import Share, TiedModel, one_vocabulary
 from regard.nn.attention import Attention, MultiHeadAttention
 from regard.nn.embedding import Embedding
 from regard.nn.feedforward import Activation, FeedForward

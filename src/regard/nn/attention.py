@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from regard.nn import varlen
+from regard.accel import varlen
+from regard.accel.linear import Linear
 from regard.nn.dropout import dropped
 from regard.nn.layout import Layout, Packing
-from regard.nn.linear import Linear
 
 
 def attend(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regard.nn import native
-from regard.nn.native import Dropping, Native
+from regard.accel import native
+from regard.accel.native import Dropping, Native
 
 
 class Dropout(nn.Module):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.nn import native
-from regard.nn.linear import type_of_products
-from regard.nn.native import Native
+from regard.accel import native
+from regard.accel.linear import type_of_products
+from regard.accel.native import Native
 
 #: As ``softened``.
 Soften = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]

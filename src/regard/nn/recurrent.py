@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from regard.nn.attention import AdditiveCore
 from regard.nn.dropout import Dropout
 from regard.nn.layout import Layout, Memory, real
-from regard.nn.places import Places
+from regard.nn.rows import Places
 
 
 @dataclass(frozen=True, kw_only=True)

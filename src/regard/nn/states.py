@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.nn.layout import Layout, everything_is_real, real
-from regard.nn.places import Places
+from regard.nn.rows import Places
 
 # Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
 # them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.

@@ -25,11 +25,10 @@ from starlette.exceptions import HTTPException
 from regard.errors import RegardError
 from regard.pipelines import TooMuch, Translation, Translator
 from regard.serve.bodies import fields
-from regard.serve.crew import Caller, ClientLeft, Crew, CrewEngine, Unavailable
+from regard.serve.capacity import Places
 from regard.serve.languages import name, ranked
 from regard.serve.limits import Limits
-from regard.serve.places import Places
-from regard.serve.wanted import (
+from regard.serve.requests import (
     DetectRequest,
     Pair,
     Prepared,
@@ -40,6 +39,7 @@ from regard.serve.wanted import (
     prepare,
     read,
 )
+from regard.serve.workers import Caller, ClientLeft, Crew, CrewEngine, Unavailable
 
 SPLIT_AT_ONCE = 8  # requests of the longest kind that wait to be split; each takes a fraction of a second
 

@@ -11,15 +11,15 @@ import torch
 import uvicorn
 
 from regard import directory
+from regard.accel import prepacked as packed
 from regard.errors import RegardError
-from regard.nn import packed
+from regard.machine.memory import keep_memory
 from regard.pipelines import Translator
 from regard.serve.app import build_app
-from regard.serve.crew import Crew, CrewEngine
 from regard.serve.limits import Limits
-from regard.serve.member import Served
-from regard.serve.wanted import Pair
-from regard.training.memory import keep_memory
+from regard.serve.requests import Pair
+from regard.serve.worker import Served
+from regard.serve.workers import Crew, CrewEngine
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
 

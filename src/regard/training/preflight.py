@@ -13,8 +13,8 @@ from regard.config import TrainingConfig
 from regard.data.batch import Batch
 from regard.data.plan import Indices, Update, largest
 from regard.errors import RegardError
+from regard.machine.memory import peak_memory
 from regard.training.feed import Feed, Item
-from regard.training.memory import peak_memory
 from regard.training.progress import duration
 from regard.training.step import Trainer
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from regard.nn import int8
+from regard.accel import int8
 from regard.nn.layout import Tokens
 
 SIZES = (1024, 2048, 4096)  # of square products: which one a machine multiplies fastest differs

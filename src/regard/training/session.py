@@ -11,23 +11,24 @@ from typing import Any
 
 import torch
 
-from regard import devices, directory, files
+from regard import directory, files
 from regard.config import Config
 from regard.data.prepare import OtherData, Prepared, prepare
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.machine import devices
+from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
 from regard.nn.positions import TooLong
 from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
-from regard.training.memory import keep_memory, peak_memory
 from regard.training.metrics import Metrics
 from regard.training.optimizer import optimizer_tensors, restore_optimizer
+from regard.training.position import Record, Sums
 from regard.training.preflight import run_largest
 from regard.training.progress import Pace, Progress
 from regard.training.rates import SIZES, rate_for, work_of
-from regard.training.record import Record, Sums
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
 from regard.training.start import settings_of

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.accel.fused import Fused
 from regard.config import Config
 from regard.data.batch import Batch
 from regard.nn.dropout import drawing_from
 from regard.training import average
-from regard.training.cores import Cores
 from regard.training.distributed import Group
 from regard.training.feed import Item
-from regard.training.fused import Fused
 from regard.training.objective import Sums, build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
 from regard.training.streams import seed_stream, stream_key
+from regard.training.thread_parallel import Cores
 
 Position = tuple[int, str, int, int, int]  # of a random stream: seed, purpose, update, micro-batch, rank
 

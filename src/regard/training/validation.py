@@ -21,8 +21,8 @@ from regard.data.plan import plan
 from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.machine.memory import other_sizes
 from regard.pipelines import Translator
-from regard.training.memory import other_sizes
 from regard.training.objective import CrossEntropy
 
 CHUNK = 250  # sentences translated between two looks at whether to stop

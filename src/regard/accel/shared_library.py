@@ -1,0 +1,144 @@
+"""Where the compiled kernels come from: the wheel, the user's cache folder, or compiled for this process alone.
+
+What a process loads as code must be what this user compiled. So a file of the cache is loaded only if file and folder
+belong to the user and nobody else may write to them; what somebody could have put there is left alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from regard.accel import processors
+
+SOURCES = Path(__file__).with_name("c")
+PATIENCE = 60  # seconds that a compiler is given
+
+T = TypeVar("T")
+
+
+def load(wrap: Callable[[Any], T]) -> T | None:
+    """The library as ``wrap`` makes it of what was loaded; None where there is none, or not on Linux."""
+    if sys.platform != "linux":
+        return None
+    packaged = _packaged()
+    if packaged is not None and (found := _opened(packaged, wrap)) is not None:
+        return found
+    compiler = processors.compiler()
+    if compiler is None:
+        return None
+    try:
+        cached = in_cache(compiler)
+        if cached is not None and (found := _opened(cached, wrap)) is not None:
+            return found
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place, "native.so")
+            compile_into(path, compiler)
+            return _opened(path, wrap)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def is_there() -> bool:
+    """Whether there is a library that needs not be compiled first."""
+    if sys.platform != "linux":
+        return False
+    compiler = processors.compiler()
+    return _packaged() is not None or (compiler is not None and _ours(_place_of(compiler, processors.HERE)))
+
+
+def in_cache(compiler: str, kind: tuple[str, ...] = processors.HERE) -> Path | None:
+    """The library compiled for a kind of processor, unless it was already; None where the cache is not ours alone."""
+    path = _place_of(compiler, kind)
+    if path is None:
+        return None
+    try:
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            if not _ours_alone(path.parent):
+                return None
+            with tempfile.TemporaryDirectory(dir=path.parent) as place:
+                new = Path(place, "native.so")
+                compile_into(new, compiler, kind)
+                new.chmod(0o600)
+                new.replace(path)
+    except OSError:
+        return None  # no home, no room, or no right to write
+    return path if _ours(path) else None
+
+
+def compile_into(path: Path, compiler: str, kind: tuple[str, ...] = processors.HERE) -> None:
+    """Compile the kernels; SubprocessError where the compiler fails."""
+    command = processors.command(compiler, kind, str(SOURCES / "stack.c"), str(path))
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+
+
+def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
+    """The library of a file; one that cannot be loaded, or has not our functions, is named and left alone."""
+    try:
+        return wrap(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError) as error:
+        reason = "it lacks a function" if isinstance(error, AttributeError) else "it cannot be loaded"
+        warnings.warn(f"{path}: not regard's compiled kernels: {reason}; delete it", stacklevel=1)
+        return None
+
+
+def _packaged() -> Path | None:
+    """The library that the wheel holds for such a processor."""
+    here = set(_abilities().split())
+    fit = (name for name, (_, needed) in processors.KINDS.items() if here.issuperset(needed))
+    paths = (SOURCES.with_name(processors.file_of(name)) for name in fit)
+    return next((path for path in paths if path.exists()), None)
+
+
+@functools.cache
+def _abilities() -> str:
+    """The names of what the processor can, in Linux's words; "" where there is no ``/proc`` to say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@functools.cache
+def _place_of(compiler: str, kind: tuple[str, ...]) -> Path | None:
+    """Where the library lies that a compiler makes for a kind of processor; another source has another place.
+
+    None where nothing tells this processor from another that shares the cache.
+    """
+    if not _abilities():
+        return None
+    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
+    made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
+    name = hashlib.sha256("\n".join(made_of).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # as the XDG specification has it: a relative one depends on where one stands
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base, "regard", f"native-{name}.so") if os.path.isabs(base) else None
+
+
+def _ours(path: Path | None) -> bool:
+    """Whether a library is there that only this user can have put there."""
+    return path is not None and _ours_alone(path.parent) and _ours_alone(path, stat.S_ISREG)
+
+
+def _ours_alone(path: Path, kind: Callable[[int], bool] = stat.S_ISDIR) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return kind(found.st_mode) and found.st_uid == os.geteuid() and not writable

@@ -1,0 +1,240 @@
+"""A stack of layers as one call of c/stack.c, for inference on a CPU: the face of ``TransformerStack``.
+
+Between the operators of a decoding step PyTorch and Python take longer than the operators do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.accel.native import LANES, Kept, Linear, Native, Seen, number, pointer, size
+from regard.nn.attention import Core, MultiHeadAttention
+from regard.nn.feedforward import ACTIVATIONS, PositionWise
+from regard.nn.kernels import additive_mask
+from regard.nn.layers import TransformerLayer
+from regard.nn.layout import Layout, Memory
+from regard.nn.norm import RootMeanSquareNorm
+from regard.nn.residual import Residual
+from regard.nn.stacks import TransformerStack
+from regard.nn.states import LayerCache
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("gain", pointer), ("bias", pointer), ("epsilon", number), ("centred", ctypes.c_int))
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = (("input", Linear), ("output", Linear), ("norm", _Norm))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("own", _Attention), ("cross", _Attention), ("input", Linear), ("gate", Linear), ("output", Linear),
+        ("norm", _Norm),
+    )  # fmt: skip
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = (
+        *((name, size) for name in ("layers", "width", "heads", "groups", "head_width", "inner")),
+        ("norm_first", ctypes.c_int), ("activation", ctypes.c_int), ("layer", ctypes.POINTER(_Layer)), ("last", _Norm),
+    )  # fmt: skip
+
+
+class _Mask(ctypes.Structure):
+    _fields_ = (("at", pointer), ("sentence", size), ("head", size), ("query", size))
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = (("places", pointer), ("count", size), ("queries", size))
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        ("rows", _Rows), ("x", pointer), ("halves", ctypes.c_int),
+        ("own", pointer), ("slots", pointer), ("keys", size), ("mask", _Mask),
+        ("memory", pointer), ("memory_keys", size), ("memory_mask", _Mask),
+        ("cosine", pointer), ("sine", pointer), ("turn", size),
+    )  # fmt: skip
+
+
+class CompiledStack(nn.Module):
+    """What a stack computes whose linear layers have a ``Matrix``; see ``fits``."""
+
+    def __init__(self, stack: TransformerStack, native: Native) -> None:
+        super().__init__()
+        self.stack, self.native = stack, native
+        # What the structures point to lives as long as they do, even if a module is given other tensors.
+        self._held = [parameter.detach() for parameter in stack.parameters()]
+        layers: list[Any] = list(stack.layers)
+        attention, inner = layers[0].self_attention, layers[0].feedforward
+        self.groups, self.head_width = attention.groups, attention.head_width
+        self._layers = (_Layer * len(layers))(*map(_layer, layers))
+        self._stack = _Stack(
+            layers=len(layers), width=attention.output.matrix.outputs, heads=attention.heads, groups=self.groups,
+            head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
+            activation=_activation(inner), layer=self._layers, last=_norm(stack.norm),
+        )  # fmt: skip
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.stack.layers
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        *,
+        memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
+        memory_layout: Layout | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> Tensor:
+        """As ``TransformerStack``'s, x [B, Q, D] in fp32 → [B, Q, D]."""
+        assert layout.packing is None and x.dtype == torch.float32, (
+            "this is for inference, and numbers between are fp32"
+        )
+        stack, (batch, queries, width) = self.stack, x.shape
+        keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
+        bias = None if stack.bias is None else stack.bias(queries, keys, layout)
+        live = _padding_left_out(layout) if caches is None else caches[0].state.live
+        places = torch.arange(batch * queries) if live is None else live
+        rows = x.reshape(batch * queries, width)
+        rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
+        call = _Call(rows=_Rows(places.data_ptr(), len(places), queries), x=rows.data_ptr(), keys=keys)
+        mask = additive_mask(queries, keys, x, layout, bias)
+        call.mask, held = self._mask(mask, batch, queries, keys)
+        used: list[Any] = [held]
+        if stack.rotation is not None:
+            turned = stack.rotation(queries, layout.positions, x.device)
+            cosine, sine = (part.expand(-1, 1, queries, -1).contiguous() for part in (turned.cosine, turned.sine))
+            call.cosine, call.sine = cosine.data_ptr(), sine.data_ptr()
+            call.turn = cosine.stride(0) if len(cosine) > 1 else 0
+            used += [cosine, sine]
+        if caches is not None:
+            kept = [cache.room(batch, self.groups, self.head_width, x) for cache in caches]
+            slots = caches[0].state.new.contiguous()
+            used += [slots, _seen(kept)]
+            call.slots, call.own = slots.data_ptr(), ctypes.addressof(used[-1])
+            call.keys, call.halves = caches[0].state.extent, _in_halves(kept)
+        if memory is not None:
+            assert memory_layout is not None
+            if isinstance(memory, Tensor):
+                memory = self.project_memory(Memory(memory, torch.full((batch,), memory.shape[1])))
+            pairs = list(memory)
+            call.memory_keys, call.halves = pairs[0][0].shape[2], _in_halves(pairs)
+            mask = additive_mask(queries, call.memory_keys, x, memory_layout, None)
+            call.memory_mask, held = self._mask(mask, batch, queries, call.memory_keys)
+            used += [held, pairs, _seen(pairs)]
+            call.memory = ctypes.addressof(used[-1])
+        self.native.stack(self._stack, call)
+        if live is not None:
+            rows = rows.new_zeros(batch * queries, width).index_copy_(0, live, rows)
+        return rows.view(batch, queries, width)
+
+    def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
+        """As ``TransformerStack``'s; of the padding nothing is made."""
+        batch, tokens, _ = memory.hidden.shape
+        pairs = []
+        for layer in self.layers:
+            shape = batch, self.groups, tokens, self.head_width
+            keys, values = (memory.hidden.new_empty(shape, dtype=dtype) for _ in range(2))
+            matrix: Any = layer.cross_attention.key_value.matrix  # type: ignore[union-attr]
+            self.native.project(matrix, memory.hidden, memory.lengths, keys, values)
+            pairs.append((keys, values))
+        return pairs
+
+    def _mask(self, mask: Tensor | None, batch: int, queries: int, keys: int) -> tuple[_Mask, Tensor | None]:
+        """As the loops read it, and the tensor that holds it."""
+        if mask is None:
+            return _Mask(), None
+        mask = mask.expand(batch, self._stack.heads, queries, keys)
+        mask = mask if mask.stride(3) == 1 else mask.contiguous()
+        return _Mask(mask.data_ptr(), *mask.stride()[:3]), mask
+
+
+def _padding_left_out(layout: Layout) -> Tensor | None:
+    """The places of real tokens among B × T, where padding is hidden by a mask [B, 1, 1, T]; None: all are."""
+    return None if layout.mask is None else layout.mask[:, 0, 0].flatten().nonzero()[:, 0]
+
+
+def _seen(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
+    """``struct seen`` of each layer, of its keys and values [B, G, S, K]."""
+    return (Seen * len(pairs))(*(Seen(Kept.of(key), Kept.of(value)) for key, value in pairs))
+
+
+def _in_halves(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    return pairs[0][0].dtype == torch.bfloat16
+
+
+def fits(stack: nn.Module) -> bool:
+    """Whether c/stack.c computes what this stack does; its linear layers have been given their ``Matrix``."""
+    shapes = {_shape(layer) for layer in stack.layers} if isinstance(stack, TransformerStack) else set()
+    return len(shapes) == 1 and None not in shapes
+
+
+def _shape(layer: nn.Module) -> object:
+    """What all layers of a stack must have in common; None where the loops cannot compute one."""
+    if not isinstance(layer, TransformerLayer) or not isinstance(layer.feedforward, PositionWise):
+        return None
+    attentions = [part for part in (layer.self_attention, layer.cross_attention) if part is not None]
+    residuals = [child for child in layer.children() if isinstance(child, Residual)]
+    can = (
+        all(isinstance(part, MultiHeadAttention) and type(part.core) is Core for part in attentions)
+        and all(part.head_width % LANES == 0 for part in attentions)
+        and all(isinstance(residual.norm, nn.LayerNorm | RootMeanSquareNorm) for residual in residuals)
+        and all(getattr(linear, "matrix", None) is not None for linear in _linears(layer))
+    )
+    heads = {(part.heads, part.groups, part.head_width) for part in attentions}
+    orders = {residual.order for residual in residuals}
+    if not can or len(heads) > 1 or len(orders) > 1:
+        return None
+    inner: Any = layer.feedforward
+    return *heads, *orders, _activation(inner), inner.input.matrix.outputs
+
+
+def _linears(layer: Any) -> list[Any]:
+    own, cross, inner = layer.self_attention, layer.cross_attention, layer.feedforward
+    of_cross = [] if cross is None else [cross.query, cross.key_value, cross.output]
+    of_gate = [] if inner.gate is None else [inner.gate]
+    return [own.query_key_value, own.output, *of_cross, inner.input, *of_gate, inner.output]
+
+
+def _layer(layer: Any) -> _Layer:
+    own, cross, inner = layer.self_attention, layer.cross_attention, layer.feedforward
+    found = _Layer(
+        own=_Attention(own.query_key_value.matrix.linear, own.output.matrix.linear),
+        input=inner.input.matrix.linear, output=inner.output.matrix.linear, norm=_norm(layer.feedforward_residual.norm),
+    )  # fmt: skip
+    found.own.norm = _norm(layer.self_attention_residual.norm)
+    if cross is not None:
+        found.cross = _Attention(cross.query.matrix.linear, cross.output.matrix.linear)
+        found.cross.norm = _norm(layer.cross_attention_residual.norm)
+    if inner.gate is not None:
+        found.gate = inner.gate.matrix.linear
+    return found
+
+
+def _norm(norm: Any) -> _Norm:
+    if norm is None:
+        return _Norm()
+    bias = getattr(norm, "bias", None)
+    return _Norm(
+        gain=norm.weight.data_ptr(), bias=None if bias is None else bias.data_ptr(), epsilon=norm.eps,
+        centred=isinstance(norm, nn.LayerNorm),
+    )  # fmt: skip
+
+
+def _order(layer: Any) -> str:
+    order: str = layer.self_attention_residual.order
+    return order
+
+
+def _activation(inner: PositionWise) -> int:
+    """Its number, which is that of ``enum activation`` in rows.h."""
+    made = [make() for make in ACTIVATIONS.values()]
+    return [repr(each) for each in made].index(repr(inner.activation))

@@ -1,0 +1,98 @@
+"""What all text models share: the table that turns hidden states into logits, and tables that are one in memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from regard.accel import int8, native
+from regard.accel import prepacked as packed
+from regard.accel.linear import available
+from regard.nn.embedding import Embedding
+
+Share = Literal["all", "target", "none"]
+
+
+class TiedModel(nn.Module):
+    """A model whose output table may be its target embedding, and that again its source embedding (section 3.4).
+
+    ``ties`` names parameters that are one in memory, as {left out on disk: kept}; they are joined before loading.
+    """
+
+    source_embedding: Embedding
+    target_embedding: Embedding
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ties: dict[str, str] = {}
+        # For decoding on a CPU (nn/packed.py):
+        self.prepared_output: int8.Int8Linear | packed.PackedLinear | None = None
+        self.native: native.Native | None = None
+        self.cache_dtype: torch.dtype | None = None  # of keys and values; None: that in which they come
+        self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
+
+    def tie(self, share: Share, output_bias: bool = False) -> None:
+        """Once the embeddings are made: ``share`` says which tables are one; "none" makes an output table."""
+        vocabulary, width = self.target_embedding.table.weight.shape
+        if share == "all":
+            self.target_embedding.table = self.source_embedding.table
+            self.ties["target_embedding.table.weight"] = "source_embedding.table.weight"
+        self.output = nn.Linear(width, vocabulary, bias=False) if share == "none" else None
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if output_bias else None
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens of a sentence, a mark counted, there are positions for; None where there is no end."""
+        positions = self.target_embedding.positions
+        return None if positions is None else positions.limit
+
+    def output_table(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        table = self.target_embedding.table.weight if self.output is None else self.output.weight
+        return table, self.output_bias
+
+    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
+        if self.prepared_output is not None and candidates is None:
+            prepared: Tensor = self.prepared_output(hidden)
+            return prepared
+        table, bias = self.output_table()
+        if candidates is not None:
+            table, bias = table[candidates], None if bias is None else bias[candidates]
+        return nn.functional.linear(hidden.to(table.dtype), table, bias)
+
+    def to_int8(self) -> None:
+        """Multiply in int8 from now on where that gains, for decoding on a CPU, and in bf16 elsewhere if it can.
+
+        Tables stay as they are for what looks things up in them.
+        """
+        table, bias = self.output_table()
+        self.prepared_output = int8.Int8Linear(table, bias, torch.float32)
+        for name, child in self.named_children():
+            if name not in ("output", "prepared_output"):
+                int8.in_int8(child)
+        if available(torch.bfloat16):
+            self.to(torch.bfloat16)
+
+    def pack_output(self) -> None:
+        """The output table laid out for decoding on a CPU (nn/packed.py), unless it is in int8 already."""
+        table, bias = self.output_table()
+        if self.prepared_output is None and packed.gains(table):
+            self.prepared_output = packed.PackedLinear(table, bias)
+
+
+def one_vocabulary(share: Share, vocabulary: int, target_vocabulary: int | None) -> int:
+    """The size of the target's vocabulary; a table for both languages needs one vocabulary for both."""
+    if share == "all" and target_vocabulary not in (None, vocabulary):
+        raise ValueError("share='all' needs one vocabulary for both languages; use share='target' with two")
+    return vocabulary if target_vocabulary is None else target_vocabulary
+
+
+def _fill_in_ties(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Files hold a shared table once; here it gets its other names back."""
+    ties: dict[str, str] = module.ties  # type: ignore[assignment]
+    for left_out, kept in ties.items():
+        if prefix + kept in state:
+            state.setdefault(prefix + left_out, state[prefix + kept])

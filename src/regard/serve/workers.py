@@ -1,0 +1,277 @@
+"""Decoding across requests: a few members, each of which decodes on one core whatever comes, whoever asked for it.
+
+A sentence that comes while others are decoded takes the place of one that is done (decoding/engine.py). On a CPU under
+Linux a member is a forked process, with the weights of this one; elsewhere it is a thread. One that ends is replaced;
+while that fails (no process, no file descriptor) the others decode, and requests get 503 if there are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from regard.decoding.running_batch import Hypothesis, Result
+from regard.decoding.search import Search
+from regard.errors import RegardError
+from regard.machine.processes import as_a_child, forking
+from regard.serve.worker import Served, work, written
+
+TRIES = 4  # how often a sentence is given to a member before it is an error that they end
+AGAIN = 1.0  # seconds after which a member that could not be started is tried again
+
+
+class Done(NamedTuple):
+    """A sentence's n best, and when its decoding began (``time.monotonic``)."""
+
+    hypotheses: list[Hypothesis]
+    began: float
+
+
+class MemberEnded(Exception):
+    """The member that was to decode a sentence has ended; another one can."""
+
+
+class ClientLeft(Exception):
+    """The client that a sentence was decoded for has disconnected; the sentence is dropped."""
+
+
+class Unavailable(RegardError):
+    """No member is running, or the server is closing."""
+
+
+class Caller:
+    """Who waits for sentences; all of them are decoded for it, or dropped when it leaves."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self.waits_for: set[Future[Done]] = set()
+
+
+@dataclass
+class Member:
+    """One that decodes: our end of its pipe, and what it has not given back yet, by number."""
+
+    pipe: Connection
+    process: Any  # None: a thread
+    pending: dict[int, Future[Done]]
+    lock: threading.Lock
+
+    def send(self, message: object) -> None:
+        with self.lock, contextlib.suppress(OSError):  # its reader finds out that it has ended
+            self.pipe.send_bytes(json.dumps(message).encode())
+
+
+class Crew:
+    """The members of a server, and the sentences that they have in hand."""
+
+    def __init__(self, models: Mapping[str, Served], members: int, batch_tokens: int = 4096) -> None:
+        self._models, self._batch_tokens = models, batch_tokens
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        on_cpu = all(next(served.model.parameters()).device.type == "cpu" for served in models.values())
+        self._forks = on_cpu and sys.platform == "linux"
+        gc.freeze()  # what is there already is not looked through for garbage, and stays shared
+        self._members: list[Member] = []
+        for _ in range(members if self._forks else 1):
+            try:
+                self._members.append(self._start())
+            except (OSError, RuntimeError) as error:
+                self.close()
+                raise RegardError(f"cannot start {members} decoding processes ({error}); use fewer --threads") from None
+
+    @property
+    def in_hand(self) -> int:
+        """Sentences that wait or are being decoded."""
+        return sum(len(member.pending) for member in self._members)
+
+    def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search, caller: Caller) -> list[Future[Done]]:
+        """Gives each sentence to the member that has least in hand."""
+        shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
+        futures: list[Future[Done]] = []
+        with self._lock:
+            if self._closed.is_set():
+                raise Unavailable("the server is closing")
+            if caller.left:
+                raise ClientLeft()
+            if not self._members:
+                raise Unavailable("no decoding process is running: come again soon")
+            for ids in sources:
+                place = min(range(len(self._members)), key=lambda i: len(self._members[i].pending))
+                number, future = next(self._numbers), Future[Done]()
+                self._members[place].pending[number] = future
+                shares.setdefault(place, []).append((number, ids))
+                futures.append(future)
+            caller.waits_for = set(futures)
+            chosen = [(self._members[place], sentences) for place, sentences in shares.items()]
+        for member, sentences in chosen:
+            member.send([name, written(search), sentences])
+        return futures
+
+    def leave(self, caller: Caller) -> None:
+        """What a caller waits for is not waited for any more, and decoded no more where that has not begun."""
+        dropped: list[tuple[Member, list[int]]] = []
+        with self._lock:
+            caller.left = True
+            for member in self._members:
+                numbers = [number for number, future in list(member.pending.items()) if future in caller.waits_for]
+                futures = [future for number in numbers if (future := member.pending.pop(number, None))]
+                for future in futures:
+                    future.set_exception(ClientLeft())
+                if numbers:
+                    dropped.append((member, numbers))
+        for member, numbers in dropped:
+            member.send([None, None, numbers])
+
+    def close(self) -> None:
+        """Ends the members; what they have in hand is lost. A member that is a thread ends with this process."""
+        with self._lock:
+            self._closed.set()
+            members = list(self._members)
+        for member in members:
+            if member.process is not None:
+                member.process.kill()
+                member.process.join()
+
+    def _start(self) -> Member:
+        """A new member; OSError or RuntimeError where the system gives no process, thread or file descriptor."""
+        with contextlib.ExitStack() as undo:
+            ours, theirs = multiprocessing.Pipe()
+            undo.callback(ours.close)
+            process: Any = None
+            if self._forks:
+                undo.callback(theirs.close)
+                process = multiprocessing.get_context("fork").Process(
+                    target=_forked, args=(self._models, theirs, self._batch_tokens), daemon=True
+                )
+                with forking():
+                    process.start()
+                undo.callback(process.kill)
+                theirs.close()
+            else:
+                threading.Thread(target=work, args=(self._models, theirs, self._batch_tokens), daemon=True).start()
+            member = Member(ours, process, {}, threading.Lock())
+            threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+            undo.pop_all()
+        return member
+
+    def _listen(self, member: Member) -> None:
+        """Hands on what a member finds; if it ends, its sentences are told, and another takes its place."""
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    for number, began, found in json.loads(member.pipe.recv_bytes()):
+                        if future := member.pending.pop(number, None):  # else its caller has left
+                            future.set_result(Done([Hypothesis(*one) for one in found], began))
+        finally:
+            self._forget(member)
+            self._replace()
+
+    def _forget(self, member: Member) -> None:
+        """A member that has ended is given nothing more, and whoever waits for it is told."""
+        with self._lock:
+            if member in self._members:
+                self._members.remove(member)
+        while member.pending:
+            with contextlib.suppress(KeyError):  # its caller leaves at the same time
+                member.pending.popitem()[1].set_exception(MemberEnded())
+        if member.process is not None and not self._closed.is_set():  # else ``close`` ends it
+            member.process.kill()  # where it only closed its pipe
+            member.process.join()
+        member.pipe.close()  # here alone: no other thread closes what this one reads
+
+    def _replace(self) -> None:
+        """Starts a member in place of one that has ended: now, or as soon as the system allows it."""
+        failed = False
+        while not self._closed.is_set():
+            try:
+                with self._lock:
+                    if not self._closed.is_set():
+                        self._members.append(self._start())
+                        _say("a decoding process ended; another takes its place")
+                return
+            except (OSError, RuntimeError) as error:
+                if not failed:
+                    _say(f"a decoding process ended, and no other can be started ({error}); trying again each second")
+                failed = True
+            self._closed.wait(AGAIN)
+
+
+def _say(text: str) -> None:
+    print(f"regard: {text}", file=sys.stderr, flush=True)
+
+
+def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
+    _keep_only(pipe.fileno())
+    as_a_child()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends this one when all is answered
+    work(models, pipe, batch_tokens)
+
+
+def _keep_only(pipe: int) -> None:
+    """Give up the server's sockets and the pipes of other members; standard streams stay.
+
+    A socket stays open until every process has closed it: a client would not see that the server has closed its
+    connection, and the port would take connections that nobody answers. ``/dev/null`` takes each number, so that an
+    object of the server that closes its descriptor later closes nothing that this process has opened.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(min(1 << 16, os.sysconf("SC_OPEN_MAX"))))
+    for number in numbers:
+        if number > 2 and number not in (pipe, null):
+            with contextlib.suppress(OSError):  # not open
+                os.fstat(number)
+                os.dup2(null, number)
+
+
+class Calls(threading.local):
+    """The calls of a thread: for whom they are, and what they have taken since that was set to 0."""
+
+    waiting = 0.0
+    decoding = 0.0
+    caller: Caller | None = None
+
+
+class CrewEngine:
+    """An engine (decoding/engines.py) whose sentences are decoded together with those of other threads' calls."""
+
+    def __init__(self, crew: Crew, name: str) -> None:
+        self.crew, self.name = crew, name
+        self.calls = Calls()
+
+    def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
+        found: dict[int, Done] = {}
+        came = time.monotonic()
+        caller = self.calls.caller or Caller()
+        for _ in range(TRIES):
+            missing = [i for i in range(len(sources)) if i not in found]
+            missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
+            futures = self.crew.submit(self.name, [sources[i] for i in missing], search, caller)
+            for i, future in zip(missing, futures, strict=True):
+                with contextlib.suppress(MemberEnded):
+                    found[i] = future.result()
+            if len(found) == len(sources):
+                break
+        else:
+            raise Unavailable("decoding processes end before they have decoded this text")
+        if found:
+            began = min(done.began for done in found.values())
+            self.calls.waiting += began - came
+            self.calls.decoding += time.monotonic() - began
+        return [Result(i, found[i].hypotheses) for i in range(len(sources))]

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import random
+
+from regard.decoding.repetition import find_loop, is_loop
+
+
+def by_hand(ids, repeats, longest):
+    for period in range(1, longest + 1):
+        for at in range(len(ids) - period * repeats + 1):
+            phrase = ids[at : at + period]
+            if ids[at : at + period * repeats] == phrase * repeats:
+                return phrase
+    return []
+
+
+def test_loops_are_found_as_by_hand():
+    draw = random.Random(0)
+    found = 0
+    for _ in range(3000):
+        ids = [draw.randrange(2 + draw.randrange(3)) for _ in range(draw.randrange(40))]
+        repeats = draw.randint(2, 4)
+        expected = by_hand(ids, repeats, 8)
+        assert find_loop(ids, repeats=repeats, longest=8) == expected
+        found += bool(expected)
+    assert 500 < found < 2900
+
+
+def test_ordinary_repetition_is_no_loop():
+    assert not is_loop([])
+    assert not is_loop([1, 2, 1, 2, 1, 2])
+    assert is_loop([9, *([1, 2, 3] * 4), 8])
