@@ -33,8 +33,8 @@ from regard.accel import prepacked as packed
 from regard.decoding.topk import best_tokens, rows_at_once
 from regard.machine.memory import keep_memory
 from regard.models.transformer import PRESETS, Transformer
-from regard.nn.layout import Tokens
 from regard.nn.positions import sinusoids
+from regard.nn.sequences import Tokens
 from regard.training.rates import matrix_rate
 
 VOCABULARY, SOURCE, SO_FAR, EOS = 8000, 14, 8, 3

@@ -15,7 +15,7 @@ import torch
 from regard import directory, files
 from regard.errors import RegardError
 from regard.models.transformer import Transformer
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 

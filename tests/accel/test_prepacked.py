@@ -14,7 +14,7 @@ from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.models.base import Share
 from regard.models.transformer import Transformer
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
 SETTINGS = TextSettings()

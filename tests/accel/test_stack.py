@@ -17,9 +17,9 @@ from regard.accel.linear import multiplies_bf16
 from regard.accel.stack import CompiledStack
 from regard.models.decoder import DecoderOnly
 from regard.models.transformer import Transformer
-from regard.nn.layout import Memory, Tokens
 from regard.nn.norm import LayerNorm, RMSNorm
 from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
+from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
 ARRANGEMENTS: dict[str, dict[str, Any]] = {

@@ -16,8 +16,10 @@ from regard.accel import varlen
 from regard.accel.native import Native
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
-from regard.nn.attention import Attention, MultiHeadAttention
-from regard.nn.layout import ROWS, Layout, Packing, Tokens
+from regard.nn.layout import Layout
+from regard.nn.multihead import Attention, MultiHeadAttention
+from regard.nn.packing import ROWS, Packing
+from regard.nn.sequences import Tokens
 
 torch.set_num_threads(1)
 #: Of the largest number: fp32 loses 2⁻²⁴ at every sum, and bf16 keeps 8 bits of what comes out.

@@ -9,7 +9,8 @@ from torch import nn
 
 from regard.models import registry
 from regard.nn.dropout import Dropout
-from regard.nn.layout import Memory, Tokens, real
+from regard.nn.padding import real
+from regard.nn.sequences import Memory, Tokens
 
 LENGTHS = [3, 7, 1, 5]
 SOURCES = [6, 2, 4, 1]

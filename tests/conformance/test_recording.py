@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import regard
 from regard.errors import RegardError
 from regard.models.recorder import attentions, watched
-from regard.nn.layout import Memory
+from regard.nn.sequences import Memory
 
 LENGTHS, SOURCES = [3, 6, 1], [5, 2, 4]
 

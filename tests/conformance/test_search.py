@@ -10,7 +10,7 @@ from torch import nn
 from regard.decoding.engine import decode
 from regard.decoding.scoring import forced_scores
 from regard.decoding.search import Search
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
 SETTINGS = TextSettings(suppressed=(0, 2))

@@ -9,7 +9,7 @@ import torch
 from thin import V, alone, close, memory_of, sentences
 from torch import Tensor, nn
 
-from regard.nn.layout import Memory, Tokens
+from regard.nn.sequences import Memory, Tokens
 
 N = 3
 

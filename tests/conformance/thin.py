@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.models import registry
-from regard.nn.layout import Memory, Tokens
+from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
 

@@ -28,8 +28,8 @@ from regard.models.decoder import DecoderOnly
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
 from regard.nn import kernels
-from regard.nn.layout import Tokens
 from regard.nn.positions import Learned, RelativeBias, Rotary
+from regard.nn.sequences import Tokens
 
 SETTINGS = ToySettings()
 

@@ -65,7 +65,7 @@ def test_a_beams_score_is_the_forced_score_in_any_batch(name):
 
 def test_training_goes_on_after_decoding():
     """Decoding runs without gradients; nothing that it leaves behind may stop a backward pass."""
-    from regard.nn.layout import Tokens
+    from regard.nn.sequences import Tokens
 
     model = build("transformer").train()
     list(decode(model, sentences(4), SETTINGS, Search(beam=2, max_extra=5)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.decoding.search import Search
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 
 
 @dataclass(frozen=True)

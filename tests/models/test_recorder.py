@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import regard
 from regard.errors import RegardError
-from regard.nn.attention import Core
 from regard.nn.layout import Layout
+from regard.nn.multihead import Core
 
 
 class Pair(NamedTuple):

@@ -10,8 +10,8 @@ from regard.errors import RegardError
 from regard.models import registry
 from regard.models.decoder import DecoderOnly
 from regard.models.rnn import RNN
-from regard.nn.layout import Tokens
 from regard.nn.positions import Rotary
+from regard.nn.sequences import Tokens
 
 
 @pytest.mark.parametrize("architecture", ["rnn", "decoder"])

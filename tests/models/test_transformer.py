@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from regard.models.transformer import PRESETS, Transformer, TransformerModel
-from regard.nn.layout import Memory, Tokens
 from regard.nn.norm import RMSNorm
 from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
+from regard.nn.sequences import Memory, Tokens
 
 V = 29
 SMALL = Transformer(width=16, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2)

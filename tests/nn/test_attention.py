@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from regard.nn import kernels
-from regard.nn.attention import AdditiveCore, Attention, Core, attend, attention_weights
+from regard.nn.additive import AdditiveCore
+from regard.nn.attention import attend, attention_weights
 from regard.nn.kernels import fused, products
 from regard.nn.layout import Layout
+from regard.nn.multihead import Attention, Core
 
 B, H, Q, S, K = 3, 4, 5, 7, 8
 

@@ -16,7 +16,8 @@ from regard.decoding import graphs
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.models.transformer import Transformer
-from regard.nn.layout import Layout, Tokens
+from regard.nn.layout import Layout
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 from regard.training.feed import Item
 from regard.training.step import Trainer

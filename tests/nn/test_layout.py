@@ -6,7 +6,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from regard.nn.layout import ROWS, Layout, Memory, Packing, Tokens, real
+from regard.nn.layout import Layout
+from regard.nn.packing import ROWS, Packing
+from regard.nn.padding import real
+from regard.nn.sequences import Memory, Tokens
 
 lengths_of_batch = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 

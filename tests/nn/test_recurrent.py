@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from regard.nn.layout import Layout, Memory, Tokens
+from regard.nn.layout import Layout
 from regard.nn.recurrent import AdditiveAttention, AttentiveRecurrent, Recurrent, gated
+from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from regard.models.transformer import Transformer, TransformerModel
-from regard.nn.layout import Memory, Tokens
 from regard.nn.positions import Learned, NoPositions, Positions, RelativeBias, Rotary, Sinusoidal
+from regard.nn.sequences import Memory, Tokens
 from regard.nn.states import KeyValueState
 
 V = 23

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from regard.models.transformer import Transformer
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 
 
 def test_in_training_products_norms_and_dropout_see_real_tokens_only() -> None:

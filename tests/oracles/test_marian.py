@@ -16,8 +16,8 @@ from regard.errors import RegardError
 from regard.interop import marian
 from regard.interop.transforms import absent, export_weights, import_weights, join, pad, same, stack, transpose
 from regard.models.transformer import Transformer, TransformerModel
-from regard.nn.layout import Tokens
 from regard.nn.positions import Sinusoidal
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
 transformers = pytest.importorskip("transformers")

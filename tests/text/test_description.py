@@ -19,7 +19,8 @@ from regard.errors import RegardError
 from regard.text import patterns
 from regard.text.description import checked, limit
 from regard.text.patterns import DEEPSEEK_V3, GPT_2, LLAMA_3, QWEN_2
-from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer, library_errors
+from regard.text.specials import BYTES, SPECIALS
+from regard.text.tokenizer import Tokenizer, library_errors
 from regard.text.words import word_patterns
 
 LINES = ["the cat sat on the mat .", "zwei junge weiße Männer", "我爱机器学习。"] * 3

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from regard.errors import RegardError
 from regard.text.normalize import normalizer
-from regard.text.tokenizer import BYTES, SPECIALS, Tokenizer
+from regard.text.specials import BYTES, SPECIALS
+from regard.text.tokenizer import Tokenizer
 from regard.text.words import BAR, ours, word_patterns
 
 LINES = [

@@ -20,7 +20,8 @@ from regard.data.batch import Batch
 from regard.errors import RegardError
 from regard.models import registry
 from regard.models.recorder import record
-from regard.nn.layout import Packing, Tokens
+from regard.nn.packing import Packing
+from regard.nn.sequences import Tokens
 from regard.training.feed import Item
 from regard.training.step import Trainer
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from regard.config import TrainingConfig
 from regard.models import registry
-from regard.nn.attention import Attention
+from regard.nn.multihead import Attention
 from regard.training.muon import Muon, hidden_matrices, orthogonal
 from regard.training.optimizer import build_optimizer, gradient_norm, optimizer_tensors, update
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel.native import LANES, Kept, Linear, Native, Seen, number, pointer, size
-from regard.nn.attention import Core, MultiHeadAttention
 from regard.nn.feedforward import ACTIVATIONS, PositionWise
 from regard.nn.kernels import additive_mask
 from regard.nn.layers import TransformerLayer
-from regard.nn.layout import Layout, Memory
+from regard.nn.layout import Layout
+from regard.nn.multihead import Core, MultiHeadAttention
 from regard.nn.norm import RootMeanSquareNorm
 from regard.nn.residual import Residual
+from regard.nn.sequences import Memory
 from regard.nn.stacks import TransformerStack
 from regard.nn.states import LayerCache
 

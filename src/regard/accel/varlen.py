@@ -15,7 +15,8 @@ from torch import Tensor
 from regard.accel import native
 from regard.accel.linear import type_of_products
 from regard.accel.native import LANES, Native, VarLen
-from regard.nn.layout import Layout, Packing
+from regard.nn.layout import Layout
+from regard.nn.packing import Packing
 
 
 class Attend(Protocol):

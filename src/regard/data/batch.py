@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.nn.layout import Tokens, sent
+from regard.nn.padding import sent
+from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
 IGNORED = -100  # the label of padding and of forced tokens: never counted, never learnt

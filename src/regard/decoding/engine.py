@@ -26,7 +26,7 @@ from regard.decoding.search import Candidates, Search
 from regard.decoding.topk import Best, best_tokens, rows_at_once, spread
 from regard.errors import RegardError
 from regard.models.recorder import watched
-from regard.nn.layout import Memory
+from regard.nn.sequences import Memory
 from regard.nn.states import KeyValueState
 
 if TYPE_CHECKING:

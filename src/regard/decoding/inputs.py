@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 
 
 class Settings(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.topk import rows_at_once
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 
 
 class Scored(NamedTuple):

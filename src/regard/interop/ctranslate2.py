@@ -19,8 +19,8 @@ from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.models.transformer import TransformerModel
-from regard.nn.attention import MultiHeadAttention
 from regard.nn.layers import TransformerLayer
+from regard.nn.multihead import MultiHeadAttention
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack

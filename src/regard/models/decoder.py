@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from regard.models.base import TiedModel
-from regard.nn.attention import Attention
 from regard.nn.embedding import Embedding
 from regard.nn.feedforward import Activation, FeedForward
 from regard.nn.layers import Layer
-from regard.nn.layout import Layout, Memory, Output, Tokens
+from regard.nn.layout import Layout
+from regard.nn.multihead import Attention
 from regard.nn.norm import LayerNorm, Norm
 from regard.nn.positions import Positions, Rotary
 from regard.nn.residual import Order
+from regard.nn.sequences import Memory, Output, Tokens
 from regard.nn.stacks import Stack
 from regard.nn.states import KeyValueState
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from regard.models.base import Share, TiedModel, one_vocabulary
 from regard.nn.embedding import Embedding
-from regard.nn.layout import Layout, Memory, Output, Tokens
+from regard.nn.layout import Layout
 from regard.nn.positions import NoPositions
 from regard.nn.recurrent import AttentiveRecurrent, Recurrent, RecurrentState
+from regard.nn.sequences import Memory, Output, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from regard.models.base import Share, TiedModel, one_vocabulary
-from regard.nn.attention import Attention, MultiHeadAttention
 from regard.nn.embedding import Embedding
 from regard.nn.feedforward import Activation, FeedForward
 from regard.nn.layers import Layer
-from regard.nn.layout import Layout, Memory, Output, Tokens
+from regard.nn.layout import Layout
+from regard.nn.multihead import Attention, MultiHeadAttention
 from regard.nn.norm import LayerNorm, Norm
 from regard.nn.positions import Positions, Sinusoidal
 from regard.nn.residual import Order
+from regard.nn.sequences import Memory, Output, Tokens
 from regard.nn.stacks import Stack
 from regard.nn.states import KeyValueState
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from regard.nn.attention import Attention, KeyValueCache, Rotation
 from regard.nn.feedforward import FeedForward
 from regard.nn.layout import Layout
+from regard.nn.multihead import Attention, KeyValueCache, Rotation
 from regard.nn.norm import Norm
 from regard.nn.residual import Order, Residual
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from regard.nn.attention import AdditiveCore
+from regard.nn.additive import AdditiveCore
 from regard.nn.dropout import Dropout
-from regard.nn.layout import Layout, Memory, real
+from regard.nn.layout import Layout
+from regard.nn.padding import real
 from regard.nn.rows import Places
+from regard.nn.sequences import Memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from regard.nn.attention import KeyValueCache
 from regard.nn.layers import Layer, TransformerLayer
-from regard.nn.layout import Layout, Memory
+from regard.nn.layout import Layout
+from regard.nn.multihead import KeyValueCache
 from regard.nn.norm import Norm
 from regard.nn.positions import NoPositions, Positions
+from regard.nn.sequences import Memory
 
 
 @dataclass(frozen=True, kw_only=True)

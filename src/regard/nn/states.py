@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from regard.nn.layout import Layout, everything_is_real, real
+from regard.nn.layout import Layout
+from regard.nn.padding import everything_is_real, real
 from regard.nn.rows import Places
 
 # Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of

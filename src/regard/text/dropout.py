@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from regard.errors import RegardError
-from regard.text.tokenizer import BYTES, Tokenizer
+from regard.text.specials import BYTES
+from regard.text.tokenizer import Tokenizer
 
 COMMON, RARE = 64, 16  # samples of a word that is one piece, and of one that is more
 _MASK = (1 << 64) - 1

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from regard.errors import RegardError
-from regard.text.tokenizer import BYTES, SPECIALS, UNK
+from regard.text.specials import BYTES, SPECIALS, UNK
 from regard.text.words import BAR, SPACE, cutter, word_patterns
 
 

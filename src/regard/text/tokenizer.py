@@ -22,15 +22,13 @@ from regard.errors import RegardError
 from regard.files import read_bytes, write
 from regard.text.description import checked, limit
 from regard.text.normalize import normalizer
+from regard.text.specials import BYTES, SPECIALS
 from regard.text.words import BAR, SPACE, cutter, ours
 
 # The library warns, and stops using threads, when a process that has tokenized forks; it is told in time.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import tokenizers
-
-PAD, UNK, BOS, EOS = SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 _REMEMBERED = 1 << 16  # words whose ids are kept
 _LONG = 32  # characters of a word that is not worth keeping

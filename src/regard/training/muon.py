@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regard.nn.attention import MultiHeadAttention
+from regard.nn.multihead import MultiHeadAttention
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: the steepest at 0 among those that stay near 1

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.nn.layout import Output
 from regard.nn.loss import Soften, linear_cross_entropy
 from regard.nn.rdrop import linear_rdrop
+from regard.nn.sequences import Output
 
 
 class Sums(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from regard.accel import int8
-from regard.nn.layout import Tokens
+from regard.nn.sequences import Tokens
 
 SIZES = (1024, 2048, 4096)  # of square products: which one a machine multiplies fastest differs
 TRIES, SECONDS = 3, 0.3  # a product is tried so often at least, and for so long

@@ -1,0 +1,6 @@
+"""The special tokens of a vocabulary, and the 256 bytes that spell what no subword covers."""
+
+from __future__ import annotations
+
+PAD, UNK, BOS, EOS = SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
