@@ -45,6 +45,7 @@ class PositionWise(nn.Module):
 
     def __init__(self, spec: FeedForward, width: int) -> None:
         super().__init__()
+        self.spec = spec
         self.input = Linear(width, spec.width, bias=spec.bias)
         self.gate = Linear(width, spec.width, bias=spec.bias) if spec.gated else None
         self.activation = ACTIVATIONS[spec.activation]()

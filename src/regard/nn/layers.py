@@ -33,6 +33,7 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, spec: Layer, width: int) -> None:
         super().__init__()
+        self.spec = spec
 
         def residual() -> Residual:
             return Residual(width, spec.norm, spec.dropout, spec.order)

@@ -91,6 +91,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, spec: Attention, width: int, memory_width: int | None = None) -> None:
         super().__init__()
+        self.spec = spec
         self.heads, self.groups = spec.heads, spec.key_value_heads or spec.heads
         self.head_width = width // spec.heads
         grouped = self.groups * self.head_width

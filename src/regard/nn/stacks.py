@@ -34,6 +34,7 @@ class TransformerStack(nn.Module):
 
     def __init__(self, spec: Stack, width: int) -> None:
         super().__init__()
+        self.spec = spec
         self.layers = nn.ModuleList(layer.build(width) for layer in spec.layers)
         heads = spec.layers[0].attention.heads if spec.layers else 1
         self.bias = spec.positions.build_bias(heads, spec.causal)
