@@ -20,10 +20,10 @@ from regard import limits
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.alignments import diagonal
-from regard.decoding.backends import build_engine
+from regard.decoding.backends import build_backend
 from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
-from regard.decoding.repetition import find_loop
+from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
@@ -33,7 +33,7 @@ from regard.text.parts import Part, TooMuch, Warn, parts_of
 
 __all__ = ["BREAKS", "Part", "TextScore", "TooMuch", "Translation", "Translator", "load"]
 
-NO_REPEAT = 3  # no three tokens twice, where an output that loops is decoded again
+NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is decoded again
 BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
 
 
@@ -66,17 +66,17 @@ class TextScore:
 
 
 class Translator:
-    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``engine`` what decodes."""
+    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``backend`` what decodes."""
 
     def __init__(
         self,
         loaded: Loaded,
         decoding: DecodingConfig | None = None,
-        engine: str = "regard",
+        backend: str = "regard",
         shortlist: str | Path = "",
     ) -> None:
         self.model: Any = loaded.model
-        self.engine = build_engine(engine, loaded, shortlist)
+        self.backend = build_backend(backend, loaded, shortlist)
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
@@ -105,8 +105,9 @@ class Translator:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
         The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, then ``warn`` is told.
 
-        A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
-        (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
+        A text that is longer than the model has learnt is translated in parts; an output that repeats itself or does
+        not end is decoded again (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but
+        white space gives "".
         ``parts``: what the method of that name made of the same texts, where it has been asked already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -121,7 +122,7 @@ class Translator:
         hypotheses = self._decode(sources, search, batch_tokens)
         searches = [search] * len(sources)
         if no_repeat if no_repeat is not None else given.no_repeat:
-            self._decode_loops_again(sources, hypotheses, searches, owner, batch_tokens, warn)
+            self._decode_repetitions_again(sources, hypotheses, searches, owner, batch_tokens, warn)
         weights: list[NDArray[np.float32]] | None = None
         if alignments:
             winners = [n_best_of[0].ids for n_best_of in hypotheses]
@@ -237,11 +238,11 @@ class Translator:
         real = list(dict.fromkeys(key for key in keys if key))
         longest = max(map(len, real), default=0) + search.max_extra + len(self.settings.forced_prefix) + 1
         limits.product("beam × longest output", search.beam, longest, limits.PLACES)
-        results = self.engine([list(key) for key in real], search, batch_tokens)
+        results = self.backend([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
         return [found[key] for key in keys]
 
-    def _decode_loops_again(
+    def _decode_repetitions_again(
         self,
         sources: list[list[int]],
         hypotheses: list[list[Hypothesis]],
@@ -250,28 +251,28 @@ class Translator:
         batch_tokens: int,
         warn: Warn | None,
     ) -> None:
-        """Replaces the outputs that loop or do not end by those of a search without repeated n-grams."""
-        loops = {i: why for i, ids in enumerate(sources) if ids and (why := self._loop(ids, hypotheses[i][0]))}
-        again = list(loops)
+        """Replaces the outputs that repeat themselves or do not end by those of a search without repeated n-grams."""
+        faults = {i: why for i, ids in enumerate(sources) if ids and (why := self._fault(ids, hypotheses[i][0]))}
+        again = list(faults)
         if not again:
             return
         strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
         for i, better in zip(again, self._decode([sources[i] for i in again], strict, batch_tokens), strict=True):
-            still = self._loop(sources[i], better[0])
+            still = self._fault(sources[i], better[0])
             hypotheses[i], searches[i] = better, strict
             if warn:
                 after = f", and {still} then too" if still else ""
-                warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
+                warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
 
-    def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
+    def _fault(self, source: list[int], hypothesis: Hypothesis) -> str:
         """In what way an output repeats or does not end, or "".
 
         A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
-        none: only words that repeat are a loop.
+        none: only words that repeat are one.
         """
-        phrase = find_loop(hypothesis.ids)
+        phrase = find_repetition(hypothesis.ids)
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
-        if any(letter.isalpha() for letter in text) and not find_loop(source, repeats=3):
+        if any(letter.isalpha() for letter in text) and not find_repetition(source, repeats=3):
             return f"gave an output that repeats {text[:40]!r}"
         return "gave an output that does not end" if hypothesis.at_limit else ""
 
@@ -332,11 +333,11 @@ def load(
     name: str,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    engine: str = "regard",
+    backend: str = "regard",
     shortlist: str | Path = "",
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_engine``."""
-    return Translator(load_directory(name, device, dtype), engine=engine, shortlist=shortlist)
+    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``."""
+    return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:
