@@ -1,4 +1,4 @@
-"""How many outputs repeat themselves, before and after they are decoded again: python benchmarks/loops.py [--model zh-en]
+"""How many outputs repeat, before and after they are decoded again: python benchmarks/loops.py [--model zh-en]
 
 The sources of Tatoeba's test set are translated with beam 5; no reference is read. results/loops/ keeps the lines.
 """
