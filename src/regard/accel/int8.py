@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import native
+from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
 # Steps on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
@@ -33,14 +34,15 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.dtype, loops = dtype, native.multiplying(torch.int8)
+        self.dtype, kernels = dtype, native.multiplying(torch.int8)
         weight = weight.detach().float()
-        self.outputs = len(weight)
-        step = weight.abs().amax(1).clamp_(min=LEAST).div_(loops.weight_steps if loops else WEIGHTS)  # [out]
+        self.outputs, self.inputs = weight.shape
+        step = weight.abs().amax(1).clamp_(min=LEAST).div_(kernels.weight_steps if kernels else WEIGHTS)  # [out]
         rounded = (weight / step[:, None]).round_().to(torch.int8)
-        self.matrix = native.Matrix(loops, rounded, bias, step) if loops else None
+        self.step = step
+        self.matrix = native.Matrix(kernels, rounded, bias, step) if kernels else None
         if self.matrix is None:
-            self.step, self.zero = step, torch.zeros(self.outputs, dtype=torch.int32)
+            self.zero = torch.zeros(self.outputs, dtype=torch.int32)
             self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
             self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float()
 
@@ -54,8 +56,14 @@ class Int8Linear(nn.Module):
         out = found.mul_(step[:, None]).add_(self.bias)
         return out.view(*x.shape[:-1], self.outputs).to(self.dtype or x.dtype)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight [out, in] in fp32 that the bytes stand for, made at each call."""
+        rounded = self.packed.to_dense().T if self.matrix is None else unpacked(self.matrix)
+        return rounded * self.step[:, None]
+
     def extra_repr(self) -> str:
-        return f"out_features={self.outputs}"
+        return f"in_features={self.inputs}, out_features={self.outputs}"
 
 
 def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,12 +75,14 @@ def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows.div(step).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(OFFSET), step[:, 0]
 
 
-def in_int8(module: nn.Module) -> None:
-    """Every ``nn.Linear`` below a module that is wide enough gives its place to an ``Int8Linear``."""
+def in_int8(module: nn.Module, table: Tensor | None = None) -> None:
+    """Every ``nn.Linear`` below a module that is wide enough gives its place to an ``Int8Linear``.
+
+    A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known.
+    """
     wide = 1 if native.multiplying(torch.int8) else WIDE
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            if child.in_features >= wide:
-                setattr(module, name, Int8Linear(child.weight, child.bias))
-        else:
-            in_int8(child)
+        if type(child) not in LINEAR:
+            in_int8(child, table)
+        elif isinstance(child, nn.Linear) and child.in_features >= wide and child.weight is not table:
+            setattr(module, name, Int8Linear(child.weight, child.bias))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.accel.topk import rows_at_once
 from regard.decoding.inputs import Settings, padded
-from regard.decoding.topk import rows_at_once
 from regard.nn.sequences import Tokens
 
 

@@ -132,14 +132,24 @@ class DecoderOnlyModel(TiedModel):
         layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
         return Output(self.decoder(x, layout))
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
-        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts."""
+    def start(
+        self,
+        memory: Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> KeyValueState:
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts.
+
+        ``dtype``: that of cached keys and values, None for that in which they come.
+        """
         assert batch is not None, "without a source, the number of sentences has to be given"
         self.target_embedding.reserve(capacity)
         device = self.target_embedding.table.weight.device
         return KeyValueState(
             layers=len(self.decoder.layers), batch=batch, beams=beams, capacity=capacity, device=device,
-            dtype=self.cache_dtype,
+            dtype=dtype,
         )  # fmt: skip
 
     def step(

@@ -90,8 +90,15 @@ class RNNModel(TiedModel):
         layout = Layout.cross(memory.lengths, memory.hidden.shape[1])
         return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> RecurrentState:
-        """The state before the first word; its size does not depend on ``capacity``."""
+    def start(
+        self,
+        memory: Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> RecurrentState:
+        """The state before the first word; its size does not depend on ``capacity``, nor its type on ``dtype``."""
         assert memory is not None, "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         return RecurrentState(self.decoder.first_state(memory), beams, key, value, memory.lengths)

@@ -138,8 +138,18 @@ class TransformerModel(TiedModel):
         cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, keys=memory.packing)
         return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
-        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""
+    def start(
+        self,
+        memory: Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> KeyValueState:
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory.
+
+        ``dtype``: that of cached keys and values, None for that in which they come.
+        """
         assert memory is not None, "this model translates: it needs a memory"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
@@ -148,9 +158,9 @@ class TransformerModel(TiedModel):
             beams=beams,
             capacity=capacity,
             device=memory.hidden.device,
-            memory=self.decoder.project_memory(memory, self.cache_dtype),
+            memory=self.decoder.project_memory(memory, dtype),
             memory_lengths=memory.lengths,
-            dtype=self.cache_dtype,
+            dtype=dtype,
         )
 
     def step(
