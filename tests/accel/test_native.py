@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kinds import LOOPS, compiled, on_processors
 from torch import Tensor
 
-from regard.accel import int8, native, processors, shared_library
+from regard.accel import int8, native, processors, shared_library, structures
 
 torch.set_num_threads(1)
 sizes = st.integers(1, 150)
@@ -74,7 +74,7 @@ def test_a_number_that_is_not_finite_is_not_lost(loops: native.Native) -> None:
             x[1, 7] = wrong
             finite = matrix(x).isfinite().all(1)
             assert finite.tolist() == [True, False, True]
-            values, _, ends = loops.ranked(matrix(x), 2, 0, None)
+            values, _, ends = loops.topk(matrix(x), 2, 0, None)
             assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1].isfinite())
 
 
@@ -96,7 +96,7 @@ def test_the_best_of_scores_and_of_an_output_table(
     expected = scores.double().log_softmax(1)
     last = expected[:, end].clone()
     expected[:, away] = -torch.inf
-    values, tokens, ends = loops.best(matrix, x, k, end, away if hidden else None)
+    values, tokens, ends = loops.topk_of_table(matrix, x, k, end, away if hidden else None)
     # fp32 has 2⁻²⁴, of the score from which the logarithm is subtracted too.
     tolerance = {"rtol": 1e-5, "atol": 1e-5 + 2**-22 * float(scores.abs().max()) if rows else 0.0}
     torch.testing.assert_close(ends.double(), last, **tolerance)
@@ -104,7 +104,7 @@ def test_the_best_of_scores_and_of_an_output_table(
     there = values > -torch.inf  # what is hidden has no place
     torch.testing.assert_close(values.double()[there], expected.gather(1, tokens)[there], **tolerance)
     assert bool((values <= 0).all() and (ends <= 0).all())
-    again = loops.ranked(scores, k, end, away if hidden else None)
+    again = loops.topk(scores, k, end, away if hidden else None)
     for one, other in zip((values, tokens, ends), again, strict=True):
         assert torch.equal(one, other)
 
@@ -115,7 +115,7 @@ def test_of_equal_scores_the_first_is_first() -> None:
     assert LOOPS
     scores = torch.zeros(2, 300)
     scores[0, [40, 41, 250]] = 1.0
-    assert LOOPS.ranked(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
+    assert LOOPS.topk(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
 
 
 @on_processors
@@ -219,7 +219,7 @@ def test_a_library_that_is_not_ours_is_one_line(
         place.write_bytes(content)
     place.chmod(0o600)
     reason = "it lacks a function" if content is None else "it cannot be loaded"
-    with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's compiled kernels: {reason}; delete it"):
+    with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's native kernels: {reason}; delete it"):
         assert shared_library.load(native.Native) is not None
 
 
@@ -320,6 +320,6 @@ def test_what_is_dropped_is_dropped_on_the_way_back(
     drawn = torch.randint(-128, 128, (count,), dtype=torch.int8)
     x, residual, gradient = torch.randn(count).to(dtype), torch.randn(count), torch.randn(count)
     mask = (drawn.int() >= least) * 1.25  # 128 is no int8
-    dropping = native.Dropping(drawn.data_ptr(), least, 1.25)
+    dropping = structures.Dropping(drawn.data_ptr(), least, 1.25)
     torch.testing.assert_close(loops.drop_and_add(dropping, x, residual), residual + x.float() * mask)
-    torch.testing.assert_close(loops.drop_back(dropping, gradient, dtype), (gradient * mask).to(dtype))
+    torch.testing.assert_close(loops.drop_backward(dropping, gradient, dtype), (gradient * mask).to(dtype))

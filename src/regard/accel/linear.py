@@ -79,7 +79,7 @@ class _Product(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         if ctx.needs_input_grad[0]:
             in_loops = ctx.loops and gradient.dtype == torch.float32
-            d_x = ctx.loops.product_once(gradient, matrix, None, turned=True) if in_loops else gradient @ matrix
+            d_x = ctx.loops.product_once(gradient, matrix, None, transposed=True) if in_loops else gradient @ matrix
             d_x = d_x.view(ctx.shape).to(of_x)
         if ctx.needs_input_grad[1]:
             d_weight = (gradient.T @ rows).to(of_weight)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from regard.accel import native
 from regard.accel.linear import type_of_products
-from regard.accel.native import LANES, Native, VarLen
+from regard.accel.native import LANES, Native
+from regard.accel.structures import VarLen
 from regard.nn.layout import Layout
 from regard.nn.packing import Packing
 
@@ -104,7 +105,7 @@ class _Attention(torch.autograd.Function):
         query, key_value, sums, starts, key_starts = ctx.saved_tensors
         heads, groups = ctx.varlen.heads, ctx.varlen.groups
         d_query, d_key_value = torch.empty_like(query), None if key_value is None else torch.empty_like(key_value)
-        ctx.loops.attention_back(
+        ctx.loops.attention_backward(
             ctx.varlen,
             _apart(query, key_value, heads, groups),
             sums,

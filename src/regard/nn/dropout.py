@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.accel import native
-from regard.accel.native import Dropping, Native
+from regard.accel.native import Native
+from regard.accel.structures import Dropping
 
 
 class Dropout(nn.Module):
@@ -102,7 +103,7 @@ class _DropAndAdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return ctx.loops.drop_back(ctx.dropping, gradient, ctx.dtype), gradient, None, None
+        return ctx.loops.drop_backward(ctx.dropping, gradient, ctx.dtype), gradient, None, None
 
 
 class _MaskedAdd(torch.autograd.Function):

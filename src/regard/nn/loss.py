@@ -126,7 +126,7 @@ def _sums(
         if soften is not None:
             p, surprise, right = soften(logits, label, 1 - smoothing)
         elif loops:
-            surprise, right = loops.soften(p, label, 1 - smoothing)
+            surprise, right = loops.softmax_gradient(p, label, 1 - smoothing)
         else:
             p = logits.to(wide)
             surprise, right = _soften(p, label, 1 - smoothing)
@@ -157,7 +157,7 @@ def softened(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tenso
 
 
 def _soften(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor]:
-    """``Native.soften`` by operators: in place softmax - ``rest`` · one-hot, and the sums that go with it."""
+    """``Native.softmax_gradient`` by operators: in place softmax - ``rest`` · one-hot, and the sums that go with it."""
     at = torch.arange(len(logits), device=logits.device)
     right, top = logits[at, labels].sum(), logits.amax(1)
     p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
