@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -221,6 +222,53 @@ def test_a_library_that_is_not_ours_is_one_line(
     reason = "it lacks a function" if content is None else "it cannot be loaded"
     with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's native kernels: {reason}; delete it"):
         assert shared_library.load(native.Native) is not None
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library as these sources make it."""
+    compiler = processors.compiler()
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    path = tmp_path_factory.mktemp("native") / "native.so"
+    shared_library.compile_into(path, compiler)
+    return path
+
+
+def test_the_structures_of_c_and_of_python_are_laid_out_alike(fresh: Path) -> None:
+    assert structures.mismatch(ctypes.CDLL(str(fresh))) is None
+
+
+class Longer(ctypes.Structure):
+    _fields_ = (*structures.Strided._fields_, ("spare", ctypes.c_long))
+
+
+class Joined(ctypes.Structure):
+    _fields_ = (*structures.Norm._fields_[:2], ("epsilon_and_centred", ctypes.c_long))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "difference"),
+    [
+        ("strided", Longer, "struct strided has 32 bytes in C, the last field at 24, and 40 in Python, spare at 32"),
+        (
+            "norm",
+            Joined,
+            "struct norm has 24 bytes in C, the last field at 20, and 24 in Python, epsilon_and_centred at 16",
+        ),
+        ("unheard_of", Longer, "struct unheard_of has -1 bytes in C"),
+    ],
+)
+def test_a_library_with_other_structures_is_refused(
+    name: str, wrong: type[ctypes.Structure], difference: str, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(structures.MIRRORED, name, wrong)
+    with pytest.raises(structures.StructureMismatch, match=difference):
+        native.Native(ctypes.CDLL(str(fresh)))
+    monkeypatch.setattr(shared_library, "_packaged", lambda: fresh)
+    monkeypatch.setattr(processors, "compiler", lambda: None)
+    with pytest.warns(UserWarning, match=f"not regard's native kernels: {difference}"):
+        assert shared_library.load(native.Native) is None, "PyTorch's operators compute everything"
 
 
 @compiled

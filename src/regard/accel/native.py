@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from regard.accel import shared_library
+from regard.accel import shared_library, structures
 from regard.accel.structures import Dropping, HeadRows, KeyValues, Linear, Strided, VarLen, number, pointer, size
 
 P = ParamSpec("P")
@@ -64,7 +64,9 @@ class Native:
     """A method for each kernel; tensors are on the CPU, need no gradient, and are fp32 where nothing else is said."""
 
     def __init__(self, kernels: Any) -> None:
-        """``kernels``: the loaded library."""
+        """``kernels``: the loaded library. Raises StructureMismatch if it was compiled with other structures."""
+        if different := structures.mismatch(kernels):
+            raise structures.StructureMismatch(different)
         self._linear, self._stack, self._spent = kernels.run_linear, kernels.run, kernels.seconds_spent
         self._project, self._topk, self._topk_of_table = kernels.project, kernels.topk, kernels.topk_of_table
         self._linear.argtypes = (pointer, pointer, size, pointer)

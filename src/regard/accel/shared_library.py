@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from regard.accel import processors
+from regard.accel.structures import StructureMismatch
 
 SOURCES = Path(__file__).with_name("c")
 PATIENCE = 60  # seconds after which a compiler is given up
@@ -86,11 +87,12 @@ def compile_into(path: Path, compiler: str, kind: tuple[str, ...] = processors.H
 
 
 def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
-    """The library of a file; None, with a warning, if it cannot be loaded or has other functions."""
+    """The library of a file; None, with a warning, if it cannot be loaded or has other functions or structures."""
     try:
         return wrap(ctypes.CDLL(str(path)))
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, StructureMismatch) as error:
         reason = "it lacks a function" if isinstance(error, AttributeError) else "it cannot be loaded"
+        reason = str(error) if isinstance(error, StructureMismatch) else reason
         warnings.warn(f"{path}: not regard's native kernels: {reason}; delete it", stacklevel=1)
         return None
 

@@ -1,12 +1,17 @@
-"""The structures of c/ that Python fills, field by field."""
+"""The structures of c/ that Python fills, field by field; ``mismatch`` compares their layout with a library's."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 from torch import Tensor
 
 pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+
+
+class StructureMismatch(Exception):
+    """A library was compiled with another layout of a structure than Python's: calling it would read wrong memory."""
 
 
 class Linear(ctypes.Structure):
@@ -114,3 +119,27 @@ class Call(ctypes.Structure):
         ("memory", pointer), ("memory_keys", size), ("memory_mask", Mask),
         ("cosine", pointer), ("sine", pointer), ("rotation_stride", size),
     )  # fmt: skip
+
+
+#: The name in C → the class.
+MIRRORED: dict[str, type[ctypes.Structure]] = {
+    "linear": Linear, "strided": Strided, "mask": Mask, "rows": Rows, "norm": Norm, "dropout": Dropping,
+    "head_rows": HeadRows, "varlen": VarLen, "attention": Attention, "layer": Layer, "stack": Stack,
+    "key_values": KeyValues, "call": Call,
+}  # fmt: skip
+
+
+def mismatch(library: Any) -> str | None:
+    """How a structure of the library differs from Python's in its size or its last field's offset; None: none does."""
+    for ask in (library.structure_size, library.last_field_offset):
+        ask.argtypes, ask.restype = (ctypes.c_char_p,), ctypes.c_long
+    for name, mirror in MIRRORED.items():
+        last: str = mirror._fields_[-1][0]
+        here = ctypes.sizeof(mirror), getattr(mirror, last).offset
+        there = library.structure_size(name.encode()), library.last_field_offset(name.encode())
+        if here != there:
+            return (
+                f"struct {name} has {there[0]} bytes in C, the last field at {there[1]}, and {here[0]} in Python, "
+                f"{last} at {here[1]}"
+            )
+    return None

@@ -11,6 +11,7 @@
 #include "rows.h"
 #include "varlen.h"
 
+#include <stddef.h>
 #include <time.h>
 
 struct attention {
@@ -274,4 +275,31 @@ int run_linear(const struct linear *w, const float *x, long rows, float *out)
     multiply(w, x, rows, out, converted);
     free(converted);
     return 1;
+}
+
+/* The structures that accel/structures.py mirrors, each with its last field. When the library is loaded, Python compares
+   the two functions below with its own layout, since another one would make it read and write wrong memory. */
+#define MIRRORED(each) \
+    each(linear, offsets) each(strided, token) each(mask, query) each(rows, queries) each(norm, centred) \
+        each(dropout, scale) each(head_rows, stride) each(varlen, scale) each(attention, norm) each(layer, norm) \
+            each(stack, final_norm) each(key_values, values) each(call, rotation_stride)
+
+/* The bytes of a structure; -1: there is none of this name */
+long structure_size(const char *name)
+{
+#define SIZE(type, last) \
+    if (!strcmp(name, #type)) \
+        return sizeof(struct type);
+    MIRRORED(SIZE)
+    return -1;
+}
+
+/* Where the last field of a structure begins, in bytes; -1: there is no structure of this name */
+long last_field_offset(const char *name)
+{
+#define OFFSET(type, last) \
+    if (!strcmp(name, #type)) \
+        return offsetof(struct type, last);
+    MIRRORED(OFFSET)
+    return -1;
 }
