@@ -73,7 +73,7 @@ def test_operators_of_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("beam", [1, 4])
-def test_compiled_loops_leave_few_operators_to_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_kernels_leave_few_operators_to_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [build(layers=layers, width=2 * native.LANES) for layers in (2, 3)]
     for model in models:
         model.to_int8()
@@ -119,13 +119,13 @@ def test_logits_are_made_a_few_rows_at_a_time() -> None:
 
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("beam", [1, 4])
-def test_compiled_loops_compute_nothing_for_those_that_have_landed(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_kernels_compute_nothing_for_those_that_have_landed(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows, usual = packed.twin(build(width=2 * native.LANES)), 0, native.Native.stack
 
-    def stack(loops: Any, stack: Any, call: Any) -> None:
+    def stack(kernels: Any, stack: Any, call: Any) -> None:
         nonlocal rows
-        rows += call.rows.count if call.own and call.rows.queries == beam else 0
-        usual(loops, stack, call)
+        rows += call.rows.count if call.cache and call.rows.queries == beam else 0
+        usual(kernels, stack, call)
 
     monkeypatch.setattr(native.Native, "stack", stack)
     search = Search(beam=beam, max_extra=20, stopping="first")

@@ -91,7 +91,7 @@ def best_tokens(
     flat = hidden.reshape(batch * rows, width)
     if native is not None and table is not None and banned is None and closed is None:
         k = min(k, table.outputs)
-        values, tokens, ends = native.best(table, flat, k, eos, suppressed)
+        values, tokens, ends = native.topk_of_table(table, flat, k, eos, suppressed)
         return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
     barred = None if banned is None else banned.reshape(batch * rows, -1)
     parts = []
@@ -124,7 +124,7 @@ def _best_of(
         scores = scores.float()
     k = min(k, scores.shape[1])
     if native is not None and banned is None and scores.dtype == torch.float32:
-        return native.ranked(scores, k, eos, suppressed)
+        return native.topk(scores, k, eos, suppressed)
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
     if suppressed is not None:
