@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from regard.bench.breakdown import breakdown, in_lines
-from regard.decoding.backends import Own
+from regard.decoding.backends import Engine
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.pipelines import Translator
@@ -51,7 +51,7 @@ def decoding_speed(
 ) -> list[DecodingSpeed]:
     """Translate ``texts`` with each beam; cutting into subwords is not timed, and a first batch warms up.
 
-    With ``parts`` it is done once more in one flight, watched, to say where the time goes.
+    With ``parts`` it is done once more in this process, watched, to say where the time goes.
     """
     table = translator.model.output_table()[0]
     device = table.device
@@ -61,9 +61,9 @@ def decoding_speed(
     found = []
     for beam in beams:
         search = translator.search(beam=beam, n_best=1)
-        list(translator.engine(sources[:32], search, batch_tokens))
+        list(translator.backend(sources[:32], search, batch_tokens))
         start = time.perf_counter()
-        results = list(translator.engine(sources, search, batch_tokens))
+        results = list(translator.backend(sources, search, batch_tokens))
         if device.type == "cuda":
             torch.cuda.synchronize()  # a clock is read
         seconds = time.perf_counter() - start
@@ -86,10 +86,10 @@ def decoding_speed(
 
 
 def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
-    """Where the time of one flight goes: the profiler does not see other threads than this one."""
-    model, settings, engine = translator.model, translator.settings, translator.engine
-    if isinstance(engine, Own):
-        model = engine.prepared(sources, search)
+    """Where the time goes in one process: the profiler does not see other threads than this one."""
+    model, settings, backend = translator.model, translator.settings, translator.backend
+    if isinstance(backend, Engine):
+        model = backend.prepared(sources, search)
     return breakdown(
         lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,
