@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,10 @@ class ToySettings:
 class ToyMemory(NamedTuple):
     hidden: Tensor
     lengths: Tensor
+
+    def join(self, others: Sequence[ToyMemory]) -> ToyMemory:
+        parts = [self, *others]
+        return ToyMemory(torch.cat([each.hidden for each in parts]), torch.cat([each.lengths for each in parts]))
 
 
 class ToyState:

@@ -8,7 +8,7 @@ import torch
 from regard.models.transformer import PRESETS, Transformer, TransformerModel
 from regard.nn.norm import RMSNorm
 from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
-from regard.nn.sequences import Memory, Tokens
+from regard.nn.sequences import Tokens
 
 V = 29
 SMALL = Transformer(width=16, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2)
@@ -121,7 +121,7 @@ def test_training_reaches_every_parameter() -> None:
 def test_a_sentence_of_nothing_is_no_trouble() -> None:
     model = SMALL.build(V)
     memory = model.encode(Tokens(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0, 3])))
-    out = model(Tokens(torch.ones(2, 1, dtype=torch.int64), torch.tensor([1, 1])), Memory(*memory)).hidden
+    out = model(Tokens(torch.ones(2, 1, dtype=torch.int64), torch.tensor([1, 1])), memory).hidden
     out.sum().backward()
     assert out.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -276,10 +276,7 @@ class _Engine:
         at_once = max(1, ENCODED // longest) if self.device.type == "cpu" else len(sources)
         for at in range(0, len(sources), at_once):
             parts.append(self.model.encode(padded(sources[at : at + at_once], self.settings.pad, self.device)))
-        if len(parts) == 1:
-            return parts[0]
-        hidden = [torch.nn.functional.pad(part.hidden, (0, 0, 0, longest - part.hidden.shape[1])) for part in parts]
-        return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
+        return parts[0] if len(parts) == 1 else parts[0].join(parts[1:])
 
     def _step(self, flight: Flight, look: bool) -> Record:
         def advance() -> Advanced:
