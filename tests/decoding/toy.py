@@ -78,7 +78,14 @@ class Toy(nn.Module):
         start = memory.hidden if memory is not None else torch.zeros(batch, self.table.shape[1])
         return ToyState(start[:, None].repeat(1, beams, 1))
 
-    def step(self, tokens: Tensor, state: ToyState, lengths: Tensor | None = None, extent: int | None = None) -> Tensor:
+    def step(
+        self,
+        tokens: Tensor,
+        state: ToyState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
         self.steps += 1
         if lengths is None:
             state.hidden = self._next(state.hidden, tokens)

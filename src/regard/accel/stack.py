@@ -94,6 +94,7 @@ class CompiledStack(nn.Module):
         memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_layout: Layout | None = None,
         caches: Sequence[LayerCache] | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """As ``TransformerStack``'s, x [B, Q, D] in fp32 → [B, Q, D]."""
         assert layout.packing is None and x.dtype == torch.float32, (
@@ -102,7 +103,7 @@ class CompiledStack(nn.Module):
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _padding_left_out(layout) if caches is None else caches[0].state.live
+        live = _padding_left_out(layout) if caches is None else live
         places = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]

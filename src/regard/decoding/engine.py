@@ -282,8 +282,7 @@ class _Engine:
         def advance() -> Advanced:
             # Which are alive an accelerator would have to be waited for.
             live = flight.live() if self.device.type == "cpu" and not flight.uniform else None
-            flight.state.live = live
-            hidden = self.model.step(flight.last, flight.state, None)  # [B, N, D]
+            hidden = self.model.step(flight.last, flight.state, None, live=live)  # [B, N, D]
             return self._rank(flight, hidden, live, first=False)
 
         recorded = self.graphs if flight.uniform and not watched(self.model) else None

@@ -143,11 +143,20 @@ class DecoderOnlyModel(TiedModel):
         )  # fmt: skip
 
     def step(
-        self, tokens: Tensor, state: KeyValueState, lengths: Tensor | None = None, extent: int | None = None
+        self,
+        tokens: Tensor,
+        state: KeyValueState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
-        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis."""
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
+
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        """
         layout = state.advance(tokens.shape[1], lengths, extent)
-        hidden: Tensor = self.decoder(self.target_embedding(tokens, layout.positions), layout, caches=state.caches)
+        x = self.target_embedding(tokens, layout.positions)
+        hidden: Tensor = self.decoder(x, layout, caches=state.caches, live=live)
         state.advanced(tokens.shape[1], lengths)
         return hidden
 

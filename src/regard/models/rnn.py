@@ -97,7 +97,12 @@ class RNNModel(TiedModel):
         return RecurrentState(self.decoder.first_state(memory), beams, key, value, memory.lengths)
 
     def step(
-        self, tokens: Tensor, state: RecurrentState, lengths: Tensor | None = None, extent: int | None = None
+        self,
+        tokens: Tensor,
+        state: RecurrentState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
         x = self.target_embedding(tokens)

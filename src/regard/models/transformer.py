@@ -154,13 +154,21 @@ class TransformerModel(TiedModel):
         )
 
     def step(
-        self, tokens: Tensor, state: KeyValueState, lengths: Tensor | None = None, extent: int | None = None
+        self,
+        tokens: Tensor,
+        state: KeyValueState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
-        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis."""
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
+
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        """
         layout = state.advance(tokens.shape[1], lengths, extent)
         x = self.target_embedding(tokens, layout.positions)
         hidden: Tensor = self.decoder(
-            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches
+            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches, live=live
         )
         state.advanced(tokens.shape[1], lengths)
         return hidden

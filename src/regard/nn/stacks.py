@@ -49,11 +49,13 @@ class TransformerStack(nn.Module):
         memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_layout: Layout | None = None,
         caches: Sequence[KeyValueCache] | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """x [B, Q, D] → [B, Q, D]; with a packed layout padding is left out on the way, and 0 at the end.
 
         ``memory`` is [B, S, D], or each layer's keys and values. With ``caches``, one for each layer, the keys of
-        self-attention are those of the layout's ``key_positions`` [B, slots].
+        self-attention are those of the layout's ``key_positions`` [B, slots]. The results of ``live`` [R], places among
+        B · Q, are wanted: a compiled stack leaves the others out, and this one computes all.
         """
         size = x.shape[1]
         keys = size if layout.key_positions is None else layout.key_positions.shape[1]

@@ -94,7 +94,6 @@ class KeyValueState:
         self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
         self.fixed = False  # all slots are read, by a mask: steps are alike and can be recorded (decoding/graphs.py)
         # Of the step under way:
-        self.live: Tensor | None = None  # [R] of B · N, ascending: the others' hidden states are of no use; None: all
         self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
         self.fresh = False
         self.extent = 0
@@ -142,7 +141,7 @@ class KeyValueState:
 
     def advanced(self, queries: int, lengths: Tensor | None) -> None:
         """Counts the tokens of ``advance``, once all layers have written theirs."""
-        self.fresh, self.live = False, None
+        self.fresh = False
         self.used += queries
         self.position += 1 if lengths is None else lengths
         self.longest += 1 if lengths is None else queries
