@@ -94,7 +94,7 @@ class RNNModel(TiedModel):
         """The state before the first word; its size does not depend on ``capacity``."""
         assert memory is not None, "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
-        return RecurrentState(self.decoder.first_state(memory), beams, key, value, memory.lengths)
+        return RecurrentState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
 
     def step(
         self,
@@ -108,13 +108,14 @@ class RNNModel(TiedModel):
         x = self.target_embedding(tokens)
         hidden: Tensor
         if lengths is None:
-            hidden, state.hidden = self.decoder.step(x, state.hidden, state.key, state.value, state.layout())
+            hidden, states = self.decoder.step(x, state.tensors["hidden"], state.key, state.value, state.layout())
+            state.tensors["hidden"] = states
             return hidden
-        before = state.hidden[:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
+        before = state.tensors["hidden"][:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
         hidden, states = self.decoder(x, before, state.key, state.value, state.layout())
         last = (lengths - 1).clamp(min=0)[:, None, None, None].expand(-1, 1, *states.shape[2:])
         after = torch.where((lengths > 0)[:, None, None], states.gather(1, last).squeeze(1), before)  # [B, L, D]
-        state.hidden = after.unsqueeze(2).expand(-1, -1, state.beams, -1).contiguous()
+        state.tensors["hidden"] = state.for_all_beams(after)
         return hidden
 
 
