@@ -21,6 +21,7 @@ from regard.nn.multihead import Core, MultiHeadAttention
 from regard.nn.norm import RootMeanSquareNorm
 from regard.nn.residual import Residual
 from regard.nn.sequences import Memory
+from regard.nn.slots import CacheShape
 from regard.nn.stacks import TransformerStack
 from regard.nn.states import LayerCache
 
@@ -86,6 +87,10 @@ class CompiledStack(nn.Module):
     def layers(self) -> nn.ModuleList:
         return self.stack.layers
 
+    @property
+    def cache_shapes(self) -> list[CacheShape]:
+        return self.stack.cache_shapes
+
     def forward(
         self,
         x: Tensor,
@@ -118,11 +123,11 @@ class CompiledStack(nn.Module):
             call.turn = cosine.stride(0) if len(cosine) > 1 else 0
             used += [cosine, sine]
         if caches is not None:
-            kept = [cache.room(batch, self.groups, self.head_width, x) for cache in caches]
-            slots = caches[0].state.new.contiguous()
+            kept = [cache.room(x) for cache in caches]
+            slots = caches[0].slots.new.contiguous()
             used += [slots, _seen(kept)]
             call.slots, call.own = slots.data_ptr(), ctypes.addressof(used[-1])
-            call.keys, call.halves = caches[0].state.extent, _in_halves(kept)
+            call.keys, call.halves = caches[0].slots.extent, _in_halves(kept)
         if memory is not None:
             assert memory_layout is not None
             if isinstance(memory, Tensor):

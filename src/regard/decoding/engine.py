@@ -261,7 +261,7 @@ class _Engine:
         limits = np.array([one.limit for one in launched])
         uniform = self.graphs is not None and isinstance(state, KeyValueState)
         if uniform:
-            state.fixed = True
+            state.slots.fixed = True
         flight = Flight(state, search, settings.eos, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])

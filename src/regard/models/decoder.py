@@ -138,7 +138,7 @@ class DecoderOnlyModel(TiedModel):
         self.target_embedding.reserve(capacity)
         device = self.target_embedding.table.weight.device
         return KeyValueState(
-            layers=len(self.decoder.layers), batch=batch, beams=beams, capacity=capacity, device=device,
+            shapes=self.decoder.cache_shapes, batch=batch, beams=beams, capacity=capacity, device=device,
             dtype=self.cache_dtype,
         )  # fmt: skip
 

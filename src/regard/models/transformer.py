@@ -143,7 +143,7 @@ class TransformerModel(TiedModel):
         assert memory is not None, "this model translates: it needs a memory"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
-            layers=len(self.decoder.layers),
+            shapes=self.decoder.cache_shapes,
             batch=len(memory.lengths),
             beams=beams,
             capacity=capacity,

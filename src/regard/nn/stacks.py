@@ -14,6 +14,7 @@ from regard.nn.multihead import KeyValueCache
 from regard.nn.norm import Norm
 from regard.nn.positions import NoPositions, Positions
 from regard.nn.sequences import Memory
+from regard.nn.slots import CacheShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,12 @@ class TransformerStack(nn.Module):
         self.bias = spec.positions.build_bias(heads, spec.causal)
         self.rotation = spec.positions.build_rotation(width // heads)
         self.norm = None if spec.final_norm is None else spec.final_norm.build(width)
+
+    @property
+    def cache_shapes(self) -> list[CacheShape]:
+        """What each layer caches in decoding."""
+        layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+        return [layer.self_attention.cache_shape for layer in layers]
 
     def forward(
         self,
