@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.models.transformer import Transformer, TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
 from regard.nn.multihead import Attention
 from regard.nn.positions import Learned, NoPositions, Positions, RelativeBias, Rotary, Sinusoidal
 from regard.nn.sequences import Memory, Tokens
@@ -17,7 +18,7 @@ V = 23
 KINDS: list[Positions] = [Sinusoidal(), Learned(64), Rotary(), RelativeBias(8, 16), NoPositions()]
 
 
-def model_with(positions: Positions) -> TransformerModel:
+def model_with(positions: Positions) -> EncoderDecoder:
     options = Transformer(
         width=16, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2, positions=positions, order="pre"
     )
@@ -36,7 +37,7 @@ def sources(batch: int) -> Tokens:
 class Oracle:
     """Every hypothesis as a list of ids; hidden states come from the whole prefix, one hypothesis at a time."""
 
-    def __init__(self, model: TransformerModel, memory: Memory, beams: int) -> None:
+    def __init__(self, model: EncoderDecoder, memory: Memory, beams: int) -> None:
         self.model, self.memory = model, memory
         self.ids: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in memory.lengths]
 
@@ -95,7 +96,7 @@ def test_any_history_equals_the_whole_prefix(positions: Positions, beams: int) -
         torch.manual_seed(seed)
         model = model_with(positions)
 
-        def begin(batch: int, model: TransformerModel = model) -> tuple[Oracle, KeyValueState]:
+        def begin(batch: int, model: EncoderDecoder = model) -> tuple[Oracle, KeyValueState]:
             memory = model.encode(sources(batch))
             oracle, state = Oracle(model, memory, beams), model.start(memory, beams, capacity=48)
             lengths = torch.randint(1, 4, (batch,))
