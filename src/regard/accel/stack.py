@@ -19,6 +19,7 @@ from regard.nn.layers import TransformerLayer
 from regard.nn.layout import Layout
 from regard.nn.multihead import Core, MultiHeadAttention
 from regard.nn.norm import RootMeanSquareNorm
+from regard.nn.padding import real
 from regard.nn.residual import Residual
 from regard.nn.sequences import Memory
 from regard.nn.slots import CacheShape
@@ -108,7 +109,7 @@ class CompiledStack(nn.Module):
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _padding_left_out(layout) if caches is None else live
+        live = _padding_left_out(layout, queries) if caches is None else live
         places = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
@@ -164,9 +165,9 @@ class CompiledStack(nn.Module):
         return _Mask(mask.data_ptr(), *mask.stride()[:3]), mask
 
 
-def _padding_left_out(layout: Layout) -> Tensor | None:
-    """The places of real tokens among B × T, where padding is hidden by a mask [B, 1, 1, T]; None: all are."""
-    return None if layout.mask is None else layout.mask[:, 0, 0].flatten().nonzero()[:, 0]
+def _padding_left_out(layout: Layout, tokens: int) -> Tensor | None:
+    """The indices of real tokens in the flattened B × T; None: all are."""
+    return None if layout.lengths is None else real(layout.lengths, tokens).flatten().nonzero()[:, 0]
 
 
 def _seen(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
