@@ -137,8 +137,8 @@ def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: f
 
     def step(model: Any, state: Any) -> Any:
         hidden = model.step(tokens, state, None)
-        state.top, state.longest = SO_FAR, SO_FAR  # the same step again
-        state.position.fill_(SO_FAR)
+        state.slots.top, state.slots.longest = SO_FAR, SO_FAR  # the same step again
+        state.slots.position.fill_(SO_FAR)
         table = getattr(model.prepared_output, "matrix", None)
         chunk = rows_at_once(VOCABULARY, tokens.device, model.prepared_output is not None)
         return topk_tokens(model, hidden, 1, EOS, chunk=chunk, native=model.native, table=table)

@@ -206,7 +206,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
     lengths = torch.empty(3, dtype=torch.int64, device=gpu)
     with torch.inference_mode():
         state = model.start(model.encode(Tokens(ids, lengths)), beam, 40)
-        state.fixed = fixed
+        state.slots.fixed = fixed
         model.step(ids[:, :1], state, torch.ones(3, dtype=torch.int64, device=gpu))
         search, limits = Search(beam=beam, max_extra=30), np.array([30, 30, 30])
         running = RunningBatch(state, search, SETTINGS.eos, np.arange(3), limits, gpu, uniform=fixed)

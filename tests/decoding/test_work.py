@@ -107,7 +107,7 @@ def test_beams_reorder_without_touching_keys_and_values() -> None:
         with Operators() as seen:
             state.follow(parents)
         assert [(cache.key.data_ptr(), cache.value.data_ptr()) for cache in state.caches] == kept
-    assert seen.count == 1 and seen.largest == state.visible.numel()
+    assert seen.count == 1 and seen.largest == state.slots.visible.numel()
 
 
 def test_logits_are_made_a_few_rows_at_a_time() -> None:
