@@ -1,6 +1,6 @@
 """The configuration of a run: read from TOML and from the command line, checked, and written.
 
-What the keys are is declared in sections.py; pydantic reads types, the sections know their ranges.
+schema.py declares the keys and checks their ranges; pydantic checks their types.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
 from regard.regular import read_regular
-from regard.schema import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
+from regard.schema import TABLES, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
 __all__ = [
     "Config",
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 
-def read_config(path: Path | None, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
-    """The configuration of a TOML file, then ``sections``, then ``key=value`` overrides; later ones win."""
+def read_config(path: Path | None, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+    """The configuration of a TOML file, then ``tables``, then ``key=value`` overrides; later ones win."""
     values = _read_toml(path) if path is not None else {}
     where = str(path) if path is not None else "configuration"
-    for name, given in sections.items():
+    for name, given in tables.items():
         if isinstance(given, Mapping):
             _table(values, name, where).update(given)
         else:
@@ -80,12 +80,12 @@ def _table(values: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _reject_unknown(values: dict[str, Any], where: str) -> None:
-    """Unknown keys are errors, each with the nearest key, also of another section."""
+    """Unknown keys are errors, each with the nearest key, also of another table."""
     known = [row.key for row in options_table()]
     for name in values:
         if name in ("seed", "model"):
             continue
-        if name not in SECTIONS:
+        if name not in TABLES:
             raise RegardError(f"{where}: unknown key '{name}'{_suggest('', name, known)}")
         for key in _table(values, name, where):
             if f"{name}.{key}" not in known:
@@ -93,14 +93,14 @@ def _reject_unknown(values: dict[str, Any], where: str) -> None:
     _table(values, "model", where)
 
 
-def _suggest(section: str, key: str, known: Sequence[str]) -> str:
-    """A hint for a wrong key: the same name in another section, else the nearest of its own, else of any."""
+def _suggest(name: str, key: str, known: Sequence[str]) -> str:
+    """A hint for a wrong key: the same name in another table, else the nearest of its own, else of any."""
     anywhere = {row.rpartition(".")[2]: row for row in reversed(known)}
-    own = {row.rpartition(".")[2]: row for row in known if row.startswith(f"{section}.")}
-    sections = {name: name for name in SECTIONS}
-    for table, cutoff in ((anywhere, 1.0), (own if section else sections, 0.6), (anywhere, 0.6)):
-        if close := difflib.get_close_matches(key, table, n=1, cutoff=cutoff):
-            return f" — did you mean '{table[close[0]]}'?"
+    own = {row.rpartition(".")[2]: row for row in known if row.startswith(f"{name}.")}
+    tables = {table: table for table in TABLES}
+    for found, cutoff in ((anywhere, 1.0), (own if name else tables, 0.6), (anywhere, 0.6)):
+        if close := difflib.get_close_matches(key, found, n=1, cutoff=cutoff):
+            return f" — did you mean '{found[close[0]]}'?"
     return ""
 
 

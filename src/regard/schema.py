@@ -1,4 +1,4 @@
-"""The configuration's sections: every key with its type, default, help and range, declared once.
+"""The configuration's tables: every key with its type, default, help and range, declared once.
 
 The command line's flags, ``--print-config``, the errors about unknown keys and the documentation are made from these.
 """
@@ -48,13 +48,13 @@ def _outside(number: float, rule: Mapping[str, Any]) -> str:
     return ""
 
 
-def _check(section: str, value: Any) -> None:
-    """Raise for the first field of a section that is out of its range."""
+def _check(table: str, value: Any) -> None:
+    """Raise for the first field of a table that is out of its range."""
     for item in dataclasses.fields(value):
         given, rule = getattr(value, item.name), item.metadata
         if not rule:
             continue
-        key = f"{section}.{item.name}" if section else item.name
+        key = f"{table}.{item.name}" if table else item.name
         if isinstance(given, float) and not math.isfinite(given):
             raise RegardError(f"{key} = {given}: expected a finite number")
         for number in given if isinstance(given, tuple) else (given,):
@@ -248,7 +248,7 @@ class Config:
         _check("", self)
 
 
-SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
+TABLES: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
 
 
 class Option(NamedTuple):
@@ -264,8 +264,8 @@ def options_table() -> list[Option]:
     """Every key of the configuration except the model's own options, in the order of this file."""
     seed = next(item for item in dataclasses.fields(Config) if item.name == "seed")
     rows = [Option("seed", int, seed.default, seed.metadata["help"])]
-    for section, kind in SECTIONS.items():
+    for table, kind in TABLES.items():
         types = typing.get_type_hints(kind)
         for item in dataclasses.fields(kind):
-            rows.append(Option(f"{section}.{item.name}", types[item.name], item.default, item.metadata["help"]))
+            rows.append(Option(f"{table}.{item.name}", types[item.name], item.default, item.metadata["help"]))
     return rows

@@ -106,7 +106,7 @@ def training_speed(
     rate = max(matrix_rate(device, trainer.precision), own)
 
     def again() -> None:
-        trainer.cores.most = 1  # the profiler does not see other threads than this one
+        trainer.parallel.most = 1  # the profiler does not see other threads than this one
         for step, item in enumerate(items[WARMUP : 2 * WARMUP], start=1):
             trainer.read(trainer.launch(item, step), step)
 

@@ -16,17 +16,17 @@ from regard.schema import Entry
 
 # "source" and "target" are files elsewhere on the command line.
 NAMES = {"data.source": "source-language", "data.target": "target-language"}
-# Given as arguments, or under a name that another section has; --set reaches them all.
+# Given as arguments, or under a name that another table has; --set reaches them all.
 WITHOUT = ("data.train", "data.shares", "data.normalize")
-SECTIONS = ("seed", "data", "training")
+TABLES = ("seed", "data", "training")
 
 
 def config_flags() -> dict[str, Option]:
     """Parameter name → key of the configuration, for every key that has a flag."""
     flags = {}
     for row in options_table():
-        section, _, name = row.key.rpartition(".")
-        if (section or name) in SECTIONS and row.key not in WITHOUT:
+        table, _, name = row.key.rpartition(".")
+        if (table or name) in TABLES and row.key not in WITHOUT:
             flags[NAMES.get(row.key, name).replace("-", "_")] = row
     return flags
 

@@ -93,11 +93,11 @@ def plan_run(
     """The configuration and the run directory that the arguments mean; ``ending`` is put to a name not typed."""
     from regard.data.corpus import is_one_file
 
-    sections = _sections(given)
+    tables = _tables(given)
     if len(files) == 2 or (len(files) == 1 and is_one_file(files[0])):
         if resume:
-            return _resumed(Path(run or _default_run(files, sections)), sections, overrides)
-        return _from_corpus(files, run or _default_run(files, sections) + ending, sections, overrides)
+            return _resumed(Path(run or _default_run(files, tables)), tables, overrides)
+        return _from_corpus(files, run or _default_run(files, tables) + ending, tables, overrides)
     if len(files) != 1:
         raise RegardError("expected CONFIG.toml, two text files, one of pairs (.tsv, .csv, .jsonl), or --resume RUN")
     path = Path(files[0])
@@ -105,7 +105,7 @@ def plan_run(
         folder = Path(run) if run else path
         if not run and path.suffix == ".toml":
             folder = Path("runs") / path.stem
-        return _resumed(folder, sections, overrides)
+        return _resumed(folder, tables, overrides)
     if path.is_dir():
         raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}")
     if path.suffix != ".toml" and path.exists():
@@ -115,27 +115,27 @@ def plan_run(
         )
     from regard.training.rundir import read_file
 
-    return Plan(read_file(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
+    return Plan(read_file(path, overrides, **tables), Path(run or f"runs/{path.stem}{ending}"))
 
 
-def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
+def _tables(given: Mapping[str, Any]) -> dict[str, Any]:
     """{"training.steps": 5, "seed": 2} → {"training": {"steps": 5}, "seed": 2}"""
-    sections: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for key, value in given.items():
-        section, dot, name = key.partition(".")
+        table, dot, name = key.partition(".")
         if dot:
-            sections.setdefault(section, {})[name] = value
+            tables.setdefault(table, {})[name] = value
         else:
-            sections[key] = value
-    return sections
+            tables[key] = value
+    return tables
 
 
-def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]:
+def _languages(files: list[str], tables: Mapping[str, Any]) -> tuple[str, str]:
     """As they were typed, else as the files' endings or one file's columns name them."""
     from regard.data.corpus import languages_in
     from regard.data.holdout import languages_of
 
-    given = sections.get("data", {})
+    given = tables.get("data", {})
     if given.get("source") and given.get("target"):
         source, target = given["source"], given["target"]
     else:
@@ -156,40 +156,40 @@ def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]
     return source, target
 
 
-def _default_run(files: list[str], sections: Mapping[str, Any]) -> str:
-    return "runs/" + "-".join(_languages(files, sections))
+def _default_run(files: list[str], tables: Mapping[str, Any]) -> str:
+    return "runs/" + "-".join(_languages(files, tables))
 
 
-def _from_corpus(files: list[str], run: str, sections: dict[str, Any], overrides: list[str]) -> Plan:
+def _from_corpus(files: list[str], run: str, tables: dict[str, Any], overrides: list[str]) -> Plan:
     """Of two files or a table, hold validation pairs out and choose the rest by the corpus; what was typed wins."""
     from regard.data.holdout import survey
     from regard.training.recipe import MINUTES, recipe
 
-    source, target = _languages(files, sections)
+    source, target = _languages(files, tables)
     folder = Path(run)
     entry = files[0] if len(files) == 1 else (files[0], files[1])
-    data = {"valid": entry, **sections.get("data", {}), "source": source, "target": target, "train": [entry]}
+    data = {"valid": entry, **tables.get("data", {}), "source": source, "target": target, "train": [entry]}
     # What was typed is checked before a large corpus is read.
-    typed = read_config(None, overrides, **{**sections, "data": data})
+    typed = read_config(None, overrides, **{**tables, "data": data})
     seen = survey(entry, typed.data)
     split = seen.hold_out() if typed.data.valid == entry else None
     if split is not None:
         data["train"], data["valid"] = [str(folder / "corpus" / "train")], str(folder / "corpus" / "valid")
-    minutes = typed.training.minutes or (0.0 if "steps" in sections.get("training", {}) else MINUTES)
+    minutes = typed.training.minutes or (0.0 if "steps" in tables.get("training", {}) else MINUTES)
     chosen = recipe(split.train if split else len(seen.groups), seen.characters, minutes=minutes)
     if {"architecture", "preset"} & typed.model.keys():
         chosen["model"] = {}  # its options are another architecture's, or would undo the preset's
-    sections = {**sections, "data": data}
-    merged: dict[str, Any] = {name: {**table, **sections.pop(name, {})} for name, table in chosen.items()}
-    return Plan(read_config(None, overrides, **merged, **sections), folder, split)
+    tables = {**tables, "data": data}
+    merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}
+    return Plan(read_config(None, overrides, **merged, **tables), folder, split)
 
 
-def _resumed(run: Path, sections: Mapping[str, Any], overrides: list[str]) -> Plan:
+def _resumed(run: Path, tables: Mapping[str, Any], overrides: list[str]) -> Plan:
     """The configuration as it was, and what was typed; the training refuses what may not change within a run."""
     from regard.training import rundir
 
     rundir.settle(run)
-    return Plan(rundir.read_run(run, overrides, **sections), run)
+    return Plan(rundir.read_run(run, overrides, **tables), run)
 
 
 def _check_model(config: Config) -> None:

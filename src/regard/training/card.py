@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str, Any]], stopped: str) -> str:
     """The card of a run whose candidates were measured on its validation corpus."""
-    config, record, prepared = session.config, session.record, session.prepared
+    config, position, prepared = session.config, session.position, session.prepared
     data, options = config.data, registry.to_dict(session.options)
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items() if key != "architecture")
@@ -58,8 +58,8 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
         "## Training",
         "",
-        f"{record.step:,} updates, {record.target_tokens:,} target tokens, {duration(session.pace.elapsed())} on "
-        f"{_machine(session)} (seed {config.seed}; stopped by {stopped}; {record.skipped} updates skipped).",
+        f"{position.step:,} updates, {position.target_tokens:,} target tokens, {duration(session.pace.elapsed())} on "
+        f"{_machine(session)} (seed {config.seed}; stopped by {stopped}; {position.skipped} updates skipped).",
         "",
         f"Model: {described}.",
         "",

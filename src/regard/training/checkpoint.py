@@ -25,7 +25,7 @@ from regard.training.state import TrainingState
 
 FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"
-RECORD, CLOCK, ENVIRONMENT = "record.json", "clock.json", "environment.json"
+POSITION, CLOCK, ENVIRONMENT = "record.json", "clock.json", "environment.json"
 TENSORS = ("weights", "optimizer", "ema")
 _DAMAGED = ".damaged"
 
@@ -50,7 +50,7 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
             if tensors:
                 write_tensors(inside / f"{name}.safetensors", {key: value.cpu() for key, value in tensors.items()})
                 files.point(f"save:{name}")
-        _write_json(inside / RECORD, {"format_version": FORMAT_VERSION, "step": state.step, "record": state.record})
+        _write_json(inside / POSITION, {"format_version": FORMAT_VERSION, "step": state.step, "record": state.position})
         files.point("save:record")
         _write_json(inside / CLOCK, state.clock)
         _write_json(inside / ENVIRONMENT, environment)
@@ -63,17 +63,17 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
 def load(place: Path) -> TrainingState:
     """Read a checkpoint whose every byte is checked against its manifest; a fault is a RegardError."""
     place = files.current(place)
-    hashes = files.verify(place, (RECORD, CLOCK, ENVIRONMENT))
-    values = files.read_json(place / RECORD)
-    version, step, record = (values.get(key) for key in ("format_version", "step", "record"))
+    hashes = files.verify(place, (POSITION, CLOCK, ENVIRONMENT))
+    values = files.read_json(place / POSITION)
+    version, step, position = (values.get(key) for key in ("format_version", "step", "record"))
     if version != FORMAT_VERSION:
         raise RegardError(
-            f"{place / RECORD}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}"
+            f"{place / POSITION}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}"
         )
-    if not isinstance(step, int) or not isinstance(record, dict):
-        raise RegardError(f"{place / RECORD}: damaged: expected 'step' (a number) and 'record' (a table)")
+    if not isinstance(step, int) or not isinstance(position, dict):
+        raise RegardError(f"{place / POSITION}: damaged: expected 'step' (a number) and 'record' (a table)")
     if step != (named := _named_step(place)):
-        raise RegardError(f"{place / RECORD}: is of step {step}, but stands in the folder of step {named}")
+        raise RegardError(f"{place / POSITION}: is of step {step}, but stands in the folder of step {named}")
     for name in ("weights.safetensors", "optimizer.safetensors", CLOCK, ENVIRONMENT):
         if name not in hashes:
             raise RegardError(f"{place / name}: missing, and {files.MANIFEST} does not list it")
@@ -90,7 +90,7 @@ def load(place: Path) -> TrainingState:
             raise RegardError(f"{place / CLOCK}: '{key}' is {value!r:.40}, expected a number of seconds")
         clock[key] = float(value)
     files.read_json(place / ENVIRONMENT)  # ``not_exact`` reads it when nothing older can be taken any more
-    return TrainingState(step=step, record=_unpacked(record), clock=clock, **tensors)
+    return TrainingState(step=step, position=_unpacked(position), clock=clock, **tensors)
 
 
 def latest(

@@ -36,8 +36,8 @@ class RunResult:
 
 def finish(session: Session, stopped: str) -> RunResult:
     """Validate once more, choose, and write the model with its card; an interrupted run says how to go on."""
-    record = session.record
-    if stopped != "interrupted" and record.validated < record.step:
+    position = session.position
+    if stopped != "interrupted" and position.validated < position.step:
         session.validate()
         session.save()
     chosen = ""
@@ -50,14 +50,16 @@ def finish(session: Session, stopped: str) -> RunResult:
     if not chosen and session.group.first:
         stopped = "interrupted"
         session.progress.say(_advice(session))
-    return RunResult(session.run, record.step, stopped, chosen, scores, record.skipped, session.pace.elapsed())
+    return RunResult(session.run, position.step, stopped, chosen, scores, position.skipped, session.pace.elapsed())
 
 
 def _advice(session: Session) -> str:
     """What a run says that was stopped: how to go on, or that it has given the earlier one its place back."""
     if previous.exists(session.run):
         return f"stopped before the first checkpoint; the run that was in {session.run} is put back"
-    return f"stopped after update {session.record.step:,}; go on with: regard train --resume {quote(str(session.run))}"
+    return (
+        f"stopped after update {session.position.step:,}; go on with: regard train --resume {quote(str(session.run))}"
+    )
 
 
 def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[int]]:
@@ -83,7 +85,7 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
     measured: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, Tensor]] = {}
     fault = ""
-    for name, steps in candidates(session.record.scores, session.config.training.average).items():
+    for name, steps in candidates(session.position.scores, session.config.training.average).items():
         session.progress.doing(f"measuring {name}")
         try:
             weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)

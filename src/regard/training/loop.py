@@ -64,27 +64,27 @@ def train(
         session.preflight()
         stopped = updates(session)
         # What is stopped before its first checkpoint leaves the place to the run that was there.
-        if session.saved < session.record.step and not (stopped == "interrupted" and previous.exists(run)):
+        if session.saved < session.position.step and not (stopped == "interrupted" and previous.exists(run)):
             session.save()
         return finish(session, stopped)
 
 
 def updates(session: Session) -> str:
     """Update after update until there is a reason to stop, which is returned."""
-    training, record, trainer = session.config.training, session.record, session.trainer
-    items = session.feed.items(record.epoch, record.update)
+    training, position, trainer = session.config.training, session.position, session.trainer
+    items = session.feed.items(position.epoch, position.update)
     item = next(items).to(session.device)
     while True:
         # A run that goes on enters here, with whatever the stopped one had still to do at this step.
-        if session.due(training.validate_every) and record.validated < record.step:
+        if session.due(training.validate_every) and position.validated < position.step:
             session.validate()
-        if session.due(training.save_every) and session.saved < record.step:
+        if session.due(training.save_every) and session.saved < position.step:
             session.save()
         if reason := session.reason_to_stop():
             return reason
 
         start = time.perf_counter()
-        step = record.step + 1
+        step = position.step + 1
         running = trainer.launch(item, step)
         # An accelerator is still computing: the next batch is made and sent meanwhile. A CPU is done, and makes it now.
         following = next(items).to(session.device)

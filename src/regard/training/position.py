@@ -12,7 +12,7 @@ from regard.training.step import Statistics
 
 
 @dataclass
-class Sums:
+class LogSums:
     """What the next line of the log is made of, summed since the last one."""
 
     loss: float = 0.0
@@ -30,14 +30,14 @@ class Sums:
 
 
 @dataclass
-class Record:
+class RunPosition:
     """Position and history of a run. It is saved with every checkpoint and read back bit for bit."""
 
     step: int = 0  # updates done, those included that were skipped
     epoch: int = 0
     update: int = 0  # updates done of this epoch
     target_tokens: int = 0  # seen in all
-    sums: Sums = field(default_factory=Sums)
+    sums: LogSums = field(default_factory=LogSums)
     skipped: int = 0  # updates left out because a loss or gradient was not finite
     skipped_in_a_row: int = 0
     validated: int = -1  # the step of the last validation
@@ -69,10 +69,10 @@ class Record:
         return dataclasses.asdict(self)
 
     @classmethod
-    def read(cls, values: dict[str, Any]) -> Record:
+    def read(cls, values: dict[str, Any]) -> RunPosition:
         """From JSON values; a missing or unknown key is an error."""
         names = {item.name for item in dataclasses.fields(cls)}
         if odd := sorted(names ^ values.keys()):
-            raise RegardError(f"the checkpoint's record does not have the keys of this version: '{odd[0]}'")
+            raise RegardError(f"record.json does not have the keys of this version: '{odd[0]}'")
         scores = [(int(step), float(score)) for step, score in values["scores"]]
-        return cls(**{**values, "sums": Sums(**values["sums"]), "scores": scores})
+        return cls(**{**values, "sums": LogSums(**values["sums"]), "scores": scores})

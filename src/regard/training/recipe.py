@@ -27,7 +27,7 @@ MINUTES = 30.0
 
 
 def recipe(pairs: int, characters: Counter[str], *, minutes: float = MINUTES) -> dict[str, dict[str, Any]]:
-    """The sections of a configuration for a corpus of so many pairs with these characters."""
+    """The tables of a configuration for a corpus of so many pairs with these characters."""
     size = next(size for size in SIZES if pairs < size.pairs)
     # 4 special tokens and 256 bytes, the corpus's characters, then pieces; in round hundreds.
     vocabulary = -(-(260 + _covering(characters, 0.9995) + size.pieces) // 100) * 100

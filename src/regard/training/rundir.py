@@ -189,20 +189,20 @@ def _read(config: Config, hold_out: Split | None) -> list[str]:
 _RUN = "$RUN"
 
 
-def read_run(run: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
+def read_run(run: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
     """The configuration of a run, with what lies inside the run named as it lies now."""
     if not (run / CONFIG).is_file():
         raise RegardError(f"{run}: no run to go on with: it has no {CONFIG}")
-    return read_file(run / CONFIG, overrides, **sections)
+    return read_file(run / CONFIG, overrides, **tables)
 
 
-def read_file(path: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
+def read_file(path: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
     """A configuration, a run's or another, in which ``$RUN/…`` names what lies beside it."""
 
     def place(name: str) -> str:
         return str(path.parent / name[len(_RUN) + 1 :]) if name.startswith(f"{_RUN}/") else name
 
-    return _renamed(read_config(path, overrides, **sections), place)
+    return _renamed(read_config(path, overrides, **tables), place)
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -243,8 +243,8 @@ def check_same(before: Config, now: Config, run: Path) -> None:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    sections = dataclasses.asdict(config)
-    flat: dict[str, Any] = {"seed": sections.pop("seed")}
-    for section, values in sections.items():
-        flat |= {f"{section}.{key}": value for key, value in values.items()}
+    tables = dataclasses.asdict(config)
+    flat: dict[str, Any] = {"seed": tables.pop("seed")}
+    for table, values in tables.items():
+        flat |= {f"{table}.{key}": value for key, value in values.items()}
     return flat

@@ -15,7 +15,7 @@ from regard.machine.threads import MOST, Threads
 WORTH = 768  # target positions, padding counted, that a core of its own wants
 
 
-class Cores:
+class ThreadParallel:
     """Divides batches among threads."""
 
     def __init__(self, device: torch.device) -> None:
