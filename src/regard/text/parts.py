@@ -77,9 +77,7 @@ def _cut(text: str, tokenizer: Tokenizer, longest: int, target: str) -> list[Par
     """The parts of a line that is too long."""
     between = "" if re.split("[-_]", target.lower())[0] in UNSPACED else " "
 
-    def fits(
-        part: str,
-    ) -> bool:  # a subword has at least one byte of the text or the ▁ before it: short texts need no tokenizing
+    def fits(part: str) -> bool:  # not tokenized if short: each subword has a byte of the text or the ▁ before it
         short = len(tokenizer.normalize(part).encode()) < longest
         return short or len(tokenizer.encode(part.strip())) <= longest
 
