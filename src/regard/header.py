@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.errors import RegardError
-from regard.files import parse_json
-from regard.regular import open_regular
+from regard.regular import open_regular, parse_json
 
 LONGEST = 1 << 24  # bytes of a header, enough for 100,000 tensors
 SIDES = 8  # dimensions of a tensor, at most: the product of a million large numbers takes minutes

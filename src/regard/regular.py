@@ -10,10 +10,13 @@ This file does not import PyTorch.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections import Counter
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, NoReturn
 
 from regard.errors import RegardError
 
@@ -110,3 +113,40 @@ def _followed(path: Path, folder: Path) -> Path:
 def _check_kind(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise RegardError(f"{path}: expected a regular file, found {_KINDS.get(stat.S_IFMT(mode), 'something else')}")
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """Read a JSON object of at most ``limit`` bytes; anything else is a RegardError that names the file."""
+    try:
+        data = parse_json(read_bytes(path, limit).decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise RegardError(f"{path}: not valid JSON ({str(error)[:100]})") from error
+    if not isinstance(data, dict):
+        raise RegardError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def parse_json(text: str) -> Any:
+    """Parse strict JSON: a ValueError for NaN or a repeated key, a RecursionError for too deep nesting."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=each_once)
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (``object_pairs_hook``); a ValueError for a repeated key.
+
+    Otherwise the later value would hide the earlier one; a flipped bit can make two names equal.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key '{twice:.60}' stands twice in an object")
+    return found
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """Read a whole file of a directory; never memory-mapped, since it may be replaced meanwhile."""
+    return read_regular(path, Path(path).parent, limit)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")

@@ -84,14 +84,14 @@ def files_of_model(name: str) -> list[Path]:
 
     Other files in the folder of a run may be replaced.
     """
-    from regard import directory, files
+    from regard import directory, files, manifest
     from regard.training import metrics, rundir, snapshots
 
     try:
         places = {Path(name), directory.find(name)}
     except RegardError:  # loading the model will say why
         return []
-    single = (*directory.FILES, files.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
+    single = (*directory.FILES, manifest.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
     folders = (rundir.CHECKPOINTS, rundir.CORPUS, snapshots.SNAPSHOTS, metrics.TENSORBOARD, files.PREVIOUS)
     found = [place / one for place in places for one in single]
     return found + [path for place in places for folder in folders for path in (place / folder).rglob("*")]

@@ -14,7 +14,7 @@ from regard.config import DataConfig
 from regard.data import tables
 from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
-from regard.files import each_once
+from regard.regular import each_once
 from regard.schema import Entry
 from regard.surrogates import has_half
 

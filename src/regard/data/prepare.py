@@ -19,7 +19,9 @@ from regard.data.corpus import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
 from regard.errors import RegardError
-from regard.files import finish, locked, read_json, verify, write_folder
+from regard.files import finish, locked, write_folder
+from regard.manifest import verify
+from regard.regular import read_json
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from regard.errors import RegardError, nearest
-from regard.files import parse_json
+from regard.regular import parse_json
 from regard.text.steps import check_steps
 
 LONGEST = 512  # characters of a piece; published vocabularies have up to 128 (runs of spaces)

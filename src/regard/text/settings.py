@@ -10,7 +10,8 @@ from typing import Any
 
 from regard import limits
 from regard.errors import RegardError, nearest
-from regard.files import read_json, write
+from regard.files import write
+from regard.regular import read_json
 from regard.text.normalize import KNOWN
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from regard.errors import RegardError
-from regard.files import read_bytes, write
+from regard.files import write
+from regard.regular import read_bytes
 from regard.text.description import checked, limit
 from regard.text.normalize import normalizer
 from regard.text.specials import BYTES, SPECIALS

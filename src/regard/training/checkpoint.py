@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard import files
+from regard import files, manifest, regular
 from regard.directory import read_tensors, write_tensors
 from regard.errors import RegardError
 from regard.training.state import TrainingState
@@ -63,8 +63,8 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
 def load(place: Path) -> TrainingState:
     """Read a checkpoint, every byte checked against its manifest; a fault is a RegardError."""
     place = files.current(place)
-    hashes = files.verify(place, (POSITION, CLOCK, ENVIRONMENT))
-    values = files.read_json(place / POSITION)
+    hashes = manifest.verify(place, (POSITION, CLOCK, ENVIRONMENT))
+    values = regular.read_json(place / POSITION)
     version, step, position = (values.get(key) for key in ("format_version", "step", "record"))
     if version != FORMAT_VERSION:
         raise RegardError(
@@ -76,7 +76,7 @@ def load(place: Path) -> TrainingState:
         raise RegardError(f"{place / POSITION}: is of step {step}, but stands in the folder of step {named}")
     for name in ("weights.safetensors", "optimizer.safetensors", CLOCK, ENVIRONMENT):
         if name not in hashes:
-            raise RegardError(f"{place / name}: missing, and {files.MANIFEST} does not list it")
+            raise RegardError(f"{place / name}: missing, and {manifest.MANIFEST} does not list it")
     tensors = {}
     for name in TENSORS:
         path = place / f"{name}.safetensors"
@@ -85,11 +85,11 @@ def load(place: Path) -> TrainingState:
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise RegardError(f"{path}: '{key}' holds numbers that are not finite (NaN or infinity)")
     clock = {}
-    for key, value in files.read_json(place / CLOCK).items():
+    for key, value in regular.read_json(place / CLOCK).items():
         if not isinstance(value, int | float):
             raise RegardError(f"{place / CLOCK}: '{key}' is {value!r:.40}, expected a number of seconds")
         clock[key] = float(value)
-    files.read_json(place / ENVIRONMENT)  # a fault is found while an older checkpoint can be taken
+    regular.read_json(place / ENVIRONMENT)  # a fault is found while an older checkpoint can be taken
     return TrainingState(step=step, position=_unpacked(position), clock=clock, **tensors)
 
 
@@ -154,7 +154,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 def not_exact(run: Path, step: int, here: Mapping[str, str]) -> str:
     """One line that says why resuming here is not bit-exact; "" when it is."""
-    there = files.read_json(files.current(folder(run, step)) / ENVIRONMENT)
+    there = regular.read_json(files.current(folder(run, step)) / ENVIRONMENT)
     changed = [
         f"{key} was {there.get(key, 'absent')!r}, is {here.get(key, 'absent')!r}"
         for key in sorted(there.keys() | here.keys())
@@ -165,7 +165,7 @@ def not_exact(run: Path, step: int, here: Mapping[str, str]) -> str:
 
 def digests(place: Path) -> dict[str, str]:
     """SHA-256 of each part of a checkpoint that two equal runs share, from the verified files."""
-    hashes = files.verify(files.current(place))
+    hashes = manifest.verify(files.current(place))
     return {name: digest for name, digest in hashes.items() if name not in (CLOCK, ENVIRONMENT)}
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from regard import files
+from regard import files, regular
 from regard.errors import RegardError
 
 FOLDER, MOVING = files.PREVIOUS, files.MOVING
@@ -55,7 +55,7 @@ def settle(run: Path, *, has_checkpoint: bool, known: Sequence[str]) -> None:
         elif _is_folder(run / FOLDER) and has_checkpoint:
             forget(run)
         elif _is_folder(run / FOLDER):
-            names = files.read_json(run / FOLDER / NAMES).get("names")
+            names = regular.read_json(run / FOLDER / NAMES).get("names")
             if not isinstance(names, list):
                 raise RegardError(f"{run / FOLDER / NAMES}: damaged: expected 'names', a list")
             remove(run, [name for name in known if name in names])

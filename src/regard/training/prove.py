@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regard import directory, files
+from regard import directory, files, manifest
 from regard.config import Config, to_toml
 from regard.errors import RegardError
 from regard.training import checkpoint, snapshots
@@ -128,16 +128,16 @@ def prove_resume(
 
 def fingerprint(run: Path) -> dict[str, str]:
     """SHA-256 of every file of a finished run that must not depend on interruptions."""
-    found = {METRICS: files.sha256(run / METRICS)}
+    found = {METRICS: manifest.sha256(run / METRICS)}
     for step in checkpoint.steps(run):
         for name, digest in checkpoint.digests(checkpoint.folder(run, step)).items():
             found[f"{checkpoint.CHECKPOINTS}/step-{step}/{name}"] = digest
     for path in sorted((run / snapshots.SNAPSHOTS).glob("step-*")):
-        for name, digest in files.verify(path).items():
+        for name, digest in manifest.verify(path).items():
             found[f"{snapshots.SNAPSHOTS}/{path.name}/{name}"] = digest
     for name in (directory.WEIGHTS, directory.CONFIG, directory.TEXT, directory.TOKENIZER, directory.TARGET_TOKENIZER):
         if (run / name).exists():
-            found[name] = files.sha256(run / name)
+            found[name] = manifest.sha256(run / name)
     return found
 
 

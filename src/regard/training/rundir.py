@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from regard import directory, files
+from regard import directory, files, manifest, regular
 from regard.config import Config, read_config, to_toml
 from regard.data.corpus import files_of
 from regard.errors import RegardError
@@ -37,7 +37,7 @@ _FILES = (
     directory.TOKENIZER,
     directory.TARGET_TOKENIZER,
     directory.CARD,
-    files.MANIFEST,
+    manifest.MANIFEST,
 )
 _OF_RUN = (*_FOLDERS, *_FILES)
 _BUSY = "{run}: another training is writing to it; wait for it or choose another folder"
@@ -146,7 +146,7 @@ def _settle(run: Path) -> None:
 def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]:
     """The names that a new run replaces; an error if those are not a run's files, or the new run reads them."""
     occupied = [name for name in _OF_RUN if (run / name).exists()]
-    if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, files.MANIFEST)):
+    if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, manifest.MANIFEST)):
         raise RegardError(f"{run}: {occupied[0]} is there, but no run or model: --force does not write over it")
     names, whole = [*_OF_RUN, CORPUS], run.resolve()
     read = [Path(path).resolve() for path in _read(config, hold_out)]
@@ -168,10 +168,10 @@ def _inside(path: Path, folder: Path) -> bool:
 def _wrote(corpus: Path) -> bool:
     """Whether every file of the folder was written by a training that held pairs out."""
     try:
-        listed = files.read_json(corpus / files.MANIFEST).get("files")
+        listed = regular.read_json(corpus / manifest.MANIFEST).get("files")
     except RegardError:
         return False
-    return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, files.MANIFEST}
+    return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, manifest.MANIFEST}
 
 
 def _read(config: Config, hold_out: Split | None) -> list[str]:

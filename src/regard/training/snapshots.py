@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from regard import directory, files
+from regard import directory, files, manifest
 from regard.errors import RegardError
 
 SNAPSHOTS = "snapshots"
@@ -35,7 +35,7 @@ def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
 def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     """Read the weights of a step, checked against their hashes."""
     place = folder(run, step)
-    files.verify(place, (_WEIGHTS,))
+    manifest.verify(place, (_WEIGHTS,))
     return directory.read_tensors(place / _WEIGHTS)
 
 
