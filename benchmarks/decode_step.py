@@ -133,8 +133,8 @@ def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: f
 
     def step(model: Any, state: Any) -> Any:
         hidden = model.step(tokens, state, None)
-        state.top, state.longest = SO_FAR, SO_FAR  # the same step again
-        state.position.fill_(SO_FAR)
+        state.slots.top, state.slots.longest = SO_FAR, SO_FAR  # the same step again
+        state.slots.position.fill_(SO_FAR)
         return topk_tokens(model, hidden, 1, EOS, chunk=chunk_of(model))
 
     ids = tokens[:, 0].clone()

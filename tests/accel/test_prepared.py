@@ -21,7 +21,7 @@ from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.models.base import Share
 from regard.models.rnn import RNN
-from regard.models.transformer import Transformer, TransformerModel
+from regard.models.transformer import EncoderDecoder, Transformer
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
@@ -173,7 +173,7 @@ def test_an_engine_makes_an_outdated_preparation_anew() -> None:
     assert engine.prepared(sources, search) is not first
 
 
-class Sharpened(TransformerModel):
+class Sharpened(EncoderDecoder):
     """A model that makes its logits in another way, and holds a layer of its own."""
 
     def __init__(self, *given: Any) -> None:
@@ -188,7 +188,7 @@ class Sharpened(TransformerModel):
 @torch.inference_mode()
 def test_what_is_not_known_stays_as_it_is(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = Sharpened(Transformer(width=64, heads=4, feedforward=96), 60, 60).eval()
+    model = Sharpened(Transformer(width=64, heads=4, feedforward=96).tree(), 64, 60, 60).eval()
     prepared = prepare(model, dtype)
     assert prepared.output_layer is None
     expected, found = logits_of(model), logits_of(prepared)

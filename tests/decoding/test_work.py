@@ -104,7 +104,7 @@ def test_beams_reorder_without_touching_keys_and_values() -> None:
         with Operators() as seen:
             state.follow(parents)
         assert [(cache.key.data_ptr(), cache.value.data_ptr()) for cache in state.caches] == kept
-    assert seen.count == 1 and seen.largest == state.visible.numel()
+    assert seen.count == 1 and seen.largest == state.slots.visible.numel()
 
 
 def test_logits_are_made_a_few_rows_at_a_time() -> None:
@@ -121,7 +121,7 @@ def test_native_kernels_compute_nothing_for_finished_sentences(beam: int, monkey
 
     def stack(kernels: Any, stack: Any, call: Any) -> None:
         nonlocal rows
-        rows += call.rows.count if call.own and call.rows.queries == beam else 0
+        rows += call.rows.count if call.cache and call.rows.queries == beam else 0
         usual(kernels, stack, call)
 
     monkeypatch.setattr(native.Native, "stack", stack)

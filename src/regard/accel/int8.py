@@ -1,7 +1,7 @@
 """Linear layers in int8, for decoding on a CPU: a byte a number where fp32 has four.
 
-A weight is cut to steps of its output row, an activation to steps of its own row: what a sentence gives does not depend
-on those it shares a batch with.
+A weight is rounded to multiples of the scale of its output row, an activation to those of its own row: what a sentence
+gives does not depend on those it shares a batch with.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from regard.accel import native
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
-# Steps on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
+# The largest integers on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
 ACTIVATIONS, WEIGHTS = 127, 127 if VNNI else 63
-WIDE = 256  # inputs from which cutting them pays where PyTorch's operators do it
-LEAST = 1e-30  # the step of a row of zeros
+WIDE = 256  # inputs from which quantising them pays where PyTorch's operators do it
+LEAST = 1e-30  # the scale of a row of zeros
 OFFSET = 128  # the byte that stands for 0: flipping the top bit of a signed byte adds as much
 
 
@@ -37,10 +37,10 @@ class Int8Linear(nn.Module):
         self.dtype, kernels = dtype, native.multiplying(torch.int8)
         weight = weight.detach().float()
         self.outputs, self.inputs = weight.shape
-        step = weight.abs().amax(1).clamp_(min=LEAST).div_(kernels.weight_steps if kernels else WEIGHTS)  # [out]
-        rounded = (weight / step[:, None]).round_().to(torch.int8)
-        self.step = step
-        self.matrix = native.Matrix(kernels, rounded, bias, step) if kernels else None
+        scale = weight.abs().amax(1).clamp_(min=LEAST).div_(kernels.weight_limit if kernels else WEIGHTS)  # [out]
+        rounded = (weight / scale[:, None]).round_().to(torch.int8)
+        self.scale = scale
+        self.matrix = native.Matrix(kernels, rounded, bias, scale) if kernels else None
         if self.matrix is None:
             self.zero = torch.zeros(self.outputs, dtype=torch.int32)
             self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
@@ -49,30 +49,30 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.matrix is not None:
             return self.matrix(x.float()).to(self.dtype or x.dtype)
-        cut, step = quantized(x.reshape(-1, x.shape[-1]).float())
+        quantised, scale = quantized(x.reshape(-1, x.shape[-1]).float())
         found: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            cut, 1.0, OFFSET, self.packed, self.step, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+            quantised, 1.0, OFFSET, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        out = found.mul_(step[:, None]).add_(self.bias)
+        out = found.mul_(scale[:, None]).add_(self.bias)
         return out.view(*x.shape[:-1], self.outputs).to(self.dtype or x.dtype)
 
     @property
     def weight(self) -> Tensor:
         """The weight [out, in] in fp32 that the bytes stand for, made at each call."""
         rounded = self.packed.to_dense().T if self.matrix is None else unpacked(self.matrix)
-        return rounded * self.step[:, None]
+        return rounded * self.scale[:, None]
 
     def extra_repr(self) -> str:
         return f"in_features={self.inputs}, out_features={self.outputs}"
 
 
 def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """[R, K] → bytes [R, K], 128 standing for 0, and the step of each row [R].
+    """[R, K] → bytes [R, K], 128 standing for 0, and the scale of each row [R].
 
     An operator a pass: what would take fewer, addcmul and uint8, takes PyTorch longer.
     """
-    step = rows.abs().amax(1, keepdim=True).clamp_(min=LEAST).div_(ACTIVATIONS)
-    return rows.div(step).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(OFFSET), step[:, 0]
+    scale = rows.abs().amax(1, keepdim=True).clamp_(min=LEAST).div_(ACTIVATIONS)
+    return rows.div(scale).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(OFFSET), scale[:, 0]
 
 
 def in_int8(module: nn.Module, table: Tensor | None = None) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import native
-from regard.accel.linear import Linear, available
+from regard.accel.linear import available
 from regard.nn.embedding import Table
+from regard.nn.linear import Linear
 
 WIDE = 256  # inputs from which a product in fp32 by oneDNN is faster so
 MANY = 4096  # outputs from which it is too, with fewer inputs: a large table, which is laid out anew at every call

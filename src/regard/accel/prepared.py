@@ -121,7 +121,9 @@ class Prepared(nn.Module):
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
             k = min(k, matrix.outputs)
-            values, tokens, ends = self.native.best(matrix, hidden.reshape(batch * rows, width), k, eos, suppressed)
+            values, tokens, ends = self.native.topk_of_table(
+                matrix, hidden.reshape(batch * rows, width), k, eos, suppressed
+            )
             return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
         table = self.output_table()[0]
         chunk = rows_at_once(len(table), table.device, self.output_layer is not None)

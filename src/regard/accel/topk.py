@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.nn.kernels import VECTOR
+from regard.accel.products import VECTOR
 
 if TYPE_CHECKING:
     from regard.accel.native import Native
@@ -107,7 +107,7 @@ def _ranked(
         scores = scores.float()
     k = min(k, scores.shape[1])
     if native is not None and banned is None and scores.dtype == torch.float32:
-        return native.ranked(scores, k, eos, suppressed)
+        return native.topk(scores, k, eos, suppressed)
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
     if suppressed is not None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from regard import limits
 from regard.accel.prepared import Prepared
 from regard.accel.topk import TopK
+from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.repetition import repeats
@@ -112,7 +113,8 @@ def steps(
     training = model.training
     model.eval()
     try:
-        yield from _Scheduler(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
+        with switched_on():
+            yield from _Scheduler(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
     finally:
         model.train(training)
 
@@ -209,7 +211,7 @@ class _Scheduler:
         limits = np.array([one.limit for one in entering])
         uniform = self.graphs is not None and isinstance(state, KeyValueState)
         if uniform:
-            state.fixed = True
+            state.slots.fixed = True
         running = RunningBatch(state, search, settings.eos, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
@@ -224,17 +226,13 @@ class _Scheduler:
         at_once = max(1, ENCODED // longest) if self.device.type == "cpu" else len(sources)
         for at in range(0, len(sources), at_once):
             parts.append(self.model.encode(padded(sources[at : at + at_once], self.settings.pad, self.device)))
-        if len(parts) == 1:
-            return parts[0]
-        hidden = [torch.nn.functional.pad(part.hidden, (0, 0, 0, longest - part.hidden.shape[1])) for part in parts]
-        return Memory(torch.cat(hidden), torch.cat([part.lengths for part in parts]))
+        return parts[0] if len(parts) == 1 else parts[0].join(parts[1:])
 
     def _step(self, running: RunningBatch, look: bool) -> Step:
         def advance() -> Advanced:
             # On an accelerator, asking which hypotheses are alive would mean waiting for it.
             live = running.live() if self.device.type == "cpu" and not running.uniform else None
-            running.state.live = live
-            hidden = self.model.step(running.last, running.state, None)  # [B, N, D]
+            hidden = self.model.step(running.last, running.state, None, live=live)  # [B, N, D]
             return self._rank(running, hidden, live, first=False)
 
         graphs = self.graphs if running.uniform and not watched(self.model) else None

@@ -1,7 +1,7 @@
 """A step of decoding as one CUDA graph: the host launches it at once, and not its hundreds of kernels one by one.
 
 A graph runs the same kernels on the same memory again. So all steps must be alike (``RunningBatch.uniform``,
-``KeyValueState.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is captured
+``Slots.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is captured
 when a step has the shapes of the one before, and lasts until sentences enter, leave, or need more slots in a way that
 changes them.
 """
@@ -95,7 +95,7 @@ class Graphs:
 
     def _capture(self, capture: Capture, running: RunningBatch, advance: Advance) -> None:
         """Captures a step, which counts it on the host; on the device nothing has happened then."""
-        owners = [running, running.state, *running.state.caches]
+        owners = [running, running.state, running.state.slots, *running.state.caches]
         before = [dict(vars(owner)) for owner in owners]
         tensors = _tensors(running)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError
-from regard.models.transformer import TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
 from regard.nn.layers import TransformerLayer
 from regard.nn.multihead import MultiHeadAttention
 from regard.nn.norm import LayerNorm
@@ -36,7 +37,7 @@ def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
     library()
     options = _checked(model)
-    assert isinstance(model, TransformerModel)
+    assert isinstance(model, EncoderDecoder)
     specs = importlib.import_module("ctranslate2.specs")
     common = importlib.import_module("ctranslate2.specs.common_spec")
     activation = {
@@ -84,15 +85,17 @@ def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
 
 def _checked(model: nn.Module) -> Any:
     """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
-    if not isinstance(model, TransformerModel):
+    options = model.options if isinstance(model, EncoderDecoder) else None
+    if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
-    options = model.options
     if not isinstance(options.positions, Sinusoidal | Learned):
         raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
     if options.norm != LayerNorm(eps=1e-5):
         raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
     if options.order == "post" and options.normed_at_the_end:
         raise RegardError("CTranslate2 cannot hold this model: a post-norm stack may have no final norm")
+    if options.key_value_heads not in (0, options.heads):
+        raise RegardError("CTranslate2 cannot hold this model: key_value_heads would have to be 0")
     return options
 
 
