@@ -117,7 +117,7 @@ class Prepared(nn.Module):
 
     def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
         """The k best continuations of hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
-        matrix = getattr(self.output_layer, "matrix", None)
+        matrix = None if self.output_layer is None else self.output_layer.matrix
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
             k = min(k, matrix.outputs)
