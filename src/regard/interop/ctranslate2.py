@@ -19,6 +19,7 @@ from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.models.bodies import EncoderDecoder
+from regard.models.contract import Model
 from regard.models.transformer import Transformer
 from regard.nn.layers import TransformerLayer
 from regard.nn.multihead import MultiHeadAttention
@@ -44,7 +45,7 @@ class CTranslate2:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         settings: TextSettings,
         *,
         precision: str = "float32",
@@ -111,7 +112,7 @@ class CTranslate2:
         return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
 
 
-def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
+def write(model: Model, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
     library()
     options = _checked(model)
@@ -161,7 +162,7 @@ def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def _checked(model: nn.Module) -> Any:
+def _checked(model: Model) -> Any:
     """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
     options = model.options if isinstance(model, EncoderDecoder) else None
     if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):
