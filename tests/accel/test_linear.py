@@ -29,7 +29,7 @@ def test_a_product_with_weights_that_change_is_a_product(
     # fp32 loses 2⁻²⁴ of what is summed at every sum.
     torch.testing.assert_close(loops.product_once(x, weight, bias), there, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loops.product_once(x, weight, None), there - bias, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loops.product_once(gradient, weight, None, turned=True), back, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loops.product_once(gradient, weight, None, transposed=True), back, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

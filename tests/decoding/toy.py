@@ -43,10 +43,10 @@ class ToyState:
         self.hidden = self.hidden.index_select(0, index)
 
     def admit(self, other: ToyState, free: Tensor | None = None) -> None:
-        hidden, newcomers = list(self.hidden), list(other.hidden)
-        for place in [] if free is None else free.tolist()[: len(newcomers)]:
-            hidden[place] = newcomers.pop(0)
-        self.hidden = torch.stack(hidden + newcomers)
+        hidden, new = list(self.hidden), list(other.hidden)
+        for place in [] if free is None else free.tolist()[: len(new)]:
+            hidden[place] = new.pop(0)
+        self.hidden = torch.stack(hidden + new)
 
 
 class Toy(nn.Module):

@@ -121,7 +121,7 @@ def test_the_loops_soften_as_the_operators_do(
     log_p = logits.double().log_softmax(1)
     expected = log_p.exp() - 0.9 * F.one_hot(labels, width)
     right = logits.double().gather(1, labels[:, None]).sum().item()
-    surprise, found = loops.soften(logits, labels, 0.9)
+    surprise, found = loops.softmax_gradient(logits, labels, 0.9)
     assert surprise == pytest.approx(F.nll_loss(log_p, labels, reduction="sum").item(), rel=1e-5, abs=1e-4)
     assert found == pytest.approx(right, rel=1e-6, abs=1e-6)
     # Numbers up to 1, of which bf16 keeps 8 bits.

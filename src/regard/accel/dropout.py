@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from regard.accel import native
-from regard.accel.native import Dropping, Native
+from regard.accel.native import Native
+from regard.accel.structures import Dropping
 from regard.nn.dropout import cpu_mask, random_bytes
 
 
@@ -37,7 +38,7 @@ class _DropAndAdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return ctx.kernels.drop_back(ctx.dropping, gradient, ctx.dtype), gradient, None, None
+        return ctx.kernels.drop_backward(ctx.dropping, gradient, ctx.dtype), gradient, None, None
 
 
 class _MaskedAdd(torch.autograd.Function):

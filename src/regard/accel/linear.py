@@ -72,7 +72,7 @@ class _Product(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         if ctx.needs_input_grad[0]:
             by_kernels = ctx.kernels and gradient.dtype == torch.float32
-            d_x = ctx.kernels.product_once(gradient, matrix, None, turned=True) if by_kernels else gradient @ matrix
+            d_x = ctx.kernels.product_once(gradient, matrix, None, transposed=True) if by_kernels else gradient @ matrix
             d_x = d_x.view(ctx.shape).to(of_x)
         if ctx.needs_input_grad[1]:
             d_weight = (gradient.T @ rows).to(of_weight)

@@ -13,7 +13,7 @@ def softmax_gradient(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tenso
     kernels = native.for_training(logits)
     if kernels is None or torch.compiler.is_compiling():
         return None
-    nll, label_logits = kernels.soften(logits, labels, rest)
+    nll, label_logits = kernels.softmax_gradient(logits, labels, rest)
     return logits, nll, label_logits
 
 

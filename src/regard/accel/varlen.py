@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from regard.accel import native
-from regard.accel.native import LANES, Native, VarLen
+from regard.accel.native import LANES, Native
+from regard.accel.structures import VarLen
 from regard.nn.layout import Layout
 from regard.nn.packing import Packing
 
@@ -113,7 +114,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, sums, starts, key_starts = ctx.saved_tensors
         d_query, d_key, d_value = _empty_side_by_side((query, key, value))
-        ctx.kernels.attention_back(
+        ctx.kernels.attention_backward(
             ctx.varlen,
             tuple(map(_table, (query, key, value))),
             sums,
