@@ -55,8 +55,7 @@ def same(one: Tensor, other: Tensor) -> None:
 class Newer(Attention):
     """The spec of attention as it may be one day."""
 
-    scale: float | None = None
-    window: int = 0
+    slope: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ def test_a_field_that_is_not_named_must_have_its_default() -> None:
     assert not computes(Attention(heads=4, bias=False), Attention, "heads")
     assert not computes(Attention(heads=4), Attention, "bias"), "heads have no default"
     assert computes(Newer(heads=4), Newer, *known)
-    assert not computes(Newer(heads=4, scale=1.0), Newer, *known) and not computes(
+    assert not computes(Newer(heads=4, slope=0.5), Newer, *known) and not computes(
         Newer(heads=4, window=8), Newer, *known
     )
     assert not computes(Newer(heads=4), Attention, *known), "a subclass may mean anything"
@@ -80,8 +79,8 @@ def test_a_field_that_is_not_named_must_have_its_default() -> None:
 
 
 def test_a_name_that_is_no_field_is_a_mistake() -> None:
-    with pytest.raises(AssertionError, match="window"):
-        computes(Attention(heads=4), Attention, "heads", "window")
+    with pytest.raises(AssertionError, match="slope"):
+        computes(Attention(heads=4), Attention, "heads", "slope")
 
 
 class QueryKeyNorm(MultiHeadAttention):
@@ -137,6 +136,51 @@ class Change(NamedTuple):
     path: str
     do: Callable[[Any], None]
     arrangement: str = "the paper's"
+
+
+OF_ATTENTION: dict[str, dict[str, Any]] = {
+    "a query/key norm": {"query_key_norm": RMSNorm()},
+    "a scale of 1": {"scale": 1.0},
+    "a window": {"window": 3},
+}
+
+
+@compiled
+@pytest.mark.parametrize("field", list(OF_ATTENTION))
+@torch.inference_mode()
+def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
+    own = with_attention(**OF_ATTENTION[field])
+    twin = packed.twin(own)
+    assert type(twin.encoder) is not CompiledStack
+    x, layout = torch.randn(3, 12, 64), Layout.padded(torch.tensor([12, 4, 9]), 12)
+    same(twin.encoder(x, layout), own.encoder(x, layout))
+
+
+@compiled
+@pytest.mark.parametrize("fields", [{"head_width": 32}, {"head_width": 16, "key_value_heads": 2}, {"bias": "qkv"}])
+@torch.inference_mode()
+def test_fields_of_attention_that_the_kernels_know(fields: dict[str, Any]) -> None:
+    own = with_attention(**fields)
+    twin = packed.twin(own)
+    assert type(twin.encoder) is CompiledStack
+    x, lengths = torch.randn(3, 12, 64), torch.tensor([12, 4, 9])
+    one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, twin.encoder))
+    for b, length in enumerate(lengths):
+        same(other[b, :length], one[b, :length])
+
+
+def with_attention(**fields: Any) -> Any:
+    """A model whose encoder's attention has other fields than the rest."""
+    own = transformer("pre-norm")
+    spec = own.encoder.spec
+    layers = tuple(
+        dataclasses.replace(one, attention=dataclasses.replace(one.attention, **fields)) for one in spec.layers
+    )
+    own.encoder = dataclasses.replace(spec, layers=layers).build(64).eval()
+    for parameter in own.encoder.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, 0.5, 0.5)
+    return own
 
 
 def of_class(kind: type[nn.Module]) -> Callable[[Any], None]:
@@ -207,7 +251,7 @@ def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
 @pytest.mark.parametrize("arrangement", list(ARRANGEMENTS))
 @torch.inference_mode()
 def test_only_padding_is_left_out(arrangement: str) -> None:
-    """Any other mask is attended with, whatever its shape: none of its rows may be zeros for that."""
+    """Any mask is attended with, whatever its shape: none of its rows may be zeros for that."""
     own = transformer(arrangement)
     twin = packed.twin(own)
     x, places = torch.randn(3, 12, 64), torch.arange(12)
@@ -215,13 +259,20 @@ def test_only_padding_is_left_out(arrangement: str) -> None:
         "a window": ((places[:, None] - places).abs() <= 2)[None, None],
         "a window of the past": ((places[:, None] - places).clamp(min=0) <= 2)[None, None].expand(3, 1, 12, 12),
         "keys that nobody sees": (torch.rand(3, 1, 1, 12) < 0.5) | (places == 11),
+        "keys like those of padding": places < torch.tensor([12, 3, 5])[:, None, None, None],
         "one of a sentence that all share": (places < 9)[None, None, None],
         "padding on the left": places >= torch.tensor([0, 3, 5])[:, None, None, None],
+        "none": None,
     }
     for mask in masks.values():
         for causal in (False, True):
             layout = Layout(mask=mask, causal=causal)
             same(twin.encoder(x, layout), own.encoder(x, layout))
+            lengths = torch.tensor([12, 4, 9])
+            layout = Layout(lengths=lengths, mask=mask, causal=causal)
+            one, other = (stack(x, layout) for stack in (own.encoder, twin.encoder))
+            for b, length in enumerate(lengths):
+                same(other[b, :length], one[b, :length])
 
 
 def test_every_part_keeps_the_spec_that_it_was_built_from() -> None:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
+from regard.accel import products
 from regard.decoding import graphs
 from regard.decoding.engine import decode
 from regard.decoding.running_batch import Flight
@@ -27,7 +28,6 @@ from regard.decoding.topk import best_tokens
 from regard.models.decoder import DecoderOnly
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
-from regard.nn import kernels
 from regard.nn.positions import Learned, RelativeBias, Rotary
 from regard.nn.sequences import Tokens
 
@@ -92,7 +92,7 @@ class Tapes:
 def tapes(monkeypatch: pytest.MonkeyPatch) -> Tapes:
     """Steps on a CPU are recorded, by kernels that ask the host nothing."""
     counted = Tapes()
-    monkeypatch.setattr(kernels, "_plain", lambda *_: False)
+    monkeypatch.setattr(products, "_few", lambda *_: False)
     monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda device: counted)
     return counted
 
@@ -233,12 +233,12 @@ def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: in
     def results() -> list[Any]:
         return list(decode(model, inputs, SETTINGS, search, batch_tokens=count * beam * (2 + seed % 7)))
 
-    usual = kernels._plain
+    usual = products._few
     try:
-        kernels._plain = lambda *_: False
+        products._few = lambda *_: False
         graphs.CAPTURES["cpu"] = lambda device: counted
         recorded = results()
     finally:
-        kernels._plain = usual
+        products._few = usual
         del graphs.CAPTURES["cpu"]
     same(recorded, results())

@@ -70,7 +70,7 @@ class CompiledStack(nn.Module):
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _real_tokens(layout, batch, queries) if caches is None else caches[0].state.live
+        live = _real_tokens(layout, queries) if caches is None else caches[0].state.live
         indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
@@ -127,15 +127,9 @@ class CompiledStack(nn.Module):
         return structures.Mask(mask.data_ptr(), *mask.stride()[:3]), mask
 
 
-def _real_tokens(layout: Layout, batch: int, queries: int) -> Tensor | None:
-    """The indices of real tokens among B × T where the mask hides padding and nothing else; None: all are computed."""
-    mask = layout.mask
-    if mask is None or mask.shape != (batch, 1, 1, queries):
-        return None
-    padded = mask[:, 0, 0]
-    if not torch.equal(padded, real(padded.sum(1), queries)):
-        return None
-    return padded.flatten().nonzero()[:, 0]
+def _real_tokens(layout: Layout, tokens: int) -> Tensor | None:
+    """The indices of real tokens in the flattened B × T; None: all are."""
+    return None if layout.lengths is None else real(layout.lengths, tokens).flatten().nonzero()[:, 0]
 
 
 def _key_values(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
@@ -196,7 +190,7 @@ def _known_layer(layer: Any) -> bool:
 def _known_attention(part: Any) -> bool:
     return (
         plain(part, MultiHeadAttention)
-        and computes(part.spec, Attention, "heads", "key_value_heads", "bias", "dropout")
+        and computes(part.spec, Attention, "heads", "key_value_heads", "head_width", "bias", "dropout")
         and plain(part.core, Core)
         and part.head_width % LANES == 0
     )

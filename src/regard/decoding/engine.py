@@ -18,6 +18,7 @@ from torch import Tensor
 
 from regard import limits
 from regard.accel.stack import CompiledStack
+from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.narrow import Narrow
@@ -123,7 +124,8 @@ def records(
     training = model.training
     model.eval()
     try:
-        yield from _Engine(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
+        with switched_on():
+            yield from _Engine(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
     finally:
         model.train(training)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from regard.nn.kernels import VECTOR
+from regard.accel.products import VECTOR
 
 if TYPE_CHECKING:
     from regard.accel.native import Matrix, Native
