@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.config import SECTIONS, Config, DataConfig, TrainingConfig, options_table, read_config, to_toml
+from regard.config import TABLES, Config, DataConfig, TrainingConfig, options_table, read_config, to_toml
 from regard.errors import RegardError
 
 DATA = {"train": ["a", "b"], "valid": "v", "source": "zh", "target": "en"}
 
 
-def read(*overrides: str, **sections: typing.Any) -> Config:
-    return read_config(None, overrides, **{"data": DATA, **sections})
+def read(*overrides: str, **tables: typing.Any) -> Config:
+    return read_config(None, overrides, **{"data": DATA, **tables})
 
 
 def test_every_key_has_help_and_a_default_of_its_type() -> None:
     rows = options_table()
-    assert len(rows) == 1 + sum(len(dataclasses.fields(kind)) for kind in SECTIONS.values())
+    assert len(rows) == 1 + sum(len(dataclasses.fields(kind)) for kind in TABLES.values())
     for row in rows:
         assert row.help and row.help == row.help.strip() and not row.help.endswith("."), row.key
 
@@ -87,10 +87,10 @@ def test_an_option_of_a_part_keeps_the_part() -> None:
     assert config.model["positions"] == {"kind": "rotary", "theta": 5e5}
 
 
-def test_sections_are_not_changed() -> None:
-    section = {"steps": 5}
-    read("training.steps=6", training=section)
-    assert section == {"steps": 5}
+def test_tables_are_not_changed() -> None:
+    table = {"steps": 5}
+    read("training.steps=6", training=table)
+    assert table == {"steps": 5}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from regard import files
+from regard import files, manifest, regular
 from regard.errors import RegardError
 
 WRITE = """
@@ -40,7 +40,7 @@ def fill(content: str, names: str = "abc"):
 def contents(folder: Path) -> set[str]:
     """The versions that a reader finds: one element when the folder is whole."""
     where = files.current(folder)
-    hashes = files.verify(where)
+    hashes = manifest.verify(where)
     return {(where / name).read_text()[1:] for name in hashes}
 
 
@@ -148,7 +148,7 @@ def test_remove_folder_and_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_write_atomic(tmp_path: Path) -> None:
     files.write_atomic(tmp_path / "new" / "file.json", b"{}")
     files.write_atomic(tmp_path / "new" / "file.json", b'{"a": 1}')
-    assert files.read_json(tmp_path / "new" / "file.json") == {"a": 1}
+    assert regular.read_json(tmp_path / "new" / "file.json") == {"a": 1}
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
@@ -169,7 +169,7 @@ def test_damage_is_found(tmp_path: Path, damage: str, name: str) -> None:
                 if name == "manifest.json" and same_json(broken, data):
                     continue  # one kind of white space for another, or an escape: the same manifest
                 with pytest.raises(RegardError, match="folder"):
-                    files.verify(folder)
+                    manifest.verify(folder)
         return
     if damage == "missing":
         path.unlink()
@@ -181,7 +181,7 @@ def test_damage_is_found(tmp_path: Path, damage: str, name: str) -> None:
         changed = {"truncate": data[:-2], "append": data + b"x", "stale": (tmp_path / "other" / name).read_bytes()}
         path.write_bytes(changed[damage])
     with pytest.raises(RegardError, match="folder"):
-        files.verify(folder)
+        manifest.verify(folder)
 
 
 def same_json(first: bytes, second: bytes) -> bool:
@@ -195,10 +195,10 @@ def same_json(first: bytes, second: bytes) -> bool:
 def test_a_manifest_cannot_name_files_outside(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside").write_text("x")
     files.write_folder(tmp_path / "folder", fill("one"))
-    manifest = {"format_version": 1, "files": {name: {"bytes": 1, "sha256": files.sha256(tmp_path / "outside")}}}
-    (tmp_path / "folder" / "manifest.json").write_text(json.dumps(manifest))
+    listed = {"format_version": 1, "files": {name: {"bytes": 1, "sha256": manifest.sha256(tmp_path / "outside")}}}
+    (tmp_path / "folder" / "manifest.json").write_text(json.dumps(listed))
     with pytest.raises(RegardError, match="damaged"):
-        files.verify(tmp_path / "folder")
+        manifest.verify(tmp_path / "folder")
     files.write_folder(tmp_path / "folder", fill("two"))
     assert (tmp_path / "outside").exists()
 
@@ -215,7 +215,7 @@ def test_no_hours_are_lost_to_a_hole_of_a_terabyte(tmp_path: Path, begins: bytes
     os.truncate(tmp_path / "weights", 1 << 40)  # it takes no room on the disk
     listed(tmp_path, {"weights": (1 << 40, "0" * 64)})
     with pytest.raises(RegardError, match="weights: damaged: of its 1,099,511,627,776 bytes nearly none"):
-        files.verify(tmp_path)
+        manifest.verify(tmp_path)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -223,7 +223,7 @@ def test_no_hours_are_lost_to_many_names_of_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[[Path, Path], None]
 ) -> None:
     (tmp_path / "weights").write_bytes(b"x" * 1000)
-    digest, read = files.sha256(tmp_path / "weights"), []
+    digest, read = manifest.sha256(tmp_path / "weights"), []
     for number in range(50):
         link(tmp_path / "weights", tmp_path / f"{number}")
     listed(tmp_path, dict.fromkeys(("weights", *map(str, range(50))), (1000, digest)))
@@ -233,24 +233,24 @@ def test_no_hours_are_lost_to_many_names_of_one_file(
         read.append(name)
         return real(file, name)
 
-    monkeypatch.setattr(files.hashlib, "file_digest", counting)
-    assert set(files.verify(tmp_path).values()) == {digest} and len(read) == 1
+    monkeypatch.setattr(manifest.hashlib, "file_digest", counting)
+    assert set(manifest.verify(tmp_path).values()) == {digest} and len(read) == 1
     listed(tmp_path, {"weights": (1000, digest), "7": (1000, "0" * 64)})
     with pytest.raises(RegardError, match="7: damaged: its SHA-256"):
-        files.verify(tmp_path)
+        manifest.verify(tmp_path)
 
 
 def test_a_manifest_of_countless_files_is_refused_before_any_is_read(tmp_path: Path) -> None:
     listed(tmp_path, {f"{number}": (1, "0" * 64) for number in range(10_001)})
     with pytest.raises(RegardError, match="it lists 10,001 files, expected at most 10,000"):
-        files.verify(tmp_path)
+        manifest.verify(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"a": NaN}', "[" * 150_000, '{"a": ' + "9" * 5000 + "}", "\ud800"])
 def test_json_that_is_not(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(RegardError, match=r"x\.json"):
-        files.read_json(tmp_path / "x.json")
+        regular.read_json(tmp_path / "x.json")
 
 
 def test_lock(tmp_path: Path) -> None:

@@ -102,16 +102,16 @@ def fresh(original: Path, place: Path) -> Path:
 
 def rewrite_manifest(folder: Path) -> None:
     """A manifest that agrees with the files as they are: the mutant passes the check of its hashes."""
-    from regard import files
+    from regard import manifest
 
     entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": manifest.sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path.name != files.MANIFEST and path.stat().st_size < 1 << 24
+        if path.is_file() and not path.is_symlink() and path.name != manifest.MANIFEST and path.stat().st_size < 1 << 24
     }
     text = json.dumps({"format_version": 1, "files": entries}, indent=1)
-    (folder / files.MANIFEST).unlink(missing_ok=True)
-    (folder / files.MANIFEST).write_text(text + "\n", "utf-8")
+    (folder / manifest.MANIFEST).unlink(missing_ok=True)
+    (folder / manifest.MANIFEST).write_text(text + "\n", "utf-8")
 
 
 def damaged(data: bytes, rng: random.Random, tails: Sequence[bytes] = (), wholes: Sequence[bytes] = ()) -> bytes:

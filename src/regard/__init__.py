@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from regard.models.recorder import record as record
     from regard.pipelines import load as load
 
-# `import regard` imports nothing heavy: these names are looked up when they are first used.
+# `import regard` imports nothing heavy: these names are imported when first used.
 _LAZY = {"load": "regard.pipelines", "record": "regard.models.recorder"}
 
 

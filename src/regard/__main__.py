@@ -1,4 +1,4 @@
-"""``python -m regard``, for where the ``regard`` script is not on the path."""
+"""``python -m regard``, if the ``regard`` script is not on the path."""
 
 import sys
 

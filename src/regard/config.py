@@ -1,6 +1,6 @@
 """The configuration of a run: read from TOML and from the command line, checked, and written.
 
-What the keys are is declared in sections.py; pydantic reads types, the sections know their ranges.
+schema.py declares the keys and checks their ranges; pydantic checks their types.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
 from regard.regular import read_regular
-from regard.schema import SECTIONS, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
+from regard.schema import TABLES, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
 __all__ = [
     "Config",
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 
-def read_config(path: Path | None, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
-    """The configuration of a TOML file, then ``sections``, then ``key=value`` overrides; later ones win."""
+def read_config(path: Path | None, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+    """The configuration from a TOML file, then ``tables``, then ``key=value`` overrides; later values win."""
     values = _read_toml(path) if path is not None else {}
     where = str(path) if path is not None else "configuration"
-    for name, given in sections.items():
+    for name, given in tables.items():
         if isinstance(given, Mapping):
             _table(values, name, where).update(given)
         else:
@@ -46,14 +46,14 @@ def read_config(path: Path | None, overrides: Sequence[str] = (), **sections: Ma
 
 
 def to_toml(config: Config) -> str:
-    """The full configuration as TOML; ``read_config`` of it gives an equal one."""
+    """The full configuration as TOML, from which ``read_config`` makes an equal one."""
     import tomli_w
 
     return tomli_w.dumps(_plain(dataclasses.asdict(config)))
 
 
 def _plain(value: Any) -> Any:
-    """TOML knows lists, tables and scalars, and has no null: keys without a value are left out."""
+    """A value for TOML, which has no null: keys without a value are left out."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
@@ -80,12 +80,12 @@ def _table(values: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _reject_unknown(values: dict[str, Any], where: str) -> None:
-    """Unknown keys are errors, each with the nearest key, also of another section."""
+    """Raise for an unknown key, with the nearest known key, also of another table."""
     known = [row.key for row in options_table()]
     for name in values:
         if name in ("seed", "model"):
             continue
-        if name not in SECTIONS:
+        if name not in TABLES:
             raise RegardError(f"{where}: unknown key '{name}'{_suggest('', name, known)}")
         for key in _table(values, name, where):
             if f"{name}.{key}" not in known:
@@ -93,19 +93,19 @@ def _reject_unknown(values: dict[str, Any], where: str) -> None:
     _table(values, "model", where)
 
 
-def _suggest(section: str, key: str, known: Sequence[str]) -> str:
-    """A hint for a wrong key: the same name in another section, else the nearest of its own, else of any."""
+def _suggest(name: str, key: str, known: Sequence[str]) -> str:
+    """A hint for a wrong key: the same name in another table, else the nearest of its own, else of any."""
     anywhere = {row.rpartition(".")[2]: row for row in reversed(known)}
-    own = {row.rpartition(".")[2]: row for row in known if row.startswith(f"{section}.")}
-    sections = {name: name for name in SECTIONS}
-    for table, cutoff in ((anywhere, 1.0), (own if section else sections, 0.6), (anywhere, 0.6)):
-        if close := difflib.get_close_matches(key, table, n=1, cutoff=cutoff):
-            return f" — did you mean '{table[close[0]]}'?"
+    own = {row.rpartition(".")[2]: row for row in known if row.startswith(f"{name}.")}
+    tables = {table: table for table in TABLES}
+    for found, cutoff in ((anywhere, 1.0), (own if name else tables, 0.6), (anywhere, 0.6)):
+        if close := difflib.get_close_matches(key, found, n=1, cutoff=cutoff):
+            return f" — did you mean '{found[close[0]]}'?"
     return ""
 
 
 def _refuse_repeats(overrides: Sequence[str]) -> None:
-    """Of two values for one key nobody knows which was meant."""
+    """Raise for a key with two values."""
     keys = [text.partition("=")[0].strip() for text in overrides]
     for key in keys:
         if keys.count(key) > 1:
@@ -113,11 +113,11 @@ def _refuse_repeats(overrides: Sequence[str]) -> None:
 
 
 def _override(values: dict[str, Any], text: str) -> None:
-    """Apply one ``key=value``; the value is TOML, or a bare word as text."""
+    """Apply one ``key=value``; the value is TOML, or else text."""
     name, equals, raw = text.partition("=")
     key = name.strip()
     if name != key:
-        raw = raw.strip()  # written as in TOML, "key = value"; else a space belongs to a path
+        raw = raw.strip()  # "key = value", as in TOML; without spaces around "=", a space may belong to a path
     if not equals or not key:
         raise RegardError(f"--set {text}: expected KEY=VALUE, such as training.steps=2000")
     known = [row.key for row in options_table()]
@@ -134,7 +134,7 @@ def _override(values: dict[str, Any], text: str) -> None:
     for part in parts[:-1]:
         inner = table.get(part)
         if isinstance(inner, str):
-            # model.positions = "rotary" is short for {kind = "rotary"}: one of its options is being set.
+            # model.positions = "rotary" is short for {kind = "rotary"}, whose options can be set.
             inner = {"kind": inner}
         elif not isinstance(inner, dict):
             inner = {}
@@ -144,12 +144,12 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _validate(values: dict[str, Any], where: str) -> Config:
-    """Types by pydantic, ranges by the dataclasses; the first fault in words."""
+    """Check types by pydantic and ranges by the dataclasses; raise the first fault in words."""
     from pydantic import TypeAdapter, ValidationError
 
     data = values.setdefault("data", {})
     for key in ("train", "shares", "normalize"):
-        # One corpus needs no brackets.
+        # A single value needs no brackets.
         if isinstance(data.get(key), str | float | int) and not isinstance(data.get(key), bool):
             data[key] = [data[key]]
     for key in ("source_key", "target_key"):
@@ -165,7 +165,7 @@ def _validate(values: dict[str, Any], where: str) -> Config:
 
 
 def _first_fault(fault: Any) -> str:
-    """One line for one of pydantic's faults: the key, what stood there, what was expected."""
+    """One line for one of pydantic's faults: the key, its value, the expected kind."""
     if fault["loc"][:2] in (("data", "train"), ("data", "valid"), ("data", "test")) and fault["type"] != "missing":
         key = ".".join(fault["loc"][:2])
         return f'{key}: {fault["input"]!r}: expected a prefix, one file, or a list of two files as ["a.zh", "b.en"]'

@@ -22,12 +22,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from regard import files
+from regard import files, manifest
 from regard.accel import int8
 from regard.errors import RegardError, RegardWarning, nearest
 from regard.header import read_shapes
 from regard.models import registry
-from regard.regular import JSON_LIMIT, read_regular
+from regard.regular import JSON_LIMIT, read_bytes, read_json, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -91,10 +91,10 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
     A directory without a manifest is read unchecked, with a ``RegardWarning``.
     """
     folder = find(name_or_path)
-    if os.path.lexists(folder / files.MANIFEST):
-        files.verify(folder, FILES)
+    if os.path.lexists(folder / manifest.MANIFEST):
+        manifest.verify(folder, FILES)
     else:
-        said = f"{folder}: unchecked: there is no {files.MANIFEST} to compare the model's files with"
+        said = f"{folder}: unchecked: there is no {manifest.MANIFEST} to compare the model's files with"
         warnings.warn(said, RegardWarning, stacklevel=2)
     options = read_options(folder / CONFIG)
     shapes = read_shapes(folder / WEIGHTS)
@@ -117,7 +117,7 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
             raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
         model.to_int8()
     card = folder / CARD
-    text = files.read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
+    text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)
 
 
@@ -174,7 +174,7 @@ def packaged_names() -> list[str]:
 
 def read_options(path: Path) -> Any:
     """The architecture's options from a ``config.json``."""
-    config = files.read_json(path)
+    config = read_json(path)
     version = config.pop("format_version", None)
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise RegardError(f"{path}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}")

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the nearest known name for a wrong one."""
+"""The exception for users' mistakes, and the nearest known name for a wrong one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from regard.terminal import printable
 
 
 class RegardError(Exception):
-    """One line for the person who reads it: which file, line or key, what was expected, what to do.
+    """A user's mistake, in one line: which file, line or key, what was expected, what to do.
 
-    The command line prints it as ``regard: error: …`` and exits with 2; nothing else is printed. A message often holds
-    names from files and arguments: line feeds and what else steers a terminal stand in it as escapes.
+    The command line prints only ``regard: error: …`` and exits with 2. A message often holds names from files and
+    arguments, so its line feeds and control characters are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -20,15 +20,15 @@ class RegardError(Exception):
 
 
 class RegardWarning(UserWarning):
-    """What a person should know though all goes on: ``warnings.warn`` in Python, a line of the command line."""
+    """A remark for the user without an error: ``warnings.warn`` in Python, a line on the command line."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known, or "" where nothing comes close.
+    """A hint for an unknown name, or "" if no known name is close.
 
     >>> nearest("step", ["steps", "minutes"])
     " — did you mean 'steps'?"
     """
-    # Looking takes the square of a name's length, and names come from files.
+    # The search takes the square of a name's length, and names come from files.
     close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f" — did you mean '{close[0]}'?" if close else ""

@@ -1,8 +1,8 @@
-"""Scores of translations: sacreBLEU and chrF with their signatures, comparisons, and where a system is weak.
+"""Scores of translations: sacreBLEU and chrF with their signatures, comparisons, and analyses by sentence.
 
-BLEU is sacreBLEU's on raw, cased text against untouched references, with the tokenizer of the target language; its
-signature says which. The published protocol of Multi30k (lowercased, Moses-tokenized) is labelled so and stands beside
-it, never in its place. References are a text a sentence, or several such sets, of which all count.
+BLEU is sacreBLEU's on raw, cased text and references, with the tokenizer of the target language, as its signature says.
+The published protocol of Multi30k (lowercased, Moses-tokenized) is labelled and printed beside it. References are one
+text a sentence, or several such sets, which all count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ References = Sequence[str] | Sequence[Sequence[str]]
 
 
 class Score(NamedTuple):
-    """A corpus score with what it takes to compute it again."""
+    """A corpus score, and the signature with which it can be computed again."""
 
     score: float
     signature: str
@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one output. ``length_ratio`` says how long it is, as a share of the reference (of several, the nearest)."""
+    """The scores of one output. ``length_ratio`` is its length over that of the reference (of several, the nearest)."""
 
     bleu: float
     bleu_signature: str
@@ -42,7 +42,7 @@ class Scores:
     length_ratio: float
 
     def lines(self) -> list[str]:
-        """As they are printed."""
+        """The scores as lines of text."""
         return [
             f"BLEU {self.bleu:.2f}   {self.bleu_signature}",
             f"chrF {self.chrf:.2f}   {self.chrf_signature}",
@@ -52,7 +52,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two outputs by paired bootstrap (Koehn 2004): ``p`` is the chance of such a difference where there is none.
+    """Two outputs by paired bootstrap (Koehn 2004): ``p`` is the chance of such a difference between equal systems.
 
     ``low`` and ``high`` bound the middle 95 % of b − a over the resamplings.
     """
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def line(self) -> str:
-        """As it is printed."""
+        """The comparison as a line of text."""
         verdict = "significant at 0.05" if self.p < 0.05 else "not significant"
         return (
             f"{self.metric} {self.a:.2f} → {self.b:.2f} ({self.b - self.a:+.2f}, 95 % of resamplings "
@@ -96,16 +96,16 @@ class Sentence(NamedTuple):
 
 
 def language(code: str) -> str:
-    """The language of a code: "zh" of "zh-CN", "zh_Hans" and "ZH"; Cantonese and Wu are scored as zh too."""
+    """The language of a code: "zh" for "zh-CN", "zh_Hans" and "ZH"; Cantonese and Wu are scored as zh."""
     base = re.split("[-_]", code.strip().lower())[0]
     return {"cmn": "zh", "yue": "zh", "wuu": "zh", "zho": "zh", "chi": "zh", "jpn": "ja", "kor": "ko"}.get(base, base)
 
 
 @cache
 def tokenizer_for(code: str) -> str:
-    """sacreBLEU's tokenizer for a target language: zh; ja-mecab and ko-mecab where MeCab is installed, else char; 13a.
+    """sacreBLEU's tokenizer for a target language: zh; ja-mecab and ko-mecab if MeCab is installed, else char; 13a.
 
-    The default 13a would take a Chinese sentence for one word.
+    The default, 13a, would make a Chinese sentence one word.
     """
     name = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", "th": "char", "lo": "char", "km": "char", "my": "char"}.get(
         language(code), "13a"
@@ -140,7 +140,7 @@ def bleu(hypotheses: Sequence[str], references: References, target_language: str
 
 
 def moses_tokenizer() -> Any:
-    """The class of the published protocol's tokenizer; an error where its package is not installed."""
+    """The class of the published protocol's tokenizer; an error if its package is not installed."""
     try:
         from sacremoses import MosesTokenizer
     except ImportError:
@@ -174,10 +174,10 @@ def paired_bootstrap(
     samples: int = 1000,
     seed: int = 12345,
 ) -> Comparison:
-    """Is b better or worse than a? The same resamplings of the sentences for both, from ``seed``.
+    """Compare outputs a and b on the same resamplings of the sentences, drawn from ``seed``.
 
-    Figures and p are those of sacreBLEU's paired bootstrap with its default seed, but for two equal outputs, whose
-    difference it calls significant.
+    Scores and p equal those of sacreBLEU's paired bootstrap with its default seed, except for two equal outputs, whose
+    difference sacreBLEU calls significant.
     """
     import numpy as np
 
@@ -186,7 +186,7 @@ def paired_bootstrap(
     if metric not in ("bleu", "chrf"):
         raise RegardError(f"metric {metric!r}: expected bleu or chrf")
     scorer: Any = BLEU(tokenize=tokenizer_for(target_language)) if metric == "bleu" else CHRF()
-    # The sufficient statistics, a row of counts a sentence: the score of a resampling is that of the sum of its rows.
+    # A row of counts a sentence: the score of a resampling is the score of the sum of its rows.
     rows = [np.array(scorer._extract_corpus_statistics(x, sets), dtype=np.float64) for x in (a, b)]
 
     def score(counts: Any) -> float:
@@ -209,7 +209,7 @@ def by_length(
     target_language: str,
     edges: Sequence[int] = (5, 10, 15, 20, 30, 40, 60),
 ) -> list[Bucket]:
-    """BLEU of the sentences whose (first) reference has at most 5, 10, … words, as the scorer counts, and longer."""
+    """BLEU by length of the first reference, in words of the scorer's tokenizer: at most 5, 10, …, and longer."""
     sets = _sets(hypotheses, references)
     metric = BLEU(tokenize=tokenizer_for(target_language), effective_order=False)
     cut: Callable[[str], str] = metric.tokenizer
@@ -224,7 +224,7 @@ def by_length(
 
 
 def worst(hypotheses: Sequence[str], references: References, count: int = 10) -> list[Sentence]:
-    """The sentences of the lowest chrF, worst first; those of one score in the order of the text."""
+    """The sentences with the lowest chrF, worst first; equal scores in the order of the text."""
     sets = _sets(hypotheses, references)
     metric = CHRF()
     scored = [
@@ -251,7 +251,7 @@ def perplexity(token_scores: Iterable[Sequence[float]]) -> float:
 
 
 def _sets(hypotheses: Sequence[str], references: References) -> list[Sequence[str]]:
-    """The references as sets, each of which has one for each translation."""
+    """The references as sets; an error unless each has one for every translation."""
     one = all(isinstance(lines, str) for lines in references)
     sets: list[Any] = [references] if one else list(references)
     for number, lines in enumerate(sets, 1):

@@ -1,7 +1,7 @@
-"""The header of a safetensors file: the names and shapes of its tensors, before any of them is read.
+"""Reads the header of a safetensors file: names and shapes of its tensors, before their data.
 
-A ``config.json`` of a few bytes can ask for a billion layers. What a model directory holds is known from here first, so
-that nothing is built that its weights do not fill.
+A ``config.json`` of a few bytes can ask for a billion layers. The header says first what the weights are, so that no
+larger model is built.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from regard.errors import RegardError
-from regard.files import parse_json
-from regard.regular import open_regular
+from regard.regular import open_regular, parse_json
 
-LONGEST = 1 << 24  # bytes of a header: 100,000 tensors
-SIDES = 8  # of a tensor, at most: the product of a million large numbers takes minutes
+LONGEST = 1 << 24  # bytes of a header, enough for 100,000 tensors
+SIDES = 8  # dimensions of a tensor, at most: the product of a million large numbers takes minutes
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4,
           "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8}  # fmt: skip
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of the tensors; a RegardError where header, tensors and the size of the file do not agree."""
+    """{name: shape} of the tensors; a RegardError if header and size of the file do not agree."""
     with open_regular(path, path.parent) as file:
         try:
             size = os.fstat(file.fileno()).st_size
@@ -47,7 +46,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(name: str, entry: Any) -> tuple[int, ...]:
-    """The shape that an entry of the header gives, if all of the entry is as it must be."""
+    """The shape in an entry of the header; a ValueError if the entry is malformed."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the entry {name!r:.60} is not one of a tensor")
     shape = entry["shape"]

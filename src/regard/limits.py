@@ -1,6 +1,6 @@
-"""The largest numbers that are taken from options, configurations and files, and why: one line says what is too much.
+"""The largest numbers accepted from options, configurations and files; larger ones are an error of one line.
 
-Each is far above what anybody has needed, and below what ends in an overflow, or in memory that is not there.
+Each limit is far above any practical need, and below overflows and impossible amounts of memory.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import Any
 
 from regard.errors import RegardError
 
-ANY_NUMBER = 1_000_000_000  # any number for which nothing narrower is said
-SEED = (1 << 63) - 1  # what TOML, NumPy and PyTorch have in common
+ANY_NUMBER = 1_000_000_000  # without a narrower limit
+SEED = (1 << 63) - 1  # the range that TOML, NumPy and PyTorch share
 THREADS = 1024
 BEAM = 1000
-SCORES = 1 << 28  # hypotheses of a sentence × vocabulary: their scores, 1 GiB
-PLACES = 1 << 20  # hypotheses of a sentence × its tokens: what is kept for each is a few kilobytes
-ALPHA = 5.0  # of a length penalty, up or down: fp32 holds PLACES to this power
-LENGTH = 16_384  # subwords of a sentence or a prompt: attention sees all pairs of them
-EXTRA_TOKENS = 16_384  # subwords by which an output may be longer than its input
+SCORES = 1 << 28  # hypotheses of a sentence × vocabulary: 1 GiB of scores
+PLACES = 1 << 20  # hypotheses of a sentence × its tokens, each a few kilobytes
+ALPHA = 5.0  # of a length penalty, positive or negative: fp32 holds PLACES to this power
+LENGTH = 16_384  # subwords of a sentence or a prompt; attention computes all pairs
+EXTRA_TOKENS = 16_384  # subwords of an output beyond its input's length
 BATCH = 1 << 24  # subwords of a batch
 VOCABULARY = 1 << 22
-PREFIX_TOKENS = 1024  # ids of a forced prefix, which a model produces or reads again for each sentence
+PREFIX_TOKENS = 1024  # ids of a forced prefix, read for each sentence
 SUPPRESSED = 1 << 16  # ids that are never produced
 
 
@@ -32,7 +32,7 @@ def whole(name: str, value: Any, least: int, most: int) -> None:
 
 
 def product(names: str, one: int, other: int, most: int) -> None:
-    """Raise where two numbers that are taken are too much together."""
+    """Raise if the product of two accepted numbers is too large."""
     if one * other > most:
         raise RegardError(f"{names} is {one:,} × {other:,}: expected at most {most:,} together")
 

@@ -1,6 +1,6 @@
-"""The configuration's sections: every key with its type, default, help and range, declared once.
+"""The configuration's tables: every key with its type, default, help and range, declared once.
 
-The command line's flags, ``--print-config``, the errors about unknown keys and the documentation are made from these.
+Flags, ``--print-config``, errors about unknown keys and the documentation are made from these tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def option(
     below: float | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
-    """A field with its help and its range; ``...`` as default means that the key must be given."""
+    """A field with help and range; with ``...`` as default the key must be given."""
     metadata = {"help": help, "above": above, "least": least, "most": most, "below": below, "choices": choices}
     if default is ...:
         return field(metadata=metadata)
@@ -36,7 +36,7 @@ def option(
 
 
 def _outside(number: float, rule: Mapping[str, Any]) -> str:
-    """What a number breaks of its field's range, in words; "" when nothing."""
+    """The bound of its field's range that a number violates, in words; "" if none."""
     if rule["above"] is not None and not number > rule["above"]:
         return f"more than {rule['above']}"
     if rule["least"] is not None and not number >= rule["least"]:
@@ -48,13 +48,13 @@ def _outside(number: float, rule: Mapping[str, Any]) -> str:
     return ""
 
 
-def _check(section: str, value: Any) -> None:
-    """Raise for the first field of a section that is out of its range."""
+def _check(table: str, value: Any) -> None:
+    """Raise for the first field of a table outside its range."""
     for item in dataclasses.fields(value):
         given, rule = getattr(value, item.name), item.metadata
         if not rule:
             continue
-        key = f"{section}.{item.name}" if section else item.name
+        key = f"{table}.{item.name}" if table else item.name
         if isinstance(given, float) and not math.isfinite(given):
             raise RegardError(f"{key} = {given}: expected a finite number")
         for number in given if isinstance(given, tuple) else (given,):
@@ -70,7 +70,7 @@ def _check(section: str, value: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which text is read, and how it becomes subwords."""
+    """The corpora, and how they become subwords."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -111,13 +111,15 @@ class DataConfig:
         choices=("nfc", "nfkc", "simplified", "lower"),
     )
     subword_dropout: float = option(
-        0.0, "chance of leaving out a merge, so that words are cut anew each epoch", least=0, below=1
+        0.0, "probability of leaving out a merge, so that words are cut differently in each epoch", least=0, below=1
     )
     max_length: int = option(
         256, "longest side in subwords; longer pairs are left out of training and counted", least=1, most=limits.LENGTH
     )
-    max_ratio: float = option(9.0, "one side longer than the other by more than this counts as misaligned", least=1)
-    remove_overlap: bool = option(False, "leave pairs out of training whose source or target stands in valid or test")
+    max_ratio: float = option(
+        9.0, "pairs with one side more than this many times the other count as misaligned", least=1
+    )
+    remove_overlap: bool = option(False, "leave out training pairs whose source or target stands in valid or test")
     cache: str = option("", "folder of the prepared shards; empty = RUN/data")
 
     def __post_init__(self) -> None:
@@ -133,7 +135,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How the weights are found. Tokens are subwords of the target and its end mark; padding never counts."""
+    """The training. Tokens are subwords of the target and its end mark; padding never counts."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -167,22 +169,22 @@ class TrainingConfig:
     patience: int = option(0, "stop after this many validations without improvement; 0 = never", least=0)
     keep: int = option(5, "best checkpoints kept, by the validation metric", least=1)
     average: int = option(
-        5, "checkpoints averaged for the final choice, the last and the best so many; 1 = none", least=1
+        5, "last and best checkpoints averaged for the final choice, so many of each; 1 = none", least=1
     )
     ema: float = option(
         0.0, "decay of a moving average of the weights, validated in their place; 0 = off", least=0, below=1
     )
     save_every: int = option(500, "updates between checkpoints to resume from", least=1)
     keep_checkpoints: int = option(2, "newest checkpoints kept to resume from", least=1)
-    metric: Literal["bleu", "loss"] = option("bleu", "what is best on the validation corpus")
+    metric: Literal["bleu", "loss"] = option("bleu", "validation measure by which the best weights are chosen")
     validate_sentences: int = option(0, "validate on the first so many sentences; 0 = all", least=0)
     samples: int = option(3, "sample translations shown at each validation", least=0)
     log_every: int = option(50, "updates between lines of the log", least=1)
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "arithmetic of the products: auto = bf16 where the device is made for it; the weights stay fp32"
+        "auto", "precision of matrix products: auto = bf16 where the device supports it in hardware; weights stay fp32"
     )
-    compile: bool = option(False, "on a CUDA GPU: layers and loss in fused kernels, by torch.compile")
-    deterministic: bool = option(True, "the same bits on every run on a GPU too, at some cost in speed")
+    compile: bool = option(False, "on a CUDA GPU: fused kernels for layers and loss, by torch.compile")
+    deterministic: bool = option(True, "the same bits in every run, on a GPU too, at some cost in speed")
     threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0, most=limits.THREADS)
     init: str = option("", "model directory or packaged name to start from; empty = fresh weights")
 
@@ -194,7 +196,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """How translations are searched, in validation and as the default of ``regard translate``."""
+    """The search for translations in validation, and the default of ``regard translate``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "coerce_numbers_to_str": True}
 
@@ -213,7 +215,7 @@ class DecodingConfig:
     batch_tokens: int = option(
         4096, "size of a decoding batch in subwords; changes speed, not results", least=1, most=limits.BATCH
     )
-    no_repeat: bool = option(True, "decode a sentence again without repeats where the output runs in a loop")
+    no_repeat: bool = option(True, "decode a sentence again without repetition if its output repeats itself")
 
     def __post_init__(self) -> None:
         _check("decoding", self)
@@ -234,7 +236,7 @@ class DecodingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole run. ``model`` is flat: architecture, preset and that architecture's options (``regard params``)."""
+    """The configuration of a run. ``model`` is flat: architecture, preset and that architecture's options."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -248,11 +250,11 @@ class Config:
         _check("", self)
 
 
-SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
+TABLES: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
 
 
 class Option(NamedTuple):
-    """One key as ``--help`` and the documentation show it; ``default`` is MISSING where it must be given."""
+    """One key as ``--help`` and the documentation show it; ``default`` is MISSING if the key must be given."""
 
     key: str
     type: Any
@@ -264,8 +266,8 @@ def options_table() -> list[Option]:
     """Every key of the configuration except the model's own options, in the order of this file."""
     seed = next(item for item in dataclasses.fields(Config) if item.name == "seed")
     rows = [Option("seed", int, seed.default, seed.metadata["help"])]
-    for section, kind in SECTIONS.items():
+    for table, kind in TABLES.items():
         types = typing.get_type_hints(kind)
         for item in dataclasses.fields(kind):
-            rows.append(Option(f"{section}.{item.name}", types[item.name], item.default, item.metadata["help"]))
+            rows.append(Option(f"{table}.{item.name}", types[item.name], item.default, item.metadata["help"]))
     return rows

@@ -1,4 +1,4 @@
-"""Half surrogate pairs: JSON and Python's strings can hold them, and no encoding, file or tokenizer can."""
+"""Half surrogate pairs, which JSON and Python's strings can hold, but no encoding, file or tokenizer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def has_half(text: str) -> bool:
-    """Whether a text holds half a surrogate pair, so that UTF-8 cannot write it."""
+    """Whether a text holds half a surrogate pair, which UTF-8 cannot encode."""
     return not text.isascii() and _HALF.search(text) is not None
 
 
 def without_halves(text: str) -> str:
-    """The text with U+FFFD for each half surrogate pair; two halves that stand together become their character.
+    """The text with U+FFFD for each half surrogate pair; two matching halves become their character.
 
     >>> without_halves("a\\ud83db"), without_halves("\\ud83d\\ude00") == chr(0x1F600)
     ('a�b', True)

@@ -1,7 +1,7 @@
-"""Text that may come from anywhere, made fit for a terminal: what would steer it is written as an escape.
+"""Escapes control characters in text that is shown on a terminal.
 
-A corpus, a model's file or a client can hold escape sequences (which move the cursor, set the title, send input
-as if it were typed) and marks that turn the direction of writing. Whatever is shown to a person passes through here.
+A corpus, a model's file or a client can send escape sequences (which move the cursor, set the title, send input as if
+typed) and marks that change the direction of writing. All text for a terminal passes through here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with every character that steers a terminal as an escape, but for those of ``keep``.
+    """The text with every control character, except those in ``keep``, as an escape.
 
     >>> printable("a\\x1b[2Jb\\n\\u202ec")
     'a\\\\x1b[2Jb\\\\n\\\\u202ec'
@@ -31,5 +31,5 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def printable_json(text: str) -> str:
-    """JSON in which the same characters are JSON's own escapes, so that its value is the same."""
+    """JSON text with the same characters as JSON's escapes, so that its value stays the same."""
     return _STEERING.sub(lambda match: f"\\u{ord(match.group()):04x}", text)

@@ -101,7 +101,7 @@ def test_ids_lengths_and_texts_agree(files: Path) -> None:
 
 def test_a_second_run_builds_nothing(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(config(files), files / "data")
-    monkeypatch.setattr(module, "_build", None)
+    monkeypatch.setattr(module, "build", None)
     said: list[str] = []
     again = prepare(config(files), files / "data", say=said.append)
     assert said == [] and texts(again) == texts(first)
@@ -175,7 +175,7 @@ def test_a_cache_is_shared_by_configurations(files: Path, monkeypatch: pytest.Mo
         prepare(config(files, cache=cache, max_length=length), files / "unused")
     assert len([path for path in (files / "cache").iterdir() if path.is_dir()]) == 2
     assert not (files / "unused").exists()
-    monkeypatch.setattr(module, "_build", None)
+    monkeypatch.setattr(module, "build", None)
     prepare(config(files, cache=cache), files / "unused")
 
 

@@ -44,7 +44,7 @@ def make_run(run: Path) -> Path:
     """The files of a finished run, made by hand."""
     weights = {"a": torch.ones(3)}
     state = TrainingState(
-        step=4, weights=weights, optimizer={"exp_avg.a": torch.zeros(3)}, ema=weights, record={"n": 1}
+        step=4, weights=weights, optimizer={"exp_avg.a": torch.zeros(3)}, ema=weights, position={"n": 1}
     )
     checkpoint.save(run, state, {})
     snapshots.write_snapshot(run, 4, weights)
@@ -62,7 +62,7 @@ def make_run(run: Path) -> Path:
         ("weights", "weights"),
         ("ema", "moving average"),
         ("optimizer", "optimizer"),
-        ("record", "position, random streams, scores"),
+        ("position", "position, random streams, scores"),
         ("snapshot", "weights to be averaged"),
     ],
 )
@@ -78,7 +78,7 @@ def test_every_part_is_compared(tmp_path: Path, name: str, row: str) -> None:
     else:
         state = checkpoint.load(checkpoint.folder(other, 4))
         getattr(state, name).clear()
-        getattr(state, name)["b"] = 2 if name == "record" else torch.ones(3)
+        getattr(state, name)["b"] = 2 if name == "position" else torch.ones(3)
         checkpoint.save(other, state, {})
     proof = prove.Proof(40, (("save:x", "inside a save"),), prove.compare(one, other))
     assert [part.name for part in proof.parts if not part.same] == [row] and not proof.holds

@@ -74,11 +74,11 @@ def tiny(tmp_path: Path) -> MakeConfig:
         }
         tables: dict[str, Any] = {}
         for key, value in settings.items():
-            section, dot, name = key.partition(".")
+            table, dot, name = key.partition(".")
             if dot:
-                tables.setdefault(section, {})[name] = value
+                tables.setdefault(table, {})[name] = value
             else:
-                tables[section] = value
+                tables[table] = value
         return read_config(None, **tables)
 
     return make

@@ -7,7 +7,7 @@ from regard.errors import RegardError
 from regard.training import snapshots
 from regard.training.average import average, follow
 from regard.training.finish import candidates
-from regard.training.position import Record, Sums
+from regard.training.position import LogSums, RunPosition
 from regard.training.step import Statistics
 
 
@@ -71,17 +71,17 @@ def test_snapshots_live_as_long_as_a_checkpoint_needs_them(tmp_path: Path) -> No
 
 
 def test_a_record_comes_back_from_json_as_it_was() -> None:
-    record = Record(corpus="abc", scores=[(5, -1.25), (10, -1.0), (15, -1.5)])
-    record.add(Statistics(3.3, 1.1, 7, 0.3, False), epoch=2, update=4)
-    record.add(Statistics(float("nan"), 1.1, 7, 0.3, True), epoch=2, update=5)
-    assert (record.step, record.epoch, record.update, record.target_tokens) == (2, 2, 6, 14)
-    assert record.sums == Sums(3.3, 1.1, 7, 0.3, 1) and record.skipped == record.skipped_in_a_row == 1
-    assert record.best() == (10, -1.0) and record.without_improvement() == 1
-    assert Record.read(record.plain()) == record
-    record.add(Statistics(1.0, 1.0, 7, 0.3, False), epoch=2, update=6)
-    assert record.skipped_in_a_row == 0 and record.skipped == 1
+    position = RunPosition(corpus="abc", scores=[(5, -1.25), (10, -1.0), (15, -1.5)])
+    position.add(Statistics(3.3, 1.1, 7, 0.3, False), epoch=2, update=4)
+    position.add(Statistics(float("nan"), 1.1, 7, 0.3, True), epoch=2, update=5)
+    assert (position.step, position.epoch, position.update, position.target_tokens) == (2, 2, 6, 14)
+    assert position.sums == LogSums(3.3, 1.1, 7, 0.3, 1) and position.skipped == position.skipped_in_a_row == 1
+    assert position.best() == (10, -1.0) and position.without_improvement() == 1
+    assert RunPosition.read(position.plain()) == position
+    position.add(Statistics(1.0, 1.0, 7, 0.3, False), epoch=2, update=6)
+    assert position.skipped_in_a_row == 0 and position.skipped == 1
     with pytest.raises(RegardError, match="'more'"):
-        Record.read({**record.plain(), "more": 1})
+        RunPosition.read({**position.plain(), "more": 1})
 
 
 def test_kept_weights_of_another_model_are_one_line() -> None:

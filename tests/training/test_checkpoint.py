@@ -28,13 +28,13 @@ def state(step: int, *, ema: bool = True) -> TrainingState:
         optimizer={f"exp_avg.{name}": torch.randn_like(tensor) for name, tensor in weights.items()}
         | {"step.a.weight": torch.tensor(float(step))},
         ema={name: tensor / 3 for name, tensor in weights.items()} if ema else {},
-        record={"step": step, "sums": {"loss": 0.1 + 0.2}, "scores": [[1, -math.inf], [2, 1 / 3]], "corpus": "abc"},
+        position={"step": step, "sums": {"loss": 0.1 + 0.2}, "scores": [[1, -math.inf], [2, 1 / 3]], "corpus": "abc"},
         clock={"seconds": 1.5 * step},
     )
 
 
 def same(one: TrainingState, other: TrainingState) -> bool:
-    if (one.step, one.record, one.clock) != (other.step, other.record, other.clock):
+    if (one.step, one.position, one.clock) != (other.step, other.position, other.clock):
         return False
     return all(
         getattr(one, name).keys() == getattr(other, name).keys()
@@ -63,10 +63,10 @@ def test_equal_states_have_equal_digests(tmp_path: Path) -> None:
     later = state(7)
     later.clock = {"seconds": 99.0}
     assert one == checkpoint.digests(checkpoint.save(tmp_path / "other", later, HERE))
-    for change in ("weights", "optimizer", "ema", "record"):
+    for change in ("weights", "optimizer", "ema", "position"):
         changed = state(7)
-        if change == "record":
-            changed.record["corpus"] = "abd"
+        if change == "position":
+            changed.position["corpus"] = "abd"
         else:
             tensor = next(iter(getattr(changed, change).values()))
             tensor.view(-1)[0] = torch.nextafter(tensor.view(-1)[0], torch.tensor(9.0))

@@ -39,8 +39,8 @@ def test_two_processes_give_the_weights_of_one(tiny: Callable[..., Config], tmp_
     one, two = (checkpoint.load(checkpoint.folder(tmp_path / name, 10)) for name in ("one", "two"))
     for name, tensor in one.weights.items():
         torch.testing.assert_close(two.weights[name], tensor, rtol=0, atol=1e-6)
-    assert one.record["target_tokens"] == two.record["target_tokens"]
-    assert (one.record["epoch"], one.record["update"]) == (two.record["epoch"], two.record["update"])
+    assert one.position["target_tokens"] == two.position["target_tokens"]
+    assert (one.position["epoch"], one.position["update"]) == (two.position["epoch"], two.position["update"])
     start = train(tiny(**{**shared, "training.steps": 1}), tmp_path / "start")
     first = checkpoint.load(checkpoint.folder(start.run, 1)).weights
     assert max((first[name] - tensor).abs().max() for name, tensor in one.weights.items()) > 1e-3
@@ -59,7 +59,7 @@ def test_the_command_under_torchrun(tiny: Callable[..., Config], tmp_path: Path)
     on = [*command, "train", "--resume", tmp_path / "two", "--steps", "6"]
     done = subprocess.run(on, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert checkpoint.load(checkpoint.folder(tmp_path / "two", 6)).record["step"] == 6
+    assert checkpoint.load(checkpoint.folder(tmp_path / "two", 6)).position["step"] == 6
 
 
 @pytest.mark.slow

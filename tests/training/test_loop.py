@@ -172,7 +172,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_named(
     assert [row["step"] for row in rows] == [7, 8] and "train.de:" in rows[0]["pairs"][0]
     err = capsys.readouterr().err
     assert "update 7 skipped" in err and f"{tmp_path / 'corpus' / 'train.de'}:" in err
-    assert checkpoint.load(checkpoint.folder(tmp_path / "run", 12)).record["skipped"] == 2
+    assert checkpoint.load(checkpoint.folder(tmp_path / "run", 12)).position["skipped"] == 2
 
 
 def test_a_run_without_hope_stops(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_a_run_without_hope_stops(tiny: Make, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RegardError, match=r"stopped at update 12: 10 updates in a row"):
         train(tiny(**{"training.steps": 50}), tmp_path / "run")
     kept = checkpoint.load(checkpoint.folder(tmp_path / "run", 12))
-    assert kept.record["skipped_in_a_row"] == 10
+    assert kept.position["skipped_in_a_row"] == 10
     before = checkpoint.load(checkpoint.folder(tmp_path / "run", 8))
     assert all(torch.equal(kept.weights[name], before.weights[name]) for name in kept.weights)
     assert all(torch.equal(kept.optimizer[name], before.optimizer[name]) for name in kept.optimizer)

@@ -11,7 +11,7 @@ import torch
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
 from regard.models import registry
-from regard.training import thread_parallel as cores
+from regard.training import thread_parallel
 from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest
@@ -75,7 +75,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config
 @pytest.fixture
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Enough for three parts of a small batch."""
-    monkeypatch.setattr(cores, "WORTH", 20)
+    monkeypatch.setattr(thread_parallel, "WORTH", 20)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -88,14 +88,14 @@ def test_a_batch_on_several_cores_has_the_gradients_of_the_whole(
     feed, prepared = feed_of(tiny(**{"model.dropout": 0.0, "training.label_smoothing": 0.1}), tmp_path)
     trainer = trainer_of(feed.config, prepared)
     batch = feed.batch(np.arange(23), 0)
-    parts = trainer.cores.parts(batch)
+    parts = trainer.parallel.parts(batch)
     assert len(parts) == 3
     assert sum(part.target_tokens for part in parts) == batch.target_tokens
     item = Item.of(0, 0, [], [batch])
     sums = trainer.gradients(item, 1)
     found = [parameter.grad.clone() for parameter in trainer.parameters]
     assert torch.get_num_threads() == 3
-    trainer.cores.most = 1
+    trainer.parallel.most = 1
     torch.testing.assert_close(sums, trainer.gradients(item, 1))
     for parameter, mine in zip(trainer.parameters, found, strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-7)

@@ -28,6 +28,7 @@ from regard.nn.padding import real
 from regard.nn.positions import Rotary, RotaryPositions
 from regard.nn.residual import Residual, Wiring
 from regard.nn.sequences import Memory
+from regard.nn.slots import CacheShape
 from regard.nn.stacks import Stack, TransformerStack
 from regard.nn.states import LayerCache
 
@@ -56,6 +57,10 @@ class CompiledStack(nn.Module):
     def layers(self) -> nn.ModuleList:
         return self.stack.layers
 
+    @property
+    def cache_shapes(self) -> list[CacheShape]:
+        return self.stack.cache_shapes
+
     def forward(
         self,
         x: Tensor,
@@ -64,13 +69,14 @@ class CompiledStack(nn.Module):
         memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_layout: Layout | None = None,
         caches: Sequence[LayerCache] | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """As ``TransformerStack``'s, x [B, Q, D] in fp32 → [B, Q, D]."""
         assert layout.packing is None and x.dtype == torch.float32, "for inference, with activations in fp32"
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _real_tokens(layout, queries) if caches is None else caches[0].state.live
+        live = _real_tokens(layout, queries) if caches is None else live
         indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
@@ -86,11 +92,11 @@ class CompiledStack(nn.Module):
             call.rotation_stride = cosine.stride(0) if len(cosine) > 1 else 0
             used += [cosine, sine]
         if caches is not None:
-            pairs = [cache.room(batch, self.groups, self.head_width, x) for cache in caches]
-            slots = caches[0].state.new.contiguous()
+            pairs = [cache.room(x) for cache in caches]
+            slots = caches[0].slots.new.contiguous()
             used += [slots, _key_values(pairs)]
             call.slots, call.cache = slots.data_ptr(), ctypes.addressof(used[-1])
-            call.keys, call.bf16 = caches[0].state.extent, _in_bf16(pairs)
+            call.keys, call.bf16 = caches[0].slots.extent, _in_bf16(pairs)
         if memory is not None:
             assert memory_layout is not None
             if isinstance(memory, Tensor):

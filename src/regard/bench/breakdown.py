@@ -1,4 +1,4 @@
-"""Where the time goes: what the operators of a piece of work take, by kind, as shares of the whole."""
+"""Shares of the time of a piece of work by kind of operator, from the profiler."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from torch.profiler import ProfilerActivity, profile
 
 from regard.accel import native
 
-# Kind → what an operator's name holds; the first that fits counts.
+# Kind → parts of operators' names; the first match counts.
 KINDS = {
     "products with weights": ("::addmm", "::mm", "linear_pointwise", "::product", "::project"),
     "attention": ("::bmm", "::baddbmm", "attention"),
-    "softmax": ("softmax", "logsumexp", "::soften"),
+    "softmax": ("softmax", "logsumexp"),
     "norms": ("layer_norm", "rms_norm"),
     "dropout": ("dropout", "bernoulli", "random_", "::drop"),
-    "ranking": ("::best", "::ranked", "topk", "::sort", "::max", "::amax", "argmax"),
+    "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
     "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),
     "optimizer": ("_fused_adam", "_norm"),  # the gradient's norm
 }
 REST, OUTSIDE = "other operators", "between operators"
-STACK = "native::stack"  # many layers in one call, which says itself what it did (nn/native.py)
+STACK = "native::stack"  # many layers in one call, which measures its own parts (accel/native.py)
 
 
 def breakdown(work: Callable[[], object], device: torch.device) -> dict[str, float]:
     """Shares of the time of ``work``, summing to 1, largest first; "between operators" is Python and waiting.
 
-    Each operator counts for itself, without those that it calls. On a GPU it is the GPU's time. The profiler slows what
-    it watches, small operators most.
+    Each operator counts without the operators that it calls. On a GPU the shares are of its time. The profiler slows
+    the work, small operators most.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    loops = native.library() if native.at_hand() else None  # by now, if the work uses them
-    before = loops.spent() if loops else {}
+    kernels = native.library() if native.at_hand() else None  # loaded by now, if the work uses them
+    before = kernels.spent() if kernels else {}
     with profile(activities=activities) as profiler:
         start = time.perf_counter()
         work()
         if on_gpu:
-            torch.cuda.synchronize()  # a clock is read
+            torch.cuda.synchronize()  # before the clock is read
         seconds = time.perf_counter() - start
-    parts = {kind: after - before[kind] for kind, after in loops.spent().items()} if loops else {}
+    parts = {kind: after - before[kind] for kind, after in kernels.spent().items()} if kernels else {}
     for event in profiler.key_averages():
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if spent and event.key != STACK:
@@ -62,5 +62,5 @@ def kind_of(operator: str) -> str:
 
 
 def in_lines(parts: Mapping[str, float]) -> list[str]:
-    """For people: a part a line."""
+    """The shares as lines of text."""
     return [f"{share:6.1%}  {kind}" for kind, share in parts.items()]

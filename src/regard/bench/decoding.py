@@ -1,4 +1,4 @@
-"""How fast a model translates on this machine: sentences and target tokens a second, greedy and with beams."""
+"""The decoding speed of a model on this machine: sentences and target tokens a second, greedy and with beams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from regard.bench.breakdown import breakdown, in_lines
-from regard.decoding.backends import Own
+from regard.decoding.backends import Engine
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.pipelines import Translator
@@ -20,20 +20,20 @@ from regard.training.rates import SIZES, rate_for, work_of
 
 @dataclass(frozen=True)
 class DecodingSpeed:
-    """One beam width. ``share`` counts one forward pass of the sources and of N hypotheses as long as the winner."""
+    """The speed with beam width N. ``share`` counts a forward pass of the sources and of N outputs of final length."""
 
     beam: int
     sentences: int
     sentences_per_second: float
     target_tokens_per_second: float
     share: float
-    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, where they were asked for
+    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, if wanted
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The figures as lines of text."""
         speed = (
             f"beam {self.beam}: {self.sentences_per_second:,.1f} sentences/s, {self.target_tokens_per_second:,.0f} "
             f"target tokens/s, {self.share:.1%} of the matrix rate"
@@ -49,23 +49,23 @@ def decoding_speed(
     *,
     parts: bool = False,
 ) -> list[DecodingSpeed]:
-    """Translate ``texts`` with each beam; cutting into subwords is not timed, and a first batch warms up.
+    """Translate ``texts`` with each beam; tokenizing is not timed, and a first batch warms up.
 
-    With ``parts`` it is done once more in one flight, watched, to say where the time goes.
+    With ``parts`` the texts are decoded once more under the profiler, to measure the shares of the time.
     """
     table = translator.model.output_table()[0]
     device = table.device
-    # Without the largest product, after whose memory decoding was measured a tenth slower.
+    # Not the largest product: decoding was measured a tenth slower after its memory.
     rate, work = rate_for(translator.model, batch_tokens, table.dtype, sizes=SIZES[:2]), work_of(translator.model)
     sources = [ids for ids in translator.tokenizer.encode_batch(list(texts)) if ids]
     found = []
     for beam in beams:
         search = translator.search(beam=beam, n_best=1)
-        list(translator.engine(sources[:32], search, batch_tokens))
+        list(translator.backend(sources[:32], search, batch_tokens))
         start = time.perf_counter()
-        results = list(translator.engine(sources, search, batch_tokens))
+        results = list(translator.backend(sources, search, batch_tokens))
         if device.type == "cuda":
-            torch.cuda.synchronize()  # a clock is read
+            torch.cuda.synchronize()  # before the clock is read
         seconds = time.perf_counter() - start
         sizes = np.array([len(ids) + 1 for ids in sources])
         lengths = np.array([len(result.hypotheses[0].ids) + 1 for result in results])
@@ -86,10 +86,10 @@ def decoding_speed(
 
 
 def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
-    """Where the time of one flight goes: the profiler does not see other threads than this one."""
-    model, settings, engine = translator.model, translator.settings, translator.engine
-    if isinstance(engine, Own):
-        model = engine.prepared(sources, search)
+    """Shares of the time of one running batch in this thread, the only one that the profiler sees."""
+    model, settings, backend = translator.model, translator.settings, translator.backend
+    if isinstance(backend, Engine):
+        model = backend.prepared(sources, search)
     return breakdown(
         lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,

@@ -1,4 +1,4 @@
-"""How long clients of ``regard serve`` wait, and how much it translates for them, beside the same text as a file."""
+"""Latency and throughput of ``regard serve`` under load, beside the speed for the same text as a file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from regard.pipelines import Translator
 
 @dataclass(frozen=True)
 class Load:
-    """What some clients found who each asked for a sentence, and when they had it for the next.
+    """The measurements of some clients, each of which requests one sentence after another.
 
-    ``parts``: of the time that they waited, as shares.
+    ``parts``: shares of the time that they waited.
     """
 
     clients: int
@@ -39,7 +39,7 @@ class Load:
 
 @dataclass(frozen=True)
 class ServingSpeed:
-    """A server under several loads, and the same text translated as a file; ``share`` is as in ``DecodingSpeed``."""
+    """A server under several loads, and the speed for the same text as a file; ``share`` as in ``DecodingSpeed``."""
 
     beam: int
     file_sentences_per_second: float
@@ -50,7 +50,7 @@ class ServingSpeed:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The figures as lines of text."""
         lines = [
             f"as a file, beam {self.beam}: {self.file_sentences_per_second:,.1f} sentences/s, {self.file_share:.1%} of "
             "the matrix rate"
@@ -74,7 +74,7 @@ def serving_speed(
     beam: int | None = None,
     options: Sequence[str] = (),
 ) -> ServingSpeed:
-    """``options`` are those of ``regard serve MODEL``; the translator is that model."""
+    """Measure ``regard serve MODEL`` with ``options``; ``translator`` is the same model."""
     texts = [text for text in texts if text.strip()]
     width = translator.decoding.beam if beam is None else beam
     whole = decoding_speed(translator, texts, [width])[0]
@@ -100,7 +100,7 @@ def serving_speed(
                         "p99": 1000 * float(np.percentile(waits, 99)),
                     },
                     parts={
-                        "waiting for a place": inside[0] / total,
+                        "waiting for a slot": inside[0] / total,
                         "decoding": inside[1] / total,
                         "text, HTTP and threads": 1 - inside.sum() / total,
                     },
@@ -111,13 +111,13 @@ def serving_speed(
 
 @contextmanager
 def running(model: str, options: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """``regard serve`` as a process of its own → where it listens."""
+    """Run ``regard serve`` as a process; yields host and port."""
     command = [sys.executable, "-m", "regard", "serve", model, "--port", "0", *options]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
     try:
         said = ""
         assert server.stderr is not None
-        for line in server.stderr:  # the line that says where it listens comes when everything is loaded
+        for line in server.stderr:  # the line with the address comes when everything is loaded
             if place := re.search(r"at http://([^ ]+):(\d+) ", line):
                 break
             said += line
@@ -133,7 +133,7 @@ def running(model: str, options: Sequence[str]) -> Iterator[tuple[str, int]]:
 async def _ask(
     host: str, port: int, pair: tuple[str, str], texts: Sequence[str], clients: int, seconds: float
 ) -> tuple[list[float], list[list[float]], list[int], float]:
-    """Seconds of each request, what the server says of them in milliseconds, which texts they were, seconds of all."""
+    """Seconds of each request, the server's timings in milliseconds, indices of the texts, seconds in all."""
     waits: list[float] = []
     timings: list[list[float]] = []
     asked: list[int] = []

@@ -1,4 +1,4 @@
-"""How fast a model of some shape trains on this machine, on random pairs, beside what the machine can multiply."""
+"""The training speed of a model shape on random pairs, beside this machine's matrix rate."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ WARMUP = 3  # updates before the clock starts
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """What was measured. Rates are of target tokens, end marks included; ``share`` is as in docs: real work only."""
+    """The measurements. Rates count target tokens, end marks included; ``share`` does not count padding."""
 
     device: str
     threads: int
     precision: str
     parameters: int
-    matrix_rate: float  # operations a second of the best products, square or the model's own
-    shape_rate: float  # of the model's own largest products
+    matrix_rate: float  # operations a second: the best of square and the model's own products
+    shape_rate: float  # operations a second of the model's own products
     target_tokens_per_second: float
     seconds_per_update: float  # median
     share: float
     peak_bytes: int
-    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, where they were asked for
+    parts: dict[str, float] = field(default_factory=dict)  # shares of the time, if wanted
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The figures as lines of text."""
         return [
             f"{self.device}, {self.threads} threads, {self.precision}; {self.parameters / 1e6:.2f} million parameters",
             f"matrix rate {self.matrix_rate / 1e9:,.0f} GFLOP/s; "
@@ -74,7 +74,7 @@ def training_speed(
 ) -> TrainingSpeed:
     """Train on random ids; ``model`` is a ``[model]`` table, ``length`` the mean number of subwords of a sentence.
 
-    With ``parts`` some updates are run once more, watched, to say where the time goes.
+    With ``parts`` some updates are repeated under the profiler, to measure the shares of the time.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -88,25 +88,15 @@ def training_speed(
     trainer = Trainer(config, built, device)
     items = _items(config.seed, vocabulary, batch_tokens, length, WARMUP + updates)
     work = work_of(built)
-    seconds, tokens, operations = [], 0, 0.0
-    following = items[0].to(device)
-    for step, item in enumerate(items, start=1):
-        start = time.perf_counter()
-        running = trainer.launch(following, step)
-        following = items[step % len(items)].to(device)
-        trainer.read(running, step)
-        if step > WARMUP:
-            seconds.append(time.perf_counter() - start)
-            tokens += item.target_tokens
-            operations += work.of(*item.lengths)
-    total = sum(seconds)
+    seconds = _timed(trainer, items)
+    total, timed = sum(seconds), items[WARMUP:]
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
-    # Measured last: the largest product has a part in neither the peak nor the speed.
+    # Measured last, since the largest product would change peak and speed.
     own = shape_rate(built, batch_tokens, trainer.precision)
     rate = max(matrix_rate(device, trainer.precision), own)
 
     def again() -> None:
-        trainer.cores.most = 1  # the profiler does not see other threads than this one
+        trainer.parallel.most = 1  # the profiler sees this thread only
         for step, item in enumerate(items[WARMUP : 2 * WARMUP], start=1):
             trainer.read(trainer.launch(item, step), step)
 
@@ -117,18 +107,32 @@ def training_speed(
         parameters=sum(parameter.numel() for parameter in trainer.parameters),
         matrix_rate=rate,
         shape_rate=own,
-        target_tokens_per_second=tokens / total,
+        target_tokens_per_second=sum(item.target_tokens for item in timed) / total,
         seconds_per_update=statistics.median(seconds),
-        share=operations / total / rate,
+        share=sum(work.of(*item.lengths) for item in timed) / total / rate,
         peak_bytes=peak,
         parts=breakdown(again, device) if parts else {},
     )
 
 
+def _timed(trainer: Trainer, items: list[Item]) -> list[float]:
+    """Seconds of each update after ``WARMUP``; as in training, the next item is copied during an update."""
+    seconds = []
+    following = items[0].to(trainer.device)
+    for step in range(1, len(items) + 1):
+        start = time.perf_counter()
+        running = trainer.launch(following, step)
+        following = items[step % len(items)].to(trainer.device)
+        trainer.read(running, step)
+        if step > WARMUP:
+            seconds.append(time.perf_counter() - start)
+    return seconds
+
+
 def random_pairs(
     seed: int, vocabulary: int, length: float, longest: int
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Sources and targets, ids without marks; lengths spread as captions' and short news' are: log-normal, σ = 0.4."""
+    """Random sources and targets, ids without marks; lengths log-normal with σ = 0.4, as in captions and short news."""
     random = np.random.default_rng(seed)
     lengths = np.clip(random.lognormal(np.log(length), 0.4, (2, PAIRS)), 1, longest).astype(np.int64)
     source, target = ([random.integers(4, vocabulary, size=n) for n in side] for side in lengths)
@@ -136,7 +140,7 @@ def random_pairs(
 
 
 def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: int) -> list[Item]:
-    """Updates over random pairs."""
+    """``count`` updates over random pairs."""
     settings = TextSettings()
     source, target = random_pairs(seed, vocabulary, length, batch_tokens - 1)
     lengths = [np.array([len(ids) for ids in side]) for side in (source, target)]

@@ -12,7 +12,7 @@ from regard.cli.common import Json, print_json, show, talk
 
 
 def average(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, finished or going on.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, finished or not.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model directory to write.")],
     last: Annotated[
         int, typer.Option(min=1, max=limits.ANY_NUMBER, help="The last so many validated checkpoints.")
@@ -22,8 +22,8 @@ def average(
 ) -> None:
     """Average the weights of a run's validated checkpoints into a model directory.
 
-    Training does this by itself at its end and keeps what is best on the validation corpus; this is for other counts,
-    or for a run that goes on. training.keep and training.average say how many checkpoints a run keeps.
+    Training averages by itself at its end and keeps the best weights on the validation corpus; this verb is for other
+    counts, or for a run that is not finished. training.keep and training.average set how many checkpoints a run keeps.
 
     Example: regard average runs/zh-en runs/zh-en-average --last 5
     """

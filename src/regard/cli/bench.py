@@ -1,4 +1,4 @@
-"""``regard bench``: what this machine can do, what a model reaches on it, and the share of the one in the other."""
+"""``regard bench``: the speed of a model on this machine, and its share of the machine's limit."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ bench = typer.Typer(
 )
 
 
-CLIENTS = 10_000  # that ask at once: each has a connection
-SENTENCES = 1000  # lines of a text that bench serve asks for
+CLIENTS = 10_000  # at most at once, each with a connection
+SENTENCES = 1000  # lines of a text that the clients of bench serve request
 Source = Annotated[str, typer.Option(metavar="FILE", help="Text to translate; default: Tatoeba's dev, Chinese.")]
-Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, watched.")]
+Parts = Annotated[bool, typer.Option("--parts", help="Say where the time goes: one more run, profiled.")]
 
 
 @bench.command()
@@ -55,9 +55,7 @@ def train(
     length: Annotated[
         float, typer.Option(min=1, max=limits.LENGTH, help="Mean length of a sentence in subwords.")
     ] = 14.0,
-    updates: Annotated[
-        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Updates that are timed, after 3 to warm up.")
-    ] = 20,
+    updates: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Timed updates, after 3 to warm up.")] = 20,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Fused kernels, on a CUDA GPU.")] = False,
     parts: Parts = False,
@@ -66,10 +64,10 @@ def train(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Time updates on random pairs, and say which share of the machine's matrix rate they are.
+    """Time updates on random pairs, and print their share of the machine's matrix rate.
 
-    Share: 6 operations for each weight of a product and real token that passes it, and the attention's, over time ×
-    matrix rate. Padding is not work. Target tokens are subwords and end marks.
+    Share: 6 operations for each weight of a product and real token, plus attention's, over time × matrix rate. Padding
+    is not counted. Target tokens are subwords and end marks.
 
     Example: regard bench train base --vocabulary 37000 --updates 5
     """
@@ -106,7 +104,9 @@ def decode(
     beam: Annotated[
         list[int] | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="A beam width; give several.")
     ] = None,
-    sentences: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="At most so many of its lines.")] = 1000,
+    sentences: Annotated[
+        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="At most so many lines of the text.")
+    ] = 1000,
     batch_tokens: Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords.")] = 4096,
     shortlist: Shortlist = "",
     parts: Parts = False,
@@ -116,7 +116,7 @@ def decode(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Time translations, greedy and with beams. Target tokens are subwords and end marks of what is printed.
+    """Time translations, greedy and with beams. Target tokens are subwords and end marks of the printed outputs.
 
     Example: regard bench decode zh-en --beam 1 --beam 5
     """
@@ -141,10 +141,10 @@ def serve(
     model: Model,
     source: Source = "",
     clients: Annotated[
-        list[int] | None, typer.Option("--clients", min=1, max=CLIENTS, help="So many ask at once; give several.")
+        list[int] | None, typer.Option("--clients", min=1, max=CLIENTS, help="Clients at once; give several.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=limits.ANY_NUMBER, help="For how long each number of clients asks.")
+        float, typer.Option(min=0.1, max=limits.ANY_NUMBER, help="Duration for each number of clients.")
     ] = 10.0,
     beam: Annotated[int | None, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept.")] = None,
     png: Png = "",
@@ -153,9 +153,9 @@ def serve(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Start regard serve, let clients ask for a sentence at a time, and say how long they wait.
+    """Start regard serve, let clients request a sentence at a time, and print how long they wait.
 
-    Beside it, what the same text takes as a file; the share is that of the matrix rate.
+    The speed for the same text as a file is printed beside it; shares are of the matrix rate.
 
     Example: regard bench serve zh-en --clients 1 --clients 64
     """
@@ -176,7 +176,7 @@ def serve(
 
 
 def _texts(path: str, most: int) -> list[str]:
-    """The first lines of a file, which must not be empty."""
+    """The first lines of a file; an error if all are empty."""
     import itertools
 
     from regard.data.corpus import read_lines
@@ -189,7 +189,7 @@ def _texts(path: str, most: int) -> list[str]:
 
 
 def _dev_of(translator: Translator, model: str, most: int) -> list[str]:
-    """Tatoeba's dev for a model that reads Chinese."""
+    """Tatoeba's Chinese dev; an error for a model with another source language."""
     if translator.settings.source != "zh":
         raise RegardError(f"{model} translates from '{translator.settings.source}': name a text with --source FILE")
     return _texts(str(_dev()), most)
@@ -204,7 +204,7 @@ def _draw(bars: dict[str, dict[str, float]], path: Path | None) -> None:
 
 
 def _model_table(shape: str) -> dict[str, Any]:
-    """A ``[model]`` table from a preset's name or a configuration."""
+    """The ``[model]`` table of a preset's name or a configuration."""
     from regard.config import read_config
 
     path = Path(shape)

@@ -1,4 +1,4 @@
-"""What the verbs share: the options that all have, talking on standard error, reading lines."""
+"""Options and functions that verbs share: models, printing, reading and writing lines."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a CUDA GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16, fp16 or int8 (on a CPU).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Engine = Annotated[
+Backend = Annotated[
     str,
     typer.Option(
         help="What searches: regard, or ctranslate2 (ctranslate2:int8, …), which wants power:A and is an extra."
     ),
 ]
 Shortlist = Annotated[
-    str, typer.Option(metavar="FILE", help="Score only what it lists for a sentence (regard shortlist makes one).")
+    str,
+    typer.Option(metavar="FILE", help="Score only the subwords that FILE lists for a sentence (see regard shortlist)."),
 ]
 Beam = Annotated[int, typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; 1 is greedy.")]
 LengthPenalty = Annotated[
     str | None,
     typer.Option(
-        help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt. By default the one "
-        "that the model was chosen with."
+        help="gnmt:A divides a score by ((5 + length)/6)^A, power:A by length^A; a bare A is gnmt. Default: the one "
+        "with which the model was validated."
     ),
 ]
 BatchTokens = Annotated[int, typer.Option(min=1, max=limits.BATCH, help="Batch size in subwords: speed, not results.")]
-Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw it too: .png, .svg or .pdf.")]
+Png = Annotated[str, typer.Option("--png", metavar="FILE", help="Draw a picture too: .png, .svg or .pdf.")]
 Threads = Annotated[int, typer.Option(min=0, max=limits.THREADS, help="CPU threads; 0 is PyTorch's choice.")]
 
 
 def talk(message: str) -> None:
-    """A line for the person, on standard error; results alone go to standard output."""
+    """Print a remark on standard error; standard output is for results alone."""
     print(printable(message), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """A line of a result, on standard output: as it is for a program, and with escapes on a terminal."""
+    """Print a line of a result on standard output, unchanged for a program, with escapes on a terminal."""
     print(printable(text, keep="\t") if sys.stdout.isatty() else text)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of standard output, characters of all scripts unescaped."""
+    """Print a JSON value on a line of standard output, characters of all scripts unescaped."""
     print(printable_json(_json.dumps(value, ensure_ascii=False)))
 
 
 def open_translator(
-    model: str, device: str, dtype: str, threads: int = 0, engine: str = "regard", shortlist: str = ""
+    model: str, device: str, dtype: str, threads: int = 0, backend: str = "regard", shortlist: str = ""
 ) -> Translator:
     """The model ready to translate."""
     import torch
@@ -75,36 +76,36 @@ def open_translator(
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return Translator(directory.load(model, place, kind), engine=engine, shortlist=shortlist)
+    return Translator(directory.load(model, place, kind), backend=backend, shortlist=shortlist)
 
 
 def files_of_model(name: str) -> list[Path]:
-    """The files of the model or run that a MODEL names, which no output may replace; none where there is no such one.
+    """The files of the model or run ``name``, which no output may replace; none if there is no such model.
 
-    Other files that a user keeps in the folder of a run are the user's to replace.
+    Other files in the folder of a run may be replaced.
     """
-    from regard import directory, files
+    from regard import directory, files, manifest
     from regard.training import metrics, rundir, snapshots
 
     try:
         places = {Path(name), directory.find(name)}
-    except RegardError:  # loading it says why
+    except RegardError:  # loading the model will say why
         return []
-    single = (*directory.FILES, files.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
+    single = (*directory.FILES, manifest.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
     folders = (rundir.CHECKPOINTS, rundir.CORPUS, snapshots.SNAPSHOTS, metrics.TENSORBOARD, files.PREVIOUS)
     found = [place / one for place in places for one in single]
     return found + [path for place in places for folder in folders for path in (place / folder).rglob("*")]
 
 
 def check_search(
-    engine: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
+    backend: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
 ) -> None:
-    """Wrong options of a search are errors before a model is loaded."""
-    from regard.decoding.backends import check_engine
+    """Raise for wrong options of a search, before a model is loaded."""
+    from regard.decoding.backends import check_backend
     from regard.decoding.ranking import LengthPenalty
     from regard.decoding.search import Search
 
-    check_engine(engine, shortlist)
+    check_backend(backend, shortlist)
     Search(
         beam=max(n_best, 1) if beam is None else beam,
         n_best=n_best,
@@ -113,7 +114,7 @@ def check_search(
 
 
 def picture_path(png: str) -> Path | None:
-    """Where ``--png`` says to draw; a wrong ending or place is an error before anything is computed."""
+    """The path of ``--png``; raises for a wrong ending or place before anything is computed."""
     from regard.draw.picture import check_ending
     from regard.outputs import check_output
 
@@ -125,7 +126,7 @@ def picture_path(png: str) -> Path | None:
 
 
 def check_input(path: str) -> None:
-    """A text that is read line by line can be opened: an error before a model is loaded; "-" is standard input."""
+    """Raise if a text cannot be opened, before a model is loaded; "-" is standard input."""
     if path == "-":
         return
     if os.path.isdir(path):
@@ -137,7 +138,7 @@ def check_input(path: str) -> None:
 
 
 def read_text(path: str) -> list[str]:
-    """All lines of a file, which must not be empty; faults name file and line."""
+    """All lines of a file; an error if there are none. Faults name file and line."""
     from regard.data.corpus import read_lines, without_nul
 
     lines = [without_nul(text, where) for text, where in read_lines(path)]
@@ -147,7 +148,7 @@ def read_text(path: str) -> list[str]:
 
 
 def read_parallel(first: str, *others: str) -> list[list[str]]:
-    """Files whose lines belong together: as many in each as in the first."""
+    """The lines of parallel files; an error if their numbers differ."""
     found = [read_text(path) for path in (first, *others)]
     for path, lines in zip(others, found[1:], strict=True):
         if len(lines) != len(found[0]):
@@ -159,17 +160,17 @@ def read_parallel(first: str, *others: str) -> list[list[str]]:
 
 
 def one_line(text: str) -> str:
-    """A text that keeps its line: a model may produce a line break as a byte, and a filter may not."""
+    """The text on one line: a model may produce a line break as a byte."""
     return text.replace("\r", " ").replace("\n", " ")
 
 
 def write_text(path: Path, lines: list[str]) -> None:
-    """Lines into a file, replaced in one step."""
+    """Write lines into a file, replaced in one step."""
     from regard.outputs import write_output
 
     write_output(path, "".join(line + "\n" for line in lines).encode())
 
 
 def warn_of_line(index: int, message: str) -> None:
-    """What a translator has to say about a line, which it counts from 0."""
+    """Print a translator's remark about line ``index``, from 0."""
     talk(f"regard: line {index + 1} {message}")

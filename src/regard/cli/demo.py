@@ -1,4 +1,4 @@
-"""``regard demo``: translate at once with the packaged model, look inside, then train a model of one's own."""
+"""``regard demo``: translates with the packaged model, draws its attention, then trains a model on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from regard.pipelines import Translator
     from regard.training.finish import RunResult
 
-# What is translated, in the demo's two parts. No answer stands anywhere: what a model says is printed as it is.
+# The sentences of both parts; their translations are not stored, the model's output is printed.
 SENTENCES = (
     "我爱机器学习。",
     "你叫什么名字？",
@@ -34,8 +34,8 @@ SENTENCES = (
     "這本書比那本書便宜得多。",
     "如果明天下雨，我就待在家里。",
 )
-LOOKED_AT = 0  # the sentence whose attention is drawn
-# A small, quick learner: half the words of its vocabulary are single characters of the 25,000 sentences.
+LOOKED_AT = 0  # index of the sentence whose attention is drawn
+# A small model that learns fast; half of its vocabulary are single characters of the 25,000 sentences.
 MODEL = {"architecture": "transformer", "width": 192, "encoder_layers": 3, "decoder_layers": 3, "heads": 4}
 MODEL |= {"feedforward": 384, "order": "pre", "dropout": 0.1}
 TRAINING = {"batch_tokens": 1024, "learning_rate": 0.003, "warmup_steps": 150, "validate_every": 100, "save_every": 500}
@@ -47,15 +47,15 @@ def demo(
     minutes: Annotated[
         float, typer.Option(max=limits.ANY_NUMBER, help="Training time of the second part; 0 leaves it out.")
     ] = 3.0,
-    run: Annotated[str, typer.Option("--run", "-o", help="Where the trained model goes.")] = "runs/demo",
-    model: Annotated[
-        str, typer.Option(help="What translates in the first part: a packaged name or directory.")
-    ] = "zh-en",
-    seed: Annotated[int, typer.Option(min=0, max=limits.SEED, help="Another seed, another model.")] = 1,
-    dev: Annotated[int, typer.Option(min=1, max=1000, help="Sentences of dev that the new model is scored on.")] = 1000,
+    run: Annotated[str, typer.Option("--run", "-o", help="Folder of the trained model.")] = "runs/demo",
+    model: Annotated[str, typer.Option(help="Model of the first part: a packaged name or directory.")] = "zh-en",
+    seed: Annotated[int, typer.Option(min=0, max=limits.SEED, help="Seed of the training.")] = 1,
+    dev: Annotated[
+        int, typer.Option(min=1, max=1000, help="Sentences of dev on which the new model is scored.")
+    ] = 1000,
     device: Device = "auto",
 ) -> int:
-    """Translate with the packaged model, draw what it attended to, train a model on this machine, compare.
+    """Translate with the packaged model, draw its attention, train a model on this machine, compare.
 
     The second part takes --minutes on the packaged corpus (Tatoeba, 25,075 pairs) and leaves a model in --run.
 
@@ -88,7 +88,7 @@ def demo(
 
 
 def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
-    """Translate, and draw one sentence's attention in the terminal and into a file."""
+    """Translate the sentences, and draw the attention of one in the terminal and into a file."""
     from regard.draw.picture import write
     from regard.draw.terminal import TerminalMap
     from regard.look.attention import look_at
@@ -104,7 +104,7 @@ def _packaged(console: Console, model: str, device: str, picture: Path) -> None:
 
 
 def _train(console: Console, folder: Path, config: Config, device: str) -> RunResult:
-    """Train from the packaged corpus with the product's own trainer and its progress."""
+    """Train on the packaged corpus with the usual trainer and progress."""
     from regard.training import rundir
     from regard.training.loop import train
 
@@ -113,7 +113,7 @@ def _train(console: Console, folder: Path, config: Config, device: str) -> RunRe
     title = f"2. Now a model of your own, {training.minutes:g} minutes on {len(known):,} sentences of Tatoeba"
     _say(console, f"\n{title}", style="bold")
     _say(console, f"   ({shared} of the {len(SENTENCES)} above among them):")
-    # An earlier demo's run is written over; any other run in its place is refused by the trainer.
+    # An earlier demo's run is replaced; the trainer refuses to replace any other.
     earlier = folder / rundir.CONFIG
     force = earlier.is_file() and _comparable(read_config(earlier)) == _comparable(config)
     scores: list[float] = []
@@ -130,20 +130,20 @@ def _train(console: Console, folder: Path, config: Config, device: str) -> RunRe
 
 
 def _comparable(config: Config) -> Config:
-    """The configuration without what the options of the demo set: two demos agree in it."""
+    """The configuration without the keys that the demo's options set; equal for all demos."""
     training = dataclasses.replace(config.training, minutes=0.0, validate_sentences=1)
     return dataclasses.replace(config, seed=0, training=training)
 
 
 def corpus() -> Path:
-    """The packaged corpus: train and dev, .zh.xz and .en.xz."""
+    """The folder of the packaged corpus: train and dev, .zh.xz and .en.xz."""
     return Path(str(importlib.resources.files("regard"))) / "packaged" / "tatoeba-zh-en"
 
 
 def configuration(minutes: float, seed: int, dev: int = 1000) -> Config:
-    """What the demo trains, as it is written to run.toml."""
+    """The configuration of the demo's training."""
     data = {**DATA, "train": [str(corpus() / "train")], "valid": str(corpus() / "dev")}
-    # While it trains it is scored on few sentences: the minutes are for learning.
+    # Few validation sentences, so that the minutes are spent on learning.
     training = {**TRAINING, "minutes": minutes, "validate_sentences": min(200, dev)}
     return read_config(None, seed=seed, data=data, model=MODEL, training=training)
 
@@ -154,7 +154,7 @@ def _translate(console: Console, translator: Translator, sentences: Sequence[str
 
 
 def _score(console: Console, translator: Translator, dev: int) -> None:
-    """BLEU on the development set, by the search that users get."""
+    """Print BLEU on the development set, with the default search."""
     from regard.evaluation import corpus_scores
 
     sources, references = (list(_lines(f"dev.{side}.xz"))[:dev] for side in ("zh", "en"))
@@ -167,7 +167,7 @@ def _lines(name: str) -> Iterator[str]:
 
 
 def _next(console: Console, model: str, folder: Path | None) -> None:
-    """What to type next."""
+    """Print commands to try next."""
     lines = [
         ("translate what you type, line by line", f"regard translate {model}"),
         ("see what it looked at", f"regard look {model} 我爱机器学习 --png map.png"),
@@ -184,4 +184,4 @@ def _next(console: Console, model: str, folder: Path | None) -> None:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     console.print(printable(text, keep="\n"), markup=False, style=style)
-    sys.stdout.flush()  # the trainer talks on standard error: both keep their order in one file
+    sys.stdout.flush()  # keeps the order with the trainer's lines on standard error

@@ -1,4 +1,4 @@
-"""``regard evaluate``: the scores of a model or of translations on a test set, alone or against another."""
+"""``regard evaluate``: the scores of a model on a test set, alone or compared with another system."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 
 from regard import limits
 from regard.cli.common import (
+    Backend,
     BatchTokens,
     Beam,
     Device,
     Dtype,
-    Engine,
     Json,
     LengthPenalty,
     Model,
@@ -37,7 +37,7 @@ from regard.errors import RegardError
 if TYPE_CHECKING:
     from regard.pipelines import Translator
 
-#: What a part of the report adds: keys for --json, and lines for people.
+#: One part of the report: keys for --json, and lines of text.
 Part = tuple[dict[str, Any], list[str]]
 
 
@@ -51,7 +51,7 @@ def evaluate(
         str, typer.Option(help="Another model, or a file of its translations: paired bootstrap of the two.")
     ] = "",
     worst: Annotated[
-        int, typer.Option(min=0, max=limits.ANY_NUMBER, help="Show so many of the worst sentences, by chrF.")
+        int, typer.Option(min=0, max=limits.ANY_NUMBER, help="Show so many of the worst sentences by chrF.")
     ] = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="BLEU by length of the reference.")] = False,
     published: Annotated[
@@ -61,7 +61,7 @@ def evaluate(
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
     batch_tokens: BatchTokens = 4096,
-    engine: Engine = "regard",
+    backend: Backend = "regard",
     shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -77,25 +77,20 @@ def evaluate(
     from regard import evaluation
     from regard.outputs import check_output
 
-    sources, *references = read_parallel(source, *reference)
-    for name, lines in zip((source, *reference), (sources, *references), strict=True):
-        if not any(line.strip() for line in lines):
-            raise RegardError(f"{name}: none of its {len(lines):,} lines has text: there is nothing to score")
+    sources, references = _test_set(source, reference)
     if output is not None:
         models = [*files_of_model(model), *files_of_model(compare)]
         check_output(output, (source, *reference, compare, shortlist, *models))
     if published:
-        evaluation.moses_tokenizer()  # which may not be installed
-    check_search(engine, shortlist, beam, length_penalty=length_penalty)
+        evaluation.moses_tokenizer()  # raises if it is not installed
+    check_search(backend, shortlist, beam, length_penalty=length_penalty)
     other = _other(compare, len(sources), device, dtype) if compare else []
-    translator = open_translator(model, device, dtype, threads, engine, shortlist)
+    translator = open_translator(model, device, dtype, threads, backend, shortlist)
     search = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     hypotheses = _translate(translator, sources, search)
-    failed = _written(output, hypotheses)  # the scores are told all the same
+    failed = _written(output, hypotheses)  # raised after the scores are printed
 
-    penalty = translator.search(beam, None, length_penalty).length_penalty
-    how = f"beam {beam}, length penalty {penalty}, {'fp32' if dtype == 'auto' else dtype}"
-    how += f", shortlist {shortlist}" if shortlist else ""
+    how = _settings(translator, beam, length_penalty, dtype, shortlist)
     test = hypotheses, references, translator.settings.target
     parts: list[Callable[[], Part]] = [
         lambda: _scores(*test),
@@ -114,8 +109,24 @@ def evaluate(
         raise failed
 
 
+def _test_set(source: str, reference: list[str]) -> tuple[list[str], list[list[str]]]:
+    """The lines of the test sentences and of each reference; an error if a file has no text."""
+    sources, *references = read_parallel(source, *reference)
+    for name, lines in zip((source, *reference), (sources, *references), strict=True):
+        if not any(line.strip() for line in lines):
+            raise RegardError(f"{name}: none of its {len(lines):,} lines has text: there is nothing to score")
+    return sources, references
+
+
+def _settings(translator: Translator, beam: int, length_penalty: str | None, dtype: str, shortlist: str) -> str:
+    """The settings of decoding, as they are printed."""
+    penalty = translator.search(beam, None, length_penalty).length_penalty
+    listed = f", shortlist {shortlist}" if shortlist else ""
+    return f"beam {beam}, length penalty {penalty}, {'fp32' if dtype == 'auto' else dtype}{listed}"
+
+
 def _print(model: str, parts: list[Callable[[], Part]], json: bool) -> None:
-    """Compute and print one part after the other, so that a later failure loses nothing."""
+    """Compute and print one part after another, so that a later failure loses nothing."""
     report: dict[str, Any] = {"model": model}
     try:
         for part in parts:
@@ -135,7 +146,7 @@ def _translate(translator: Translator, sources: list[str], search: dict[str, Any
 
 
 def _written(output: Path | None, hypotheses: list[str]) -> RegardError | None:
-    """Write the translations; what went wrong in that is given back."""
+    """Write the translations; returns the error if that fails."""
     try:
         if output is not None:
             write_text(output, hypotheses)
@@ -145,7 +156,7 @@ def _written(output: Path | None, hypotheses: list[str]) -> RegardError | None:
 
 
 def _other(name: str, count: int, device: str, dtype: str) -> list[str] | Translator:
-    """The other system: the lines of a file, as many as the test set has, or a model, loaded."""
+    """The other system: a loaded model, or the lines of a file, as many as in the test set."""
     if not Path(name).exists() or Path(name).is_dir():
         return open_translator(name, device, dtype)
     lines = read_text(name)
@@ -168,7 +179,7 @@ def _scores(hypotheses: list[str], references: list[list[str]], language: str) -
 def _perplexity(
     translator: Translator, sources: list[str], references: list[list[str]], batch_tokens: int, how: str
 ) -> Part:
-    """Of all references together."""
+    """The perplexity of all references together."""
     from regard.evaluation import perplexity
 
     forced = [one for lines in references for one in translator.score(sources, lines, batch_tokens=batch_tokens)]

@@ -1,4 +1,4 @@
-"""Flags made from the table of the configuration: one declaration serves the file, ``--set``, flag and ``--help``."""
+"""Flags of ``regard train``, made from the configuration's table of keys."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from regard.config import Option, options_table
 from regard.errors import RegardError
 from regard.schema import Entry
 
-# "source" and "target" are files elsewhere on the command line.
+# Renamed, since "source" and "target" are files elsewhere on the command line.
 NAMES = {"data.source": "source-language", "data.target": "target-language"}
-# Given as arguments, or under a name that another section has; --set reaches them all.
+# Keys without a flag: given as arguments, or of a name that another table has. --set reaches them.
 WITHOUT = ("data.train", "data.shares", "data.normalize")
-SECTIONS = ("seed", "data", "training")
+TABLES = ("seed", "data", "training")
 
 
 def config_flags() -> dict[str, Option]:
-    """Parameter name → key of the configuration, for every key that has a flag."""
+    """Parameter name → option of the configuration, for every key with a flag."""
     flags = {}
     for row in options_table():
-        section, _, name = row.key.rpartition(".")
-        if (section or name) in SECTIONS and row.key not in WITHOUT:
+        table, _, name = row.key.rpartition(".")
+        if (table or name) in TABLES and row.key not in WITHOUT:
             flags[NAMES.get(row.key, name).replace("-", "_")] = row
     return flags
 
 
 def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let Typer see one optional flag a key; the function gets those that were typed as ``given``, {key: value}."""
+    """Give Typer one optional flag a key; the function gets the typed ones as ``given``, {key: value}."""
     flags = config_flags()
     own = inspect.signature(function, eval_str=True)
 
@@ -57,9 +57,9 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add_once(given: dict[str, Any], short: Mapping[str, str], overrides: Sequence[str]) -> None:
-    """Put the keys that have flags of their own (``short``, empty where not typed) to those that are ``given``.
+    """Add the keys of other flags (``short``; empty values were not typed) to ``given``.
 
-    A key with two values, or by a flag and --set, is an error: one value would be lost.
+    A key with two values, or given by a flag and by --set, is an error: one value would be lost.
     """
     for key, value in short.items():
         if value and given.setdefault(key, value) != value:
@@ -71,7 +71,7 @@ def add_once(given: dict[str, Any], short: Mapping[str, str], overrides: Sequenc
 
 
 def _annotation(name: str, row: Option) -> Any:
-    """How Typer shows and reads one key; ranges and choices are the configuration's business."""
+    """The Typer option of a key; the configuration checks ranges and choices."""
     flag = "--" + name.replace("_", "-")
     notes = [] if row.default in (MISSING, "") else [str(row.default).lower()]
     kind = row.type
@@ -79,7 +79,7 @@ def _annotation(name: str, row: Option) -> Any:
         notes.insert(0, "|".join(typing.get_args(kind)))
         kind = str
     if kind == Entry:
-        kind = str  # two files are a list: in a configuration or by --set
+        kind = str  # a list of two files is given in a configuration or by --set
     note = f" [{'; default '.join(notes)}]" if notes else ""
     help = (row.help[0].upper() + row.help[1:] + note).replace("[", "\\[")
     panel = "Data" if row.key.startswith("data.") else "Training"

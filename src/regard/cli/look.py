@@ -1,4 +1,4 @@
-"""``regard look``: what a translation attended to, in the terminal, as a picture, or as numbers."""
+"""``regard look``: the attention of a translation, in the terminal, as a picture, or as numbers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def look(
     png: Png = "",
     layer: Annotated[
         int | None,
-        typer.Option(min=0, max=limits.ANY_NUMBER, help="Decoder layer, from 0; not given: the one that aligns best."),
+        typer.Option(min=0, max=limits.ANY_NUMBER, help="Decoder layer, from 0; default: the one that aligns best."),
     ] = None,
     head: Annotated[
-        int | None, typer.Option(min=0, max=limits.ANY_NUMBER, help="Head, from 0; not given: the mean over all.")
+        int | None, typer.Option(min=0, max=limits.ANY_NUMBER, help="Head, from 0; default: the mean over all.")
     ] = None,
     beam: Beam = 5,
     device: Device = "auto",
@@ -41,9 +41,9 @@ def look(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Translate a text and draw what each produced subword looked at: a row for each, a column for each of the text's.
+    """Translate a text and draw its attention: a row for each produced subword, a column for each of the text's.
 
-    The darker (or, in colour, the yellower) a cell, the more attention. What a row gave to the end mark is not shown.
+    The darker (in colour: the yellower) a cell, the more attention. Attention to the end mark is not shown.
 
     Example: regard look zh-en 我爱机器学习 --png map.png
     """

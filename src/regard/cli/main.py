@@ -1,7 +1,7 @@
-"""The table of verbs, the overview, and what becomes of an error.
+"""The command line: the table of verbs, the overview, and the handling of errors.
 
-``regard --help`` is printed from the table itself: no verb, no Typer, no torch is imported for it. A verb is a
-function with Typer's annotations, or a Typer app where it has verbs of its own, named here as "module:name".
+``regard --help`` is printed from the table, without importing a verb, Typer or PyTorch. A verb is a function with
+Typer's annotations, or a Typer app if it has verbs of its own, named here as "module:name".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regard.terminal import printable
 
 
 class Verb(NamedTuple):
-    """Where a verb's function stands, and its line in the overview."""
+    """A verb's function, "module:name", and its line in the overview."""
 
     where: str
     summary: str
@@ -37,9 +37,9 @@ VERBS: dict[str, Verb] = {
     "serve": Verb("regard.cli.serve:serve", "translate over HTTP, sentences of all requests together"),
     "evaluate": Verb("regard.cli.evaluate:evaluate", "BLEU, chrF and perplexity on a test set; compare two systems"),
     "score": Verb("regard.cli.score:score", "log-probabilities of given translations"),
-    "look": Verb("regard.cli.look:look", "what the model attends to, drawn"),
+    "look": Verb("regard.cli.look:look", "draw what the model attends to"),
     "average": Verb("regard.cli.average:average", "average checkpoints of a run into a model"),
-    "shortlist": Verb("regard.cli.shortlist:shortlist", "learn what a sentence can be translated with, for speed"),
+    "shortlist": Verb("regard.cli.shortlist:shortlist", "learn which subwords may translate a sentence, for speed"),
     "params": Verb("regard.cli.params:params", "where the parameters of a model are"),
     "bench": Verb("regard.cli.bench:bench", "this machine's speed, as a share of its limit"),
 }
@@ -56,7 +56,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
 
-    0, 1 where ``train --prove-resume`` finds a difference, 2 for a user's error, 130 for Ctrl-C, 141 where the reader
+    Codes: 0, 1 if ``train --prove-resume`` finds a difference, 2 for a user's error, 130 for Ctrl-C, 141 if the reader
     of the output is gone.
     """
     if arguments is None:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _stop_imports_at_once()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        # Text in any language comes out whole, whatever the locale says.
+        # Print any language, whatever the locale.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
@@ -85,17 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{name}{error.strerror or error}")
     except MemoryError:
         return _fail(OUT_OF_MEMORY)
-    except RuntimeError as error:  # as PyTorch says it
+    except RuntimeError as error:  # PyTorch's form of it
         if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
             raise
         return _fail(OUT_OF_MEMORY)
 
 
 def _speak_utf8() -> None:
-    """Start again in Python's UTF-8 mode where the locale says otherwise.
+    """Restart the process in Python's UTF-8 mode if the locale has another encoding.
 
-    Under ASCII, GBK or Latin-1 Python decodes names of files by that encoding, and files that libraries open without
-    naming one. On today's disks names are UTF-8, whatever the locale; other bytes pass through the mode unchanged.
+    Python would decode names of files by the locale (ASCII, GBK, Latin-1), and also files that libraries open without
+    an encoding. Names on today's disks are UTF-8, whatever the locale; other bytes pass through the mode unchanged.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1" and sys.platform != "win32":
         os.environ["PYTHONUTF8"] = "1"
@@ -103,13 +103,13 @@ def _speak_utf8() -> None:
 
 
 def _stop_imports_at_once() -> None:
-    """Let Ctrl-C end a process that is importing: there a KeyboardInterrupt may be swallowed, or break the import."""
+    """End a process at once if Ctrl-C comes during an import, which may swallow a KeyboardInterrupt."""
 
     def stop(number: int, frame: object) -> None:
         specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
         if any(getattr(spec, "_initializing", False) for spec in specs):
             os.write(2, b"regard: stopped\n")
-            os._exit(130)  # nothing has been begun
+            os._exit(130)  # nothing has started yet
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -151,7 +151,7 @@ def _run(name: str, rest: list[str]) -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except Exception as error:
-        # Typer's usage errors, whichever Click they come from, know how to say themselves in one line.
+        # Usage errors of Typer or of any Click have format_message.
         if not hasattr(error, "format_message"):
             raise
         raise RegardError(f"{_one_line(error.format_message())} (regard {name} --help)") from None
@@ -160,7 +160,7 @@ def _run(name: str, rest: list[str]) -> int:
 
 @contextlib.contextmanager
 def _notices() -> Iterator[None]:
-    """What the library warns of is one line for the person, once."""
+    """Print each of the library's warnings as one line, once."""
     from regard.cli.common import talk
 
     with warnings.catch_warnings():
@@ -168,7 +168,7 @@ def _notices() -> Iterator[None]:
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
-            # The parts in nn/ know nothing of regard's own kinds of warnings.
+            # nn/ does not import RegardWarning.
             if issubclass(category, RegardWarning) or filename.startswith(os.path.dirname(regard.__file__)):
                 talk(f"regard: {message}")
             else:
@@ -179,7 +179,7 @@ def _notices() -> Iterator[None]:
 
 
 def _paragraphs(text: str | None) -> str:
-    """A docstring whose lines are joined again, for a terminal of any width."""
+    """A docstring with joined lines, for a terminal of any width."""
     return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
 
 
@@ -197,7 +197,7 @@ def _fail(message: str) -> int:
 
 
 def _hang_up() -> int:
-    """The reader of our output went away (``| head``): no message, and none from Python's last flush either."""
+    """End silently when the reader of the output is gone (``| head``); Python's last flush prints nothing either."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -208,7 +208,7 @@ def _hang_up() -> int:
 
 
 def overview() -> str:
-    """What ``regard --help`` prints."""
+    """The text of ``regard --help``."""
     width = max(map(len, VERBS))
     lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
     return (

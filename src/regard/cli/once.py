@@ -1,4 +1,4 @@
-"""An option that has one value is given once: of two values the parser would take the last and say nothing."""
+"""Refuses an option that is given twice: the parser would silently take the last value."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from regard.errors import RegardError
 
 
 def refuse_repeats(command: Any, name: str, given: Sequence[str], parent: Any = None) -> None:
-    """Raise where ``given`` names an option twice that may be given once; ``command`` is Typer's, ``name`` its own.
+    """Raise if ``given`` repeats an option that takes one value; ``command`` is Typer's command ``name``.
 
-    A command of commands has options of its own, then the name of one of them and what that is given.
+    A group of commands has its own options, then the name of a command and that command's arguments.
     """
     context = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
     _, rest, order = command.make_parser(context).parse_args(list(given))

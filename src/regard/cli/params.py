@@ -1,4 +1,4 @@
-"""``regard params``: where the parameters of a model are."""
+"""``regard params``: the parameters of a model, by part."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def params(
         int, typer.Option(min=0, max=limits.VOCABULARY, help="Entries, for a configuration or a preset.")
     ] = 0,
     target_vocabulary: Annotated[
-        int, typer.Option(min=0, max=limits.VOCABULARY, help="Of the target, where it has its own.")
+        int, typer.Option(min=0, max=limits.VOCABULARY, help="Entries of the target, if it has its own.")
     ] = 0,
-    depth: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Levels of the tree that are shown.")] = 9,
+    depth: Annotated[int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Levels of the tree to show.")] = 9,
     json: Json = False,
 ) -> None:
-    """Print a model's parameters: distinct trainable numbers, a tied table once, sinusoids not.
+    """Print a model's parameters: distinct trainable numbers, a tied table once, without sinusoids.
 
-    Equal layers stand on one line, with how many there are. No weights are read.
+    Equal layers share one line, with their number. No weights are read.
 
     Example: regard params base --vocabulary 37000
     """
@@ -60,14 +60,14 @@ def group(rows: list[tuple[str, tuple[int, ...], int]], depth: int) -> list[tupl
         short = ".".join(parts[:depth])
         entry = found.setdefault(short, [shape, 0, 0])
         if entry[0] != shape or len(parts) > depth:
-            entry[0] = ()  # several shapes on one line
+            entry[0] = ()  # several shapes share the line
         entry[1] += 1
         entry[2] += count
     return [(name, shape, times if shape else 1, count) for name, (shape, times, count) in found.items()]
 
 
 def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str, tuple[int, ...], int]]:
-    """The parameters of whatever ``model`` names, built without memory."""
+    """The parameters of ``model``, built on the meta device."""
     from regard import directory
     from regard.config import read_config
     from regard.errors import RegardError

@@ -35,7 +35,7 @@ def score(
 ) -> None:
     """Print a log-probability a line: the natural logarithm, summed over the translation's subwords and its end mark.
 
-    Standard error gets the whole corpus's perplexity a subword.
+    The perplexity a subword of the whole corpus goes to standard error.
 
     Example: regard score zh-en --source test.zh --target test.en
     """

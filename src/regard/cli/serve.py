@@ -14,20 +14,18 @@ def serve(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL…", help="Model directories or packaged models, one for each pair.")
     ],
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 5000,
     beam: Annotated[
         int | None,
-        typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; not given: as the model says."),
+        typer.Option("--beam", "-b", min=1, max=limits.BEAM, help="Hypotheses kept; default: the model's."),
     ] = None,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=limits.BATCH, help="What a core decodes at once, in subwords; not given: as translate."
-        ),
+        typer.Option(min=1, max=limits.BATCH, help="Subwords that a core decodes at once; default: as translate."),
     ] = None,
     in_hand: Annotated[
-        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Sentences at once; more are told to come again (503).")
+        int, typer.Option(min=1, max=limits.ANY_NUMBER, help="Sentences at once; further requests are refused (503).")
     ] = 512,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -35,7 +33,7 @@ def serve(
 ) -> None:
     """Serve translations with LibreTranslate's POST /translate, a decoding process on each core.
 
-    Sentences of all requests are decoded together: one that comes takes the place of one that is done.
+    Sentences of all requests are decoded together; a new one takes the slot of a finished one.
 
     Example: regard serve zh-en --port 5000
 

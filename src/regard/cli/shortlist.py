@@ -1,4 +1,4 @@
-"""``regard shortlist``: learn which target subwords a source subword is translated by, so that others need no score."""
+"""``regard shortlist``: learns by which target subwords a source subword is translated; others get no score."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from regard import limits
 from regard.cli.common import Json, Model, files_of_model, print_json, read_parallel, show, talk
 from regard.errors import RegardError
 
-HELD_OUT = 0.01  # of the pairs, at most MOST: what the lists are judged on
+HELD_OUT = 0.01  # share of the pairs, at most MOST, on which the lists are measured
 MOST = 1000
-LIKELY = 1000  # target subwords for each of the source: the table has so many columns
+LIKELY = 1000  # most target subwords for each source subword: columns of the table
 
 
 def shortlist(
@@ -29,7 +29,7 @@ def shortlist(
 ) -> None:
     """Learn a shortlist from parallel text (IBM Model 1), for regard translate --shortlist: faster on a CPU.
 
-    A hundredth of the pairs, 1,000 at most, are held out to say how long the lists are and what they leave out.
+    A hundredth of the pairs, at most 1,000, are held out to measure how long the lists are and what they leave out.
 
     Example: regard shortlist runs/zh-en zh-en.shortlist --source train.zh --target train.en
     """

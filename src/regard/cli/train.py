@@ -1,4 +1,4 @@
-"""``regard train``: from a configuration, from two text files or a table, or on from where a run stopped."""
+"""``regard train``: from a configuration, from two text files or a table, or resuming a run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Plan(NamedTuple):
-    """What is to be trained, and where."""
+    """The training that the arguments mean."""
 
     config: Config
     run: Path
-    split: Split | None = None  # the hold-out of a corpus of pairs, still to be written
+    split: Split | None = None  # the division of a corpus of pairs, not written yet
 
 
 @with_config_flags
@@ -41,9 +41,9 @@ def train(
     architecture: Annotated[str, typer.Option(help="transformer, rnn, … (model.architecture).")] = "",
     preset: Annotated[str, typer.Option(help="base, big, small or tiny (model.preset).")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run where it stopped.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the run that is there, once the new one has a checkpoint.")
+        bool, typer.Option("--force", help="Replace an earlier run, once the new one has a checkpoint.")
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration and stop.")] = False,
     prove_resume: Annotated[
@@ -57,10 +57,10 @@ def train(
 ) -> int | None:
     """Train a translator.
 
-    From two text files whose endings are their languages, or a table whose columns name them: 1 % (at most 1,000
-    pairs) is held out for validation, size and vocabulary are chosen by the corpus, and the run is written to
+    From two text files whose endings are their languages, or a table whose columns name them: 1 % of the pairs (at
+    most 1,000) are held out for validation, size and vocabulary are chosen by the corpus, and the run is written to
     runs/SOURCE-TARGET. Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and
-    says how to go on.
+    prints how to resume.
 
     Example: regard train train.zh train.en --minutes 30
     """
@@ -90,14 +90,14 @@ def train(
 def plan_run(
     files: list[str], run: str, resume: bool, given: Mapping[str, Any], overrides: list[str], ending: str = ""
 ) -> Plan:
-    """The configuration and the run directory that the arguments mean; ``ending`` is put to a name not typed."""
+    """The plan that the arguments mean; ``ending`` is added to a default name of the run."""
     from regard.data.corpus import is_one_file
 
-    sections = _sections(given)
+    tables = _tables(given)
     if len(files) == 2 or (len(files) == 1 and is_one_file(files[0])):
         if resume:
-            return _resumed(Path(run or _default_run(files, sections)), sections, overrides)
-        return _from_corpus(files, run or _default_run(files, sections) + ending, sections, overrides)
+            return _resumed(Path(run or _default_run(files, tables)), tables, overrides)
+        return _from_corpus(files, run or _default_run(files, tables) + ending, tables, overrides)
     if len(files) != 1:
         raise RegardError("expected CONFIG.toml, two text files, one of pairs (.tsv, .csv, .jsonl), or --resume RUN")
     path = Path(files[0])
@@ -105,7 +105,7 @@ def plan_run(
         folder = Path(run) if run else path
         if not run and path.suffix == ".toml":
             folder = Path("runs") / path.stem
-        return _resumed(folder, sections, overrides)
+        return _resumed(folder, tables, overrides)
     if path.is_dir():
         raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}")
     if path.suffix != ".toml" and path.exists():
@@ -115,27 +115,27 @@ def plan_run(
         )
     from regard.training.rundir import read_file
 
-    return Plan(read_file(path, overrides, **sections), Path(run or f"runs/{path.stem}{ending}"))
+    return Plan(read_file(path, overrides, **tables), Path(run or f"runs/{path.stem}{ending}"))
 
 
-def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
+def _tables(given: Mapping[str, Any]) -> dict[str, Any]:
     """{"training.steps": 5, "seed": 2} → {"training": {"steps": 5}, "seed": 2}"""
-    sections: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for key, value in given.items():
-        section, dot, name = key.partition(".")
+        table, dot, name = key.partition(".")
         if dot:
-            sections.setdefault(section, {})[name] = value
+            tables.setdefault(table, {})[name] = value
         else:
-            sections[key] = value
-    return sections
+            tables[key] = value
+    return tables
 
 
-def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]:
-    """As they were typed, else as the files' endings or one file's columns name them."""
+def _languages(files: list[str], tables: Mapping[str, Any]) -> tuple[str, str]:
+    """Source and target language: typed, or by the files' endings or one file's columns."""
     from regard.data.corpus import languages_in
     from regard.data.holdout import languages_of
 
-    given = sections.get("data", {})
+    given = tables.get("data", {})
     if given.get("source") and given.get("target"):
         source, target = given["source"], given["target"]
     else:
@@ -156,44 +156,44 @@ def _languages(files: list[str], sections: Mapping[str, Any]) -> tuple[str, str]
     return source, target
 
 
-def _default_run(files: list[str], sections: Mapping[str, Any]) -> str:
-    return "runs/" + "-".join(_languages(files, sections))
+def _default_run(files: list[str], tables: Mapping[str, Any]) -> str:
+    return "runs/" + "-".join(_languages(files, tables))
 
 
-def _from_corpus(files: list[str], run: str, sections: dict[str, Any], overrides: list[str]) -> Plan:
-    """Of two files or a table, hold validation pairs out and choose the rest by the corpus; what was typed wins."""
+def _from_corpus(files: list[str], run: str, tables: dict[str, Any], overrides: list[str]) -> Plan:
+    """The plan for two files or a table: held-out validation pairs, and a recipe under the typed keys."""
     from regard.data.holdout import survey
     from regard.training.recipe import MINUTES, recipe
 
-    source, target = _languages(files, sections)
+    source, target = _languages(files, tables)
     folder = Path(run)
     entry = files[0] if len(files) == 1 else (files[0], files[1])
-    data = {"valid": entry, **sections.get("data", {}), "source": source, "target": target, "train": [entry]}
-    # What was typed is checked before a large corpus is read.
-    typed = read_config(None, overrides, **{**sections, "data": data})
+    data = {"valid": entry, **tables.get("data", {}), "source": source, "target": target, "train": [entry]}
+    # Check the typed keys before a large corpus is read.
+    typed = read_config(None, overrides, **{**tables, "data": data})
     seen = survey(entry, typed.data)
     split = seen.hold_out() if typed.data.valid == entry else None
     if split is not None:
         data["train"], data["valid"] = [str(folder / "corpus" / "train")], str(folder / "corpus" / "valid")
-    minutes = typed.training.minutes or (0.0 if "steps" in sections.get("training", {}) else MINUTES)
+    minutes = typed.training.minutes or (0.0 if "steps" in tables.get("training", {}) else MINUTES)
     chosen = recipe(split.train if split else len(seen.groups), seen.characters, minutes=minutes)
     if {"architecture", "preset"} & typed.model.keys():
-        chosen["model"] = {}  # its options are another architecture's, or would undo the preset's
-    sections = {**sections, "data": data}
-    merged: dict[str, Any] = {name: {**table, **sections.pop(name, {})} for name, table in chosen.items()}
-    return Plan(read_config(None, overrides, **merged, **sections), folder, split)
+        chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset
+    tables = {**tables, "data": data}
+    merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}
+    return Plan(read_config(None, overrides, **merged, **tables), folder, split)
 
 
-def _resumed(run: Path, sections: Mapping[str, Any], overrides: list[str]) -> Plan:
-    """The configuration as it was, and what was typed; the training refuses what may not change within a run."""
+def _resumed(run: Path, tables: Mapping[str, Any], overrides: list[str]) -> Plan:
+    """The run's configuration with the typed keys; training refuses changes that a run may not have."""
     from regard.training import rundir
 
     rundir.settle(run)
-    return Plan(rundir.read_run(run, overrides, **sections), run)
+    return Plan(rundir.read_run(run, overrides, **tables), run)
 
 
 def _check_model(config: Config) -> None:
-    """A wrong option of the model is an error before anything is written."""
+    """Raise for a wrong option of the model, before anything is written."""
     from regard.models import registry
 
     vocabulary = config.data.vocabulary
@@ -242,7 +242,7 @@ def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> in
 
 
 def _prove(plan: Plan, device: str, json: bool) -> int:
-    """Exit code 1 where the two runs differ; a proof that holds leaves nothing behind."""
+    """Prove and return the exit code: 1 if the two runs differ. A proof that holds leaves no files."""
     from regard.training.prove import prove_resume
 
     try:
@@ -250,7 +250,7 @@ def _prove(plan: Plan, device: str, json: bool) -> int:
             plan.split.write(plan.run / "corpus")
         proof = prove_resume(plan.config, plan.run / "proof", device=device, say=talk)
     except BaseException:
-        shutil.rmtree(plan.run, ignore_errors=True)  # which was not there before
+        shutil.rmtree(plan.run, ignore_errors=True)  # did not exist before
         raise
     if json:
         parts = [{"name": part.name, "same": part.same, "sha256": part.uninterrupted} for part in proof.parts]

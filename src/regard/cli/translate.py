@@ -1,4 +1,4 @@
-"""``regard translate``: a filter. Line N of the output belongs to line N of the input, whatever comes in."""
+"""``regard translate``: a filter. Line N of the output belongs to line N of the input."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 
 from regard import limits
 from regard.cli.common import (
+    Backend,
     BatchTokens,
     Beam,
     Device,
     Dtype,
-    Engine,
     Json,
     LengthPenalty,
     Model,
@@ -48,28 +48,28 @@ def translate(
     ] = False,
     batch_tokens: BatchTokens = 4096,
     replace: Annotated[
-        bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; else an error.")
+        bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; default: an error.")
     ] = False,
-    engine: Engine = "regard",
+    backend: Backend = "regard",
     shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Translate a file or standard input, a line for a line; empty lines stay empty.
+    """Translate a file or standard input line by line; empty lines stay empty.
 
-    Long text is split, translated and rejoined, and standard error says so. Numbers of lines count from 1.
+    Long text is split, translated and rejoined, with a remark on standard error. Lines are counted from 1.
 
     Example: echo 我爱机器学习 | regard translate zh-en --beam 5
     """
     from regard.data.corpus import open_lines, read_lines
 
     check_input(file)
-    check_search(engine, shortlist, beam, n_best, length_penalty)
+    check_search(backend, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
-    translator = open_translator(model, device, dtype, threads, engine, shortlist)
-    # Someone who types lines gets each translation at once.
+    translator = open_translator(model, device, dtype, threads, backend, shortlist)
+    # Typed lines are translated one at a time.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(
         lines,
@@ -92,7 +92,7 @@ def translate(
 
 
 def plain(number: int, result: Translation, *, n_best: int, scores: bool, alignments: bool) -> Iterator[str]:
-    """The lines of one result: its text and, when asked for, score and alignment between ' ||| '."""
+    """The lines of one result: text, and if wanted score and alignment, separated by ' ||| '."""
     for choice in [result, *result.alternatives][:n_best]:
         parts = [choice.text]
         if n_best > 1:
@@ -105,7 +105,7 @@ def plain(number: int, result: Translation, *, n_best: int, scores: bool, alignm
 
 
 def describe(result: Translation, *, alignments: bool) -> dict[str, Any]:
-    """One result for machines."""
+    """One result as JSON values."""
     described: dict[str, Any] = {
         "text": result.text,
         "score": result.score,
@@ -123,14 +123,14 @@ def describe(result: Translation, *, alignments: bool) -> dict[str, Any]:
 
 
 def _links(result: Translation) -> str:
-    """Pharaoh's notation; only the best translation has an alignment."""
+    """The alignment in Pharaoh's notation; only the best translation has one."""
     from regard.decoding.alignments import pharaoh
 
     return "" if result.alignment is None else pharaoh(result.alignment)
 
 
 def _counted(results: Iterable[Translation], file: str) -> Iterator[Translation]:
-    """Say how far a long file is, where a person watches and the results go elsewhere."""
+    """Show the progress of a file on a terminal, if the results go elsewhere."""
     if not sys.stderr.isatty() or sys.stdout.isatty() or file == "-":
         yield from results
         return

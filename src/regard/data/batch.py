@@ -13,16 +13,16 @@ from regard.nn.padding import sent
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 
-IGNORED = -100  # the label of padding and of forced tokens: never counted, never learnt
+IGNORED = -100  # the label of padding and of forced tokens, which have no loss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs as a model reads them; ``source`` is None for a model without one.
+    """A batch of B pairs; ``source`` is None for a model without one.
 
-    ``source``: ids + eos, [B, S]. ``target``: start + forced prefix + ids, [B, T]. ``labels`` [B, T]: what follows each
-    of the target's tokens, ids + eos, ``IGNORED`` where nothing is to be learnt. ``target_tokens`` counts the labels
-    that are, end marks included; it is a plain number, so that reading it never waits for a device.
+    ``source``: ids + eos, [B, S]. ``target``: start + forced prefix + ids, [B, T]. ``labels`` [B, T]: the token after
+    each target token, ids + eos, or ``IGNORED``. ``target_tokens`` counts the labels that are not ignored, end marks
+    included; it is a Python number, so that reading it never waits for a device.
     """
 
     source: Tokens | None
@@ -38,9 +38,9 @@ class Batch:
         )
 
     def dealt(self, count: int) -> list[Batch]:
-        """``count`` batches of about as many tokens, which have no more padding than they need.
+        """Divide the batch into ``count`` batches with about equally many tokens, each padded to its own longest.
 
-        The longest pairs are dealt first, to and fro: 0, 1, 1, 0, 0, 1 ….
+        The longest pairs are dealt first, in the order 0, 1, 1, 0, 0, 1 ….
         """
         tokens = self.target.lengths + (0 if self.source is None else self.source.lengths)
         order = tokens.argsort(descending=True, stable=True)
@@ -60,7 +60,7 @@ def collate(
     targets: Sequence[Sequence[int] | np.ndarray],
     settings: TextSettings,
 ) -> Batch:
-    """Put pairs of ids (without special tokens) together as one batch.
+    """A batch of pairs of ids (without special tokens).
 
     >>> batch = collate([[7, 8]], [[9]], TextSettings())  # eos is 3, start is 2
     >>> batch.source.ids.tolist(), batch.target.ids.tolist(), batch.labels.tolist()
@@ -79,7 +79,7 @@ def collate(
 
 
 def pad_sources(sources: Sequence[Sequence[int] | np.ndarray], settings: TextSettings) -> Tokens:
-    """Sources of ids, each with its end mark, as [B, S] and [B]."""
+    """Sources, each with its end mark, as ids [B, S] and lengths [B]."""
     lengths = torch.tensor([len(row) + 1 for row in sources], dtype=torch.int64)
     return Tokens(_padded(sources, (), (settings.eos,), settings.pad), lengths)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a corpus: each kind of fault counted, and the first place of each named."""
+"""Checks of a corpus: faults are counted by kind, with the place of the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from regard.data.corpus import Pair
 
-# Kind → what the person reads; those in LEFT_OUT are not trained on.
+# Kind of fault → its words in the report.
 KINDS = {
     "empty": "with an empty side",
     "too_long": "longer than data.max_length",
@@ -27,7 +27,10 @@ ADVICE = {"overlap": "data.remove_overlap = true leaves them out"}
 
 @dataclass
 class Report:
-    """Counts of one corpus: ``pairs`` read, ``left_out`` of training, and (count, first place) of each kind."""
+    """Counts of a corpus: ``pairs`` read, ``left_out`` of training, and (count, first place) of each kind of fault.
+
+    Kinds in ``removed`` are left out of training; ``overlap`` has the counts of each evaluation corpus.
+    """
 
     pairs: int = 0
     left_out: int = 0
@@ -36,12 +39,12 @@ class Report:
     removed: tuple[str, ...] = ("empty", "too_long")
 
     def note(self, kind: str, where: str, count: int = 1) -> None:
-        """Count a fault; the place is kept for the first of its kind only."""
+        """Count a fault; only the place of the first of its kind is kept."""
         before, first = self.found.get(kind, (0, where))
         self.found[kind] = (before + count, first)
 
     def lines(self) -> list[str]:
-        """The report as lines to print, worst first; one line when nothing was found."""
+        """The report as lines to print; one line if there are no faults."""
         lines = [f"{self.pairs:,} pairs read, {self.pairs - self.left_out:,} to train on"]
         for kind, words in KINDS.items():
             if kind not in self.found:
@@ -56,7 +59,7 @@ class Report:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON values."""
         return {
             "pairs": self.pairs,
             "left_out": self.left_out,
@@ -67,7 +70,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
-        """From ``as_dict``."""
+        """The report from the values of ``as_dict``."""
         found = {kind: (int(count), str(first)) for kind, (count, first) in values["found"].items()}
         overlap = {name: (int(count), str(first)) for name, (count, first) in values["overlap"].items()}
         return cls(int(values["pairs"]), int(values["left_out"]), found, overlap, tuple(values["removed"]))
@@ -79,9 +82,9 @@ class _Place(NamedTuple):
 
 
 class Overlap:
-    """The sentences of the evaluation data, and which of them the training data has.
+    """Finds sentences of the evaluation data in the training data.
 
-    A sentence counts when the same side of a training pair equals it after normalisation and stripping.
+    A sentence is found if the same side of a training pair equals it after normalisation and stripping.
     """
 
     def __init__(self, normalize: Callable[[str], str]) -> None:
@@ -90,7 +93,7 @@ class Overlap:
         self._met: dict[str, dict[str, str]] = {}
 
     def expect(self, name: str, pairs: Iterable[Pair]) -> None:
-        """Take in an evaluation corpus, called ``name`` in the report."""
+        """Add an evaluation corpus, called ``name`` in the report."""
         for pair in pairs:
             for side, text in zip(self._sides, (pair.source, pair.target), strict=True):
                 key = self._normalize(text).strip()
@@ -98,7 +101,7 @@ class Overlap:
                     side.setdefault(key, []).append(_Place(name, pair.where))
 
     def meets(self, pair: Pair) -> str:
-        """The place in the evaluation data where a side of a training pair stands, or "" (and remember it)."""
+        """The first place in the evaluation data with a side of this training pair, or ""; all places are counted."""
         if not self._sides[0] and not self._sides[1]:
             return ""
         first = ""
@@ -109,7 +112,7 @@ class Overlap:
         return first
 
     def found(self) -> dict[str, tuple[int, str]]:
-        """For each evaluation corpus: how many of its pairs have a side that training has, and the first place."""
+        """For each evaluation corpus: the number of its pairs with a side that training has, and the first place."""
         report = {}
         for name, places in self._met.items():
             where, trained = next(iter(places.items()))
@@ -118,18 +121,18 @@ class Overlap:
 
 
 class Duplicates:
-    """Pairs that repeat an earlier one, found at the end from eight bytes a pair."""
+    """Finds pairs that repeat an earlier one, from a hash of eight bytes a pair."""
 
     def __init__(self) -> None:
         self._keys = array("Q")
 
     def add(self, source: str, target: str) -> None:
-        """Remember one pair (64 bits of a hash: a million pairs collide with a chance of 3e-8)."""
+        """Add a pair (64 bits of a hash: a million pairs collide with a chance of 3e-8)."""
         digest = hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest()
         self._keys.append(int.from_bytes(digest, "little"))
 
     def found(self) -> tuple[int, int]:
-        """How many repeat an earlier one, and the index of the first that does (-1 when none)."""
+        """The number of pairs that repeat an earlier one, and the index of the first (-1: none)."""
         keys = np.frombuffer(self._keys, dtype=np.uint64)
         _, first = np.unique(keys, return_index=True)
         repeated = np.ones(len(keys), dtype=bool)
@@ -142,10 +145,10 @@ _VISIBLE = re.compile("[^\\s\x00-\x1f\xad\u200b-\u200f\u2060\ufeff]")
 
 
 def has_text(*sides: str) -> bool:
-    """Whether there is something to read on every side: not only spaces, controls and characters of no width."""
+    """Whether every side has a visible character: not only spaces, controls and characters without width."""
     return all(map(_VISIBLE.search, sides))
 
 
 def misaligned(source: int, target: int, ratio: float) -> bool:
-    """Whether one side has more than ``ratio`` times the subwords of the other (a few more never count)."""
+    """Whether one side has more than ``ratio`` times the subwords of the other, and more than 8 more."""
     return max(source, target) > ratio * min(source, target) and abs(source - target) > 8

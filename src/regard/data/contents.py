@@ -1,4 +1,4 @@
-"""What the bytes of a file are, whatever its name says: compressed, text in another encoding, or no text at all."""
+"""The kind of a file by its first bytes: compressed, text in another encoding, or no text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import shlex
 import unicodedata
 
-HEAD = 1 << 16  # bytes at the beginning of a file that are looked at
+HEAD = 1 << 16  # bytes at the beginning of a file that decide
 
 COMPRESSIONS = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
@@ -16,7 +16,7 @@ COMPRESSIONS = {
     "zstd": re.compile(rb"(\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"),
 }
 
-# Formats that are not read: how they begin, what they are, how their text is reached.
+# Formats that are not read: first bytes, name, how to get their text.
 _FOREIGN = (
     (rb"PK\x03\x04.{0,65000}word/", "a Word document (.docx)", "save it as plain text in UTF-8"),
     (rb"PK\x03\x04.{0,65000}xl/", "an Excel workbook (.xlsx)", "save it as CSV in UTF-8"),
@@ -50,19 +50,19 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16BE"),
 )
 
-# What most of any text consists of; read in the wrong encoding it turns into something rarer.
+# Characters that make up most of any text; the wrong encoding gives rarer ones.
 _COMMON = frozenset(map(chr, (10, *range(32, 127)))) | frozenset(
     "，。、！？：；（）「」“”的一是不了在人有我他这這个個们們中来來上大为為和国國你到说說时時要就出会會也她"
 )
 
 
 def compression(head: bytes) -> str:
-    """The compression that a file beginning with ``head`` has: gzip, xz, bzip2, zstd, or "" for none of them."""
+    """The compression of a file that begins with ``head``: gzip, xz, bzip2, zstd, or "" for none."""
     return next((name for name, start in COMPRESSIONS.items() if start.match(head)), "")
 
 
 def foreign(head: bytes, path: str) -> str:
-    """What a file that is not read is, and how its text is reached; "" for what may be text."""
+    """The name of a format that is not read, and how to get its text; "" for what may be text."""
     for start, what, advice in _FOREIGN_BYTES:
         if start.match(head):
             return f"is {what}, not text: {advice.format(path=shlex.quote(path))}"
@@ -70,9 +70,9 @@ def foreign(head: bytes, path: str) -> str:
 
 
 def not_utf8(head: bytes) -> str:
-    """Why a file beginning with ``head`` can't be UTF-8 text: its encoding, or that it is binary; "" when it can.
+    """Why a file that begins with ``head`` can't be UTF-8 text: its encoding, or that it is binary; "" if it can.
 
-    A NUL or a few wrong bytes in what is otherwise UTF-8 are the business of whoever reads the line.
+    A NUL or a few wrong bytes in UTF-8 are not reported here but by the reader of the line.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -87,12 +87,12 @@ def not_utf8(head: bytes) -> str:
 
 
 def iconv(encoding: str) -> str:
-    """How to convert."""
+    """The command that converts a file to UTF-8."""
     return f"convert it with iconv -f {encoding} -t UTF-8"
 
 
 def advice(sample: bytes) -> str:
-    """What to do about bytes that are not UTF-8."""
+    """Advice about bytes that are not UTF-8."""
     text = sample.decode(errors="replace")
     wrong = text.count("\ufffd")
     if sum(character > "\x7f" for character in text) > 4 * wrong:
@@ -101,7 +101,7 @@ def advice(sample: bytes) -> str:
 
 
 def _wide(head: bytes) -> str:
-    """Which of the encodings of 2 or 4 bytes a unit it is, by the common characters in it; "" when none."""
+    """The UTF-16 or UTF-32 encoding that gives most common characters; "" if none fits."""
     best, most = "", 0
     for name in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
         text = _decodes(head, name) or ""
@@ -109,14 +109,14 @@ def _wide(head: bytes) -> str:
         strange = sum(
             unicodedata.category(character) in ("Cc", "Cn", "Co") for character in text if character not in "\t\r\n"
         )
-        # A fiftieth of a text are line ends, spaces and the commonest characters, in whatever language.
+        # In any language a fiftieth of a text are line ends, spaces and the commonest characters.
         if found > most and found >= len(text) / 50 and strange <= found / 2:
             best, most = name, found
     return best
 
 
 def _legacy(sample: bytes) -> str:
-    """The likeliest of the encodings that came before UTF-8."""
+    """The likeliest encoding of a text that is not UTF-8."""
     if b"\0" in sample and (wide := _wide(sample)):
         return wide
     # In Windows-1252 a letter like é is one byte ≥ 0x80 among ASCII; GB18030 and Big5 use such bytes in pairs.
@@ -130,7 +130,7 @@ def _legacy(sample: bytes) -> str:
 
 
 def _decodes(sample: bytes, encoding: str) -> str | None:
-    """The text of bytes that may end inside a character; None when they are not of this encoding."""
+    """The text of bytes that may end inside a character; None if they are not of this encoding."""
     try:
         return codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeDecodeError:

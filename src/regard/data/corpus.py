@@ -1,4 +1,4 @@
-"""Sentence pairs from files, read as a stream: plain pairs, tables (tables.py), JSONL, each also compressed.
+"""Streams sentence pairs from files: plain pairs, tables (tables.py), JSONL, each also compressed.
 
 A fault is one error that names file and line.
 """
@@ -14,7 +14,7 @@ from regard.config import DataConfig
 from regard.data import tables
 from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
-from regard.files import each_once
+from regard.regular import each_once
 from regard.schema import Entry
 from regard.surrogates import has_half
 
@@ -27,7 +27,7 @@ _ONE_FILE = (*tables.ENDINGS, ".jsonl", ".ndjson")
 
 
 class Pair(NamedTuple):
-    """One sentence and its translation; ``where`` is the source's place, as "file:line"."""
+    """A sentence and its translation; ``where`` is the place of the source, "file:line"."""
 
     source: str
     target: str
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 def read_pairs(entry: Entry, data: DataConfig) -> Iterator[Pair]:
-    """The pairs of one corpus as ``data.train`` or ``data.valid`` names it; an empty corpus is an error."""
+    """The pairs of a corpus, an entry of ``data.train`` or ``data.valid``; an empty corpus is an error."""
     pair = None
     for pair in _read(files_of(entry, data), data):
         without_nul(pair.source + pair.target, pair.where)
@@ -55,8 +55,8 @@ def _read(files: list[str], data: DataConfig) -> Iterator[Pair]:
 def files_of(entry: Entry, data: DataConfig) -> list[str]:
     """The one or two files that an entry names; ``$REGARD_DATA`` is replaced (default: ../shared/data).
 
-    A name stands for one file or for a prefix, whatever characters are in it; two files are a list. Two names with a
-    comma between them are still read where no other file can be meant.
+    A name is one file or a prefix, whatever its characters; two files are a list. Two names with a comma between them,
+    an older form, are still read if no file has the whole name.
     """
     if not isinstance(entry, str):
         return [_placed(name) for name in entry]
@@ -83,7 +83,7 @@ def files_of(entry: Entry, data: DataConfig) -> list[str]:
 
 
 def named(entry: Entry) -> str:
-    """An entry in a message."""
+    """An entry as messages name it."""
     return entry if isinstance(entry, str) else " and ".join(entry)
 
 
@@ -93,13 +93,13 @@ def is_one_file(path: str) -> bool:
 
 
 def remarks(entry: Entry, data: DataConfig) -> list[str]:
-    """What a person should know of how a corpus is read, as lines: a first line that was taken for names, quoting."""
+    """Remarks on how a corpus is read, as lines: a first line taken as names of columns, quoting."""
     files = files_of(entry, data)
     return tables.remarks(files[0], data) if len(files) == 1 and bare(files[0]).endswith(tables.ENDINGS) else []
 
 
 def languages_in(path: str) -> tuple[str, str]:
-    """The two languages that a file of pairs names, by its columns or the keys of its first object, in their order."""
+    """The two languages named by a file's columns or by the keys of its first object, in their order."""
     if bare(path).endswith(tables.ENDINGS):
         return tables.languages_named(path)
     item, _ = next(_objects(path), ({}, ""))
@@ -112,7 +112,7 @@ def _placed(name: str) -> str:
 
 
 def _divided(name: str) -> list[list[str]]:
-    """The ways in which ``a.zh,b.en`` (as configurations were written once) is two files that exist."""
+    """The ways in which ``a.zh,b.en``, the older form of a list, names two existing files."""
     commas = [place for place, character in enumerate(name) if character == ","]
     divided = [[name[:place].strip(), name[place + 1 :].strip()] for place in commas]
     return [both for both in divided if all(map(os.path.isfile, both))]
@@ -142,7 +142,7 @@ def _read_two(source: str, target: str) -> Iterator[Pair]:
 
 
 def zip_both(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    """Like zip, but when one ends first the other's next item comes beside None, and nothing after it is taken."""
+    """Like zip, but if one iterator ends first, the other's next item is paired with None."""
     while True:
         first, second = next(left, None), next(right, None)
         if first is None and second is None:
@@ -151,7 +151,7 @@ def zip_both(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, A
 
 
 def _read_jsonl(path: str, data: DataConfig) -> Iterator[Pair]:
-    """A JSON object a line; blank lines are passed over."""
+    """The pairs of a JSONL file, an object a line; blank lines are skipped."""
     source, target = _keys(data.source_key, data.source), _keys(data.target_key, data.target)
     for item, where in _objects(path):
         yield Pair(_text(item, source, where), _text(item, target, where), where)
@@ -171,12 +171,12 @@ def _objects(path: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _keys(given: str, language: str) -> tuple[str, ...]:
-    """Where the text of a language is looked for: also where Hugging Face's data sets of translations have it."""
+    """The keys to look for a text under; ``translation.zh`` is that of Hugging Face's data sets."""
     return (given,) if given else (language, f"translation.{language}")
 
 
 def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
-    """The text under the first key that is there; dots reach into objects within objects."""
+    """The text under the first existing key; dots reach into nested objects."""
     for key in keys:
         value = item.get(key, _MISSING)
         if value is _MISSING and "." in key:

@@ -1,7 +1,7 @@
-"""What the names of columns mean: a side, a language, or something beside the pair; "" for ordinary text.
+"""The meaning of column names: a side, a language, or something beside the pair; "" for ordinary text.
 
-Names that translate each other mean the same, so that the first pair of a dictionary (``中文``, ``Chinese``) is never
-taken for a line of names, while ``中文`` and ``English`` are.
+Names that translate each other mean the same, so that the first pair of a dictionary (``中文``, ``Chinese``) is not a
+line of names, while ``中文`` and ``English`` are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _KNOWN = {**_NAMES, **{word: side for side, words in _SIDES.items() for word in 
 
 
 def language(name: str) -> str:
-    """The code of two letters of a language's code or name (``zh-Hans``, ``cmn``, ``English``); "" for others.
+    """The two-letter code for a language's code or name (``zh-Hans``, ``cmn``, ``English``); "" for others.
 
     >>> language("zh_CN"), language("Deutsch"), language("hello")
     ('zh', 'de', '')
@@ -66,8 +66,8 @@ def language(name: str) -> str:
 def meaning(name: str, languages: tuple[str, str]) -> str:
     """``source``, ``target``, ``text``, ``extra`` or a language's code; ``languages`` are those of the run.
 
-    The codes of a run's own languages come first. Codes of other languages count too (``it``, ``no`` may be words);
-    ``tables._are_names`` does not trust them alone.
+    The codes of the run's languages come first. Codes of other languages (``it``, ``no``) may be ordinary words;
+    ``tables._are_names`` does not rely on them alone.
 
     >>> [meaning(name, ("zh", "en")) for name in ("ZH", "English text", "src", "id", "it", "Hello")]
     ['zh', 'en', 'source', 'extra', 'it', '']

@@ -1,4 +1,4 @@
-"""A corpus of pairs becomes a training and a validation corpus: nothing held out stands in what is trained on."""
+"""Divides a corpus into training and validation pairs, so that no held-out sentence stands in the training pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from regard.schema import Entry
 
 @dataclass(frozen=True)
 class Split:
-    """Which pairs of a corpus are held out, by their number from 0."""
+    """The held-out pairs of a corpus, by number from 0."""
 
     entry: Entry
     data: DataConfig
@@ -28,11 +28,11 @@ class Split:
 
     @property
     def train(self) -> int:
-        """Pairs to train on."""
+        """The number of training pairs."""
         return self.pairs - len(self.held_out)
 
     def write(self, folder: Path) -> None:
-        """Write ``train`` and ``valid`` with the endings of both languages into ``folder``."""
+        """Write ``train.SOURCE``, ``train.TARGET``, ``valid.SOURCE`` and ``valid.TARGET`` into ``folder``."""
         write_folder(folder, self._fill, name="holdout")
 
     def _fill(self, inside: Path) -> None:
@@ -47,25 +47,25 @@ class Split:
             }
             for index, pair in enumerate(read_pairs(self.entry, self.data)):
                 for language, text in zip(languages, (pair.source, pair.target), strict=True):
-                    # A text of a JSONL file may hold line feeds; written here, each would move all lines after it.
+                    # A line feed inside a JSONL text would shift all lines after it.
                     files[index in self.held_out, language].write(text.replace("\n", " ") + "\n")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """One reading of a corpus: its characters, and which pairs belong together.
+    """The characters of a corpus, and the group of each pair.
 
-    Pairs that have a side in common (duplicates, several translations of one sentence) are one group, named by its
-    first pair; -1 where a side is empty.
+    Pairs with a side in common (duplicates, several translations of one sentence) are one group, numbered by its first
+    pair; -1 for pairs with an empty side.
     """
 
     entry: Entry
     data: DataConfig
     groups: list[int]
-    characters: Counter[str]  # how often each stands in both sides
+    characters: Counter[str]  # counts, both sides together
 
     def hold_out(self, *, share: float = 0.01, most: int = 1000) -> Split:
-        """Choose ``share`` of the pairs, at most ``most`` and at least one, by a fixed seed; no group is divided."""
+        """Hold out ``share`` of the pairs, 1 to ``most``, chosen with a fixed seed; no group is divided."""
         pairs = len(self.groups)
         if all(group < 0 for group in self.groups):
             raise RegardError(f"{named(self.entry)}: none of {pairs:,} pairs has text on both sides")
@@ -79,14 +79,14 @@ class Survey:
 
 
 def survey(entry: Entry, data: DataConfig) -> Survey:
-    """Read a corpus once."""
+    """Read a corpus and group its pairs (union-find over equal sides)."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}
     characters: Counter[str] = Counter()
 
     def root(index: int) -> int:
         while parents[index] != index:
-            parents[index] = parents[parents[index]]  # halve the path, so that chains stay short
+            parents[index] = parents[parents[index]]  # path halving
             index = parents[index]
         return index
 
@@ -108,7 +108,7 @@ def survey(entry: Entry, data: DataConfig) -> Survey:
 
 
 def _choose(groups: list[int], wanted: int) -> set[int]:
-    """Whole groups in a random order, as long as they fit; where none does, the smallest of at most a tenth."""
+    """Random whole groups, at most ``wanted`` pairs; if none fits, the smallest one of at most a tenth of all pairs."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):
         if group >= 0:
@@ -126,7 +126,7 @@ def _choose(groups: list[int], wanted: int) -> set[int]:
 
 
 def languages_of(paths: Iterable[str]) -> Iterator[str]:
-    """The languages that file names end with: ``corpus.zh.gz`` → ``zh``."""
+    """The languages by the endings of file names: ``corpus.zh.gz`` → ``zh``."""
     for path in paths:
         name = bare(Path(path).name.strip())
         _, dot, language = name.rpartition(".")

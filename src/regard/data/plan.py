@@ -1,7 +1,7 @@
-"""Plans: which pairs make up each batch of an epoch, as a pure function of lengths, seed and epoch.
+"""Plans: the pairs of each batch of an epoch, as a pure function of lengths, seed and epoch.
 
-Nothing here has a state. The position in the data is (epoch, update), on any number of workers; the number of target
-tokens of an update, by which its loss is divided, is known before anything is computed.
+The position in the data is (epoch, update), on any number of workers. The number of target tokens of an update, by
+which its loss is divided, is known before anything is computed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _DRAW, _ORDER = 1, 2  # purposes, so that no two random streams of a plan are th
 class Update:
     """One step of the optimizer: ``micro[rank]`` are the micro-batches of one worker, arrays of indices of pairs.
 
-    Every worker has as many micro-batches as ``accumulate`` says, but for updates with fewer because an epoch's
-    batches do not divide evenly; those differ by one at most. ``target_tokens`` counts all workers' end marks too.
+    Every worker has ``accumulate`` micro-batches, or fewer if an epoch's batches do not divide evenly; then workers
+    differ by one at most. ``target_tokens`` counts those of all workers, end marks included.
     """
 
     micro: list[list[Indices]]
@@ -44,10 +44,10 @@ def plan(
     corpus_of: NDArray[np.integer] | None = None,
     shares: Sequence[float] = (),
 ) -> list[Update]:
-    """The updates of one epoch. Lengths [n] are in subwords without end marks; a batch counts one more for each side.
+    """The updates of one epoch. Lengths [n] are in subwords without end marks; the mark adds one to each side.
 
-    In a micro-batch, sentences × the longest side never exceed ``batch_tokens``. Without ``shares`` each pair comes
-    exactly once; with them, each corpus as often as ``draw`` says.
+    In a micro-batch, sentences × the longest side is at most ``batch_tokens``. Without ``shares`` each pair comes
+    exactly once; with them ``draw`` chooses the pairs of each corpus.
     """
     longest = np.maximum(lengths_source, lengths_target).astype(np.int64) + 1
     chosen = draw(len(longest), seed=seed, epoch=epoch, corpus_of=corpus_of, shares=shares)
@@ -76,8 +76,11 @@ def draw(
     corpus_of: NDArray[np.integer] | None = None,
     shares: Sequence[float] = (),
 ) -> Indices:
-    """The pairs of one epoch. A corpus of n pairs with share s gives the next s × n pairs of an endless row of
-    permutations of itself, so that all are used in turn before one comes again."""
+    """The pairs of one epoch.
+
+    A corpus of n pairs with share s gives the next s × n pairs of an endless sequence of its permutations, so that
+    every pair is used before one is repeated.
+    """
     if not shares:
         return np.arange(count, dtype=np.int64)
     corpora = np.zeros(count, dtype=np.int64) if corpus_of is None else np.asarray(corpus_of)
@@ -97,7 +100,7 @@ def draw(
 def largest(
     updates: Sequence[Update], lengths_source: NDArray[np.integer], lengths_target: NDArray[np.integer]
 ) -> Indices:
-    """The micro-batch with the most cells, padding included: source and target tables together."""
+    """The micro-batch with the most positions, padding included, source and target together."""
 
     def cells(batch: Indices) -> int:
         return len(batch) * (int(lengths_source[batch].max()) + int(lengths_target[batch].max()) + 2)
@@ -110,17 +113,17 @@ def _random(*key: int) -> np.random.Generator:
 
 
 def _cut(longest: Indices, budget: int) -> Iterator[tuple[int, int]]:
-    """Spans of ascending lengths, as many sentences each as the budget holds."""
+    """Spans [first, last) of sentences by ascending length, each as large as ``budget`` allows."""
     first, count = 0, len(longest)
     while first < count:
-        # (last - first) × the length of the last one grows with last, so its greatest value is found by halving.
+        # (last - first) × the length of the last sentence grows with last: bisection finds the largest.
         last = bisect_right(range(first, count), budget, key=lambda at: (at + 1 - first) * int(longest[at])) + first
         yield first, last
         first = last
 
 
 def _grouped(batches: list[Indices], size: int) -> Iterator[list[Indices]]:
-    """Groups of ``size`` batches; where they do not divide evenly, as even as can be, so that no update is tiny."""
+    """Groups of ``size`` batches, or if they do not divide evenly, groups of about equal size, so that none is tiny."""
     count = -(-len(batches) // size)
     for group in range(count):
         yield batches[group * len(batches) // count : (group + 1) * len(batches) // count]

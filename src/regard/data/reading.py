@@ -1,7 +1,7 @@
-"""The lines of a text file or of standard input, decompressed by content; what is no UTF-8 text is one clear line.
+"""Reads the lines of a text file or of standard input; compressed content is decompressed, other content an error.
 
-Lines end at ``\\n`` and nowhere else: U+2028, form feeds and lone carriage returns stand inside sentences, and a reader
-that splits at them puts every later line beside a wrong translation.
+Lines end at ``\\n`` only: U+2028, form feeds and lone carriage returns stand inside sentences, and splitting at them
+would pair every later line with a wrong translation.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from regard.data.contents import HEAD, advice, compression, foreign, not_utf8
 from regard.errors import RegardError
 
 COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
-LONGEST = 1 << 24  # bytes of a line: more is no sentence, and a file without line ends must not fill the memory
-_PACKED = 1 << 10  # compressed bytes unpacked at a time: of any kind, they become 32 MiB at the most
+LONGEST = 1 << 24  # bytes of a line, so that a file without line ends does not fill the memory
+_PACKED = 1 << 10  # compressed bytes decompressed at a time, to at most 32 MiB
 
 
 def open_lines(path: str | Path) -> Iterator[bytes]:
     """The lines of a file (``-`` is standard input) without ``\\n`` or the ``\\r`` before it.
 
-    A file that is gzip, xz, bzip2 or zstd inside is decompressed, whatever its ending.
+    A file with gzip, xz, bzip2 or zstd content is decompressed, whatever its name.
     """
     with _opened(str(path)) as (_, file):
         yield from _lines(file, str(path))
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Each line as text, with its "file:line"; bytes that are not UTF-8 are an error, a byte order mark is dropped."""
+    """Each line as text with its "file:line"; bytes that are not UTF-8 are an error, a byte order mark is dropped."""
     with _opened(str(path)) as (head, file):
         if fault := not_utf8(head):
             raise RegardError(f"{path}: {fault}")
@@ -46,14 +46,14 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def bare(path: str) -> str:
-    """The path without the ending of its compression."""
+    """The path without the ending of a compression."""
     for ending in COMPRESSED:
         path = path.removesuffix(ending)
     return path
 
 
 def without_nul(text: str, where: str) -> str:
-    """The text itself; a NUL in it is an error: no sentence has one, and nothing is learnt from it or scored by it."""
+    """The text itself; an error if it has a NUL, which no sentence has."""
     if "\0" in text:
         raise RegardError(
             f"{where}: has a NUL character, which no text has; is the file whole, and UTF-8? tr -d '\\000' removes them"
@@ -62,7 +62,7 @@ def without_nul(text: str, where: str) -> str:
 
 
 def _decode(line: bytes, where: str, head: bytes) -> str:
-    """UTF-8 or an error that names the place and the first wrong byte, with advice by the line or the file's head."""
+    """The line as text, or an error with the place, the first wrong byte and advice."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -82,7 +82,7 @@ def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[bytes, IO[bytes]]]:
-    """The first bytes and the whole of a file, decompressed; failures become one line that names it."""
+    """The first bytes and the whole of a file, decompressed; failures are one line that names the file."""
     try:
         if path != "-" and os.path.isdir(path):
             raise RegardError(f"{path}: is a folder; expected a text file")
@@ -96,7 +96,7 @@ def _opened(path: str) -> Iterator[tuple[bytes, IO[bytes]]]:
 
 
 def _decompressed(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
-    """The first bytes and the whole of what a file holds; of a ``stream`` no more than a line is waited for."""
+    """The first bytes and the whole of a file's content; of a ``stream`` at most one line is waited for."""
     head, file = _with_head(raw, stream)
     kind = compression(head)
     if kind:
@@ -114,7 +114,7 @@ def _decompressed(path: str, raw: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
 
 
 def _with_head(file: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
-    """The first bytes of a file, and a file that still has them."""
+    """The first bytes of a file, and a file object from its beginning."""
     head = b""
     while len(head) < HEAD and not (stream and b"\n" in head):
         more = file.read1(HEAD - len(head))
@@ -125,7 +125,7 @@ def _with_head(file: Any, stream: bool) -> tuple[bytes, IO[bytes]]:
 
 
 class _Joined(io.RawIOBase):
-    """Bytes that were read already, and the rest of their file."""
+    """A file of bytes already read, followed by the rest."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
         self._head, self._rest = head, rest
@@ -141,7 +141,7 @@ class _Joined(io.RawIOBase):
 
 
 def _frame_of(kind: str, path: str) -> Callable[[], Any]:
-    """What makes the object that decompresses one stream of a compressed file."""
+    """A function that makes the decompressor of one stream of a compressed file."""
     if kind == "gzip":
         return lambda: zlib.decompressobj(wbits=31)
     if kind == "xz":
@@ -156,7 +156,7 @@ def _frame_of(kind: str, path: str) -> Callable[[], Any]:
 
 
 class _Zstandard:
-    """One frame; the package's error is made one that needs no import to be caught."""
+    """The decompressor of one zstd frame; its errors become ValueError, which needs no import."""
 
     def __init__(self, package: Any) -> None:
         self._frame, self._error = package.ZstdDecompressor().decompressobj(), package.ZstdError
@@ -172,15 +172,15 @@ class _Zstandard:
 
 
 class _Frames(io.RawIOBase):
-    """The bytes of a compressed file of any number of streams, one behind the other.
+    """The decompressed bytes of a file of one or more streams in sequence.
 
-    The standard library ignores what follows an xz or bzip2 stream, so half a file could be lost without a word; here
-    what does not decompress is an error.
+    The standard library silently ignores bytes after an xz or bzip2 stream that do not decompress; here they are an
+    error.
     """
 
     def __init__(self, path: str, file: IO[bytes], start: Callable[[], Any]) -> None:
         self._path, self._file, self._start = path, file, start
-        self._frame: Any = None  # the stream that has begun and not ended
+        self._frame: Any = None  # the current stream
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -198,13 +198,13 @@ class _Frames(io.RawIOBase):
         return size
 
     def _unpack(self) -> bool:
-        """Decompress the next bytes, perhaps to nothing; False at the end of the file."""
+        """Decompress the next bytes, which may give none yet; False at the end of the file."""
         data = b""
         if self._frame is not None and self._frame.eof:
             data, self._frame = self._frame.unused_data, None
         data = data or self._file.read(_PACKED)
         if self._frame is None:
-            data = data.lstrip(b"\0")  # the padding between and behind streams
+            data = data.lstrip(b"\0")  # padding between and after streams
             if not data:
                 return bool(self._file.peek(1))  # type: ignore[attr-defined]
             self._frame = self._start()

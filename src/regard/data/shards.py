@@ -1,8 +1,8 @@
-"""Corpora on disk as a training reads them: text and ids of both sides, memory-mapped.
+"""Shards: text and ids of both sides of a corpus on disk, memory-mapped.
 
-A corpus ``NAME`` is a few plain arrays in one folder: ``NAME.source.text`` (UTF-8, end to end), ``NAME.source.ids``,
-where each sentence ends in either, the same for the target, and for each pair the corpus and line it came from.
-A million pairs cost no memory: the kernel reads what is used.
+A corpus ``NAME`` is a set of plain arrays in one folder: ``NAME.source.text`` (UTF-8, concatenated),
+``NAME.source.ids``, the end of each sentence in either (``.ends``), the same for the target, and for each pair the
+corpus and line it came from. The kernel reads only the pages that are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIDES = ("source", "target")
 
 
 class Writer:
-    """Appends pairs to the arrays of one corpus; use it as a context."""
+    """A context manager that appends pairs to the arrays of one corpus."""
 
     def __init__(self, folder: Path, name: str, vocabularies: tuple[int, int]) -> None:
         self.folder, self.name = folder, name
@@ -48,7 +48,7 @@ class Writer:
         self._stack.__exit__(kind, error, trace)
 
     def add(self, texts: tuple[str, str], ids: tuple[Sequence[int], Sequence[int]], corpus: int, line: int) -> None:
-        """One pair, from line ``line`` of the training corpus number ``corpus``."""
+        """Append a pair, from line ``line`` of training corpus number ``corpus``."""
         for side, kind, text, row in zip(SIDES, self.kinds, texts, ids, strict=True):
             self._append(f"{side}.text", text.encode(), len(text.encode()))
             self._append(f"{side}.ids", array("H" if kind == "uint16" else "i", row).tobytes(), len(row))
@@ -63,12 +63,12 @@ class Writer:
         self._files[ends].write(array("q", (self._ends[ends],)).tobytes())
 
     def info(self, files: Sequence[str]) -> dict[str, Any]:
-        """What ``Corpus`` needs to know to read it; ``files`` are the sources that lines are named after."""
+        """The values from which ``Corpus`` opens the arrays; ``files`` are the source files, by number of corpus."""
         return {"pairs": self.count, "kinds": list(self.kinds), "files": list(files)}
 
 
 class Corpus:
-    """Pairs of sentences, by index. Ids are without special tokens; ``lengths`` count them, per side, int32 [n]."""
+    """Pairs of sentences by index. Ids are without special tokens; ``lengths`` counts them, int32 [n] for each side."""
 
     def __init__(self, folder: Path, name: str, info: dict[str, Any], fingerprint: str) -> None:
         self.name, self.fingerprint = name, fingerprint
@@ -101,15 +101,15 @@ class Corpus:
         return _slice(self._ids[1], self._id_ends[1], index)
 
     def source_text(self, index: int) -> str:
-        """A source as it was read."""
+        """The text of a source, as in its file."""
         return _slice(self._texts[0], self._text_ends[0], index).tobytes().decode()
 
     def target_text(self, index: int) -> str:
-        """A target as it was read."""
+        """The text of a target, as in its file."""
         return _slice(self._texts[1], self._text_ends[1], index).tobytes().decode()
 
     def where(self, index: int) -> str:
-        """The place a pair came from, as "file:line"."""
+        """The place of a pair's source, "file:line"."""
         return f"{self.files[int(self.corpus_of[index])]}:{int(self._line[index])}"
 
     def _array(self, name: str, kind: str, count: int) -> NDArray[Any]:

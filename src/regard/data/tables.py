@@ -1,8 +1,8 @@
-"""Sentence pairs in tables: TSV and CSV, quoted or not, with or without a line that names the columns.
+"""Sentence pairs in tables: TSV and CSV, quoted or not, with or without a line of column names.
 
-A .csv is read by CSV's rules. In a .tsv quotation marks are text, unless the file has CSV's quoting: every cell that
-begins with one is a whole CSV cell, and somewhere such a cell has doubled quotes inside, or all texts are in quotes.
-One lone quotation mark is proof that they are text.
+A .csv is read by CSV's rules. In a .tsv quotation marks are text, unless the file is quoted as CSV: every cell that
+begins with a mark is a valid CSV cell, and either some such cell has doubled marks inside or all texts are in marks.
+A single lone mark shows that marks are text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENDINGS = (".tsv", ".csv")
 
 
 class Columns(NamedTuple):
-    """Where the sides of a pair stand, counted from 0, and whether the first line is names."""
+    """The columns of both sides, from 0, and whether the first line holds names."""
 
     source: int
     target: int
@@ -31,9 +31,9 @@ class Columns(NamedTuple):
 
 
 def read_table(path: str, data: DataConfig) -> Iterator[tuple[str, str, str]]:
-    """Source, target and "file:line" of each row; blank lines are passed over.
+    """Source, target and "file:line" of each row; blank lines are skipped.
 
-    A row with more or fewer columns than the first one is an error: a tab within a sentence would move its halves.
+    A row with more or fewer columns than the first is an error: a tab within a sentence would shift its parts.
     """
     rows = _rows(path)
     first, where = next(rows, (None, ""))
@@ -52,7 +52,7 @@ def read_table(path: str, data: DataConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def remarks(path: str, data: DataConfig) -> list[str]:
-    """What was seen in a table that a person may want to know, as lines: its names, its quoting."""
+    """Remarks on how a table is read, as lines: its column names, its quoting."""
     first, where = next(_rows(path), (None, ""))
     if first is None:
         return []
@@ -66,20 +66,20 @@ def remarks(path: str, data: DataConfig) -> list[str]:
 
 
 def languages_named(path: str) -> tuple[str, str]:
-    """The two languages that a table's first line names, in the order of its columns; "" where it names none."""
+    """The two languages named in a table's first line, in the order of its columns; "" if there are none."""
     first, _ = next(_rows(path), ([], ""))
     return two_languages(first)
 
 
 def two_languages(names: Iterable[str]) -> tuple[str, str]:
-    """The codes of the two different languages among names; "" where there are not two."""
+    """The codes of the two languages among names; "" if there are not exactly two."""
     meanings = [meaning(name, ("", "")) for name in names]
     found = [what for what in meanings if what not in ("", SOURCE, TARGET, TEXT, EXTRA)]
     return (found[0], found[1]) if len(found) == 2 and found[0] != found[1] else ("", "")
 
 
 def columns_of(first: list[str], data: DataConfig, where: str) -> Columns:
-    """Which columns are the sides: by ``data.source_key`` and ``target_key``, by names, or because there are two."""
+    """The columns of both sides: by ``data.source_key`` and ``target_key``, by names, or because there are two."""
     names = [name.strip() for name in first]
     if len(names) < 2:
         raise RegardError(f"{where}: 1 column, expected one of {data.source} and one of {data.target} beside it")
@@ -111,7 +111,7 @@ def columns_of(first: list[str], data: DataConfig, where: str) -> Columns:
 
 
 def _by_meaning(meanings: list[str], data: DataConfig) -> list[int | None]:
-    """The column of each side, were the first line names; None where there is none or several."""
+    """The column of each side, supposing that the first line holds names; None if none or several fit."""
     sides = []
     for side, code in ((SOURCE, data.source), (TARGET, data.target)):
         own = [place for place, what in enumerate(meanings) if what == (language(code) or code.casefold())]
@@ -123,16 +123,16 @@ def _by_meaning(meanings: list[str], data: DataConfig) -> list[int | None]:
 
 
 def _are_names(meanings: list[str], data: DataConfig) -> bool:
-    """Whether cells are names of columns: all of them mean something, no two the same.
+    """Whether cells are column names: all have a meaning, no two the same.
 
-    A code may be a word of another language (``it``, ``es``), so that two of them prove nothing.
+    Codes of other languages may be ordinary words (``it``, ``es``), so one cell must name a side or a run's language.
     """
     telling = {SOURCE, TARGET, TEXT, EXTRA, *(language(code) or code for code in (data.source, data.target))}
     return len(meanings) > 1 and all(meanings) and len(set(meanings)) == len(meanings) and bool(telling & {*meanings})
 
 
 def _by_key(key: str, names: list[str], where: str, option: str) -> int | None:
-    """The column that a key names, by number or name; None where there is no key."""
+    """The column of a key, a number or a name; None without a key."""
     if not key:
         return None
     if key.isdecimal() and len(key) < 10:
@@ -152,7 +152,7 @@ def _count(columns: int) -> str:
 
 
 def _rows(path: str) -> Iterator[tuple[list[str], str]]:
-    """The cells of each row that is not blank, with the "file:line" at which it begins."""
+    """The cells of each row that is not blank, with the "file:line" of its beginning."""
     delimiter, quoted = _dialect(path)
     if not quoted:
         yield from ((line.split(delimiter), where) for line, where in read_lines(path) if line)
@@ -172,7 +172,7 @@ def _rows(path: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _dialect(path: str) -> tuple[str, bool]:
-    """What divides the columns, and whether cells are quoted."""
+    """The delimiter of the columns, and whether cells are quoted."""
     if not bare(path).endswith(".csv"):
         status = os.stat(path) if os.path.exists(path) else None
         return "\t", _is_quoted(path, status and (status.st_mtime_ns, status.st_size))
@@ -182,14 +182,14 @@ def _dialect(path: str) -> tuple[str, bool]:
 
 @functools.lru_cache(maxsize=64)
 def _is_quoted(path: str, stamp: object) -> bool:
-    """Whether a .tsv has CSV's quoting. ``stamp`` changes when the file does: it is asked at every pass over it."""
+    """Whether a .tsv is quoted as CSV. ``stamp`` changes with the file, so that the cache is not stale."""
     evidence, all_quoted, width = False, True, 0
     for number, line in enumerate(open_lines(path), 1):
         if b'"' not in line and not all_quoted:
             continue
         text = line.decode(errors="replace")
         raw = text.split("\t")
-        # Names of columns and numbers may stand without.
+        # Column names and numbers may stand without marks.
         all_quoted &= number == 1 or all(re.fullmatch(r'".*|[-\d.,]*', cell) for cell in raw)
         width = width or len(raw)
         if '"' not in text:

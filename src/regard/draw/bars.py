@@ -1,4 +1,4 @@
-"""Shares of a whole as bars, one below the other: a part keeps its colour from bar to bar."""
+"""Stacked bars of shares; a part has the same colour in all bars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from regard.draw.picture import check_ending, save
 
 
 def write(bars: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Draw ``bars``, name → (part → share of 1), into ``path``; its ending says in which format."""
+    """Draw ``bars``, name → (part → share of 1), into ``path``, whose ending is the format."""
     check_ending(path)
     import matplotlib
     from matplotlib.figure import Figure

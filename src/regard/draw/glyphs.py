@@ -1,4 +1,4 @@
-"""Tokens as labels that can be shown: no control characters, no bidi tricks, wide glyphs counted."""
+"""Labels of tokens: without control and bidirectional characters, measured in terminal cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def label(token: str) -> str:
-    """A token for people: the sign of a word's start taken off, whatever has no glyph of its own named by its number.
+    """The label of a token: without the sign ▁ of a word's start; invisible characters by number.
 
     >>> label("▁love"), label("机器"), label("▁"), label("a\\x1b[2J")
     ('love', '机器', '▁', 'a<1B>[2J')
@@ -22,7 +22,7 @@ def label(token: str) -> str:
 
 
 def fit(text: str, cells: int) -> str:
-    """`text` in exactly `cells` terminal cells: a Chinese character takes two; what does not fit ends in "…".
+    """`text` in exactly `cells` terminal cells: a Chinese character takes two; longer text is cut with "…".
 
     >>> fit("机器学习", 6), fit("I", 3)
     ('机器… ', 'I  ')

@@ -1,4 +1,4 @@
-"""What is drawn: weights and the two sides' tokens, no model. Drawings take these and nothing else."""
+"""Attention maps: weights and the tokens of both sides, all that a drawing needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """How much each target token looked at each source token: `weights` [T, S], rows sum to at most 1."""
+    """The attention of each target token to each source token: `weights` [T, S], rows sum to at most 1."""
 
     weights: NDArray[np.float32]
     source: tuple[str, ...]
@@ -27,13 +27,13 @@ class AttentionMap:
             raise ValueError(f"weights are {self.weights.shape}, the tokens ask for {shape}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """The map as JSON values."""
         weights = [[round(float(w), 4) for w in row] for row in self.weights]
         return {"title": self.title, "source": list(self.source), "target": list(self.target), "weights": weights}
 
 
 def characters(attention: AttentionMap) -> AttentionMap:
-    """The bytes of a rare character as one: what it got is the sum of its bytes', where it looked their mean.
+    """Join the bytes of a character: columns are summed, rows averaged.
 
     >>> characters(AttentionMap(np.eye(3, dtype=np.float32), ("<0xE7>", "<0x88>", "<0xB1>"), ("a", "b", "c"))).source
     ('爱',)
@@ -48,7 +48,7 @@ def characters(attention: AttentionMap) -> AttentionMap:
 
 
 def _joined(tokens: tuple[str, ...]) -> list[tuple[str, list[int]]]:
-    """(text, indices): a run of bytes that is one character in UTF-8 together, every other token alone."""
+    """(text, indices) of each token, and of each run of byte tokens that is one character."""
     found: list[tuple[str, list[int]]] = []
     at = 0
     while at < len(tokens):
@@ -64,7 +64,7 @@ def _joined(tokens: tuple[str, ...]) -> list[tuple[str, list[int]]]:
 
 
 def _character(tokens: tuple[str, ...], size: int) -> str:
-    """The one character that these byte tokens are; "" when they are not."""
+    """The character that these byte tokens spell; "" if none."""
     codes = [BYTE.fullmatch(token) for token in tokens]
     if len(codes) != size or not all(codes):
         return ""

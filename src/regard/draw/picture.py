@@ -1,8 +1,7 @@
-"""An attention map as a picture (PNG, SVG or PDF by the file's ending), with the Chinese font that the package carries.
+"""Draws an attention map as a picture (PNG, SVG or PDF by the file's ending), with the package's Chinese font.
 
-matplotlib looks for each glyph in the families of the list in turn: Latin comes from its own DejaVu Sans, Chinese
-from our font, a glyph that neither has is drawn as an empty box instead of a warning. Nothing global is changed: no
-pyplot, no rcParams beyond the drawing itself.
+matplotlib takes Latin glyphs from its DejaVu Sans and Chinese ones from the package's font; a glyph that neither has is
+drawn as an empty box. No global state changes: no pyplot, no rcParams outside the drawing.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg", ".pdf")
-CELL = 0.36  # inches of a map's cell
-LARGEST = 60.0  # inches of a side: a map of a very long sentence gets smaller cells
+CELL = 0.36  # inches of a cell
+LARGEST = 60.0  # inches of a side; maps of very long sentences get smaller cells
 FONT_SIZE = 11.0
 
 
 @functools.cache
 def families() -> list[str]:
-    """Font families in the order in which a glyph is looked for; registers the package's font once."""
+    """The font families in order of search; registers the package's font once."""
     from matplotlib import font_manager
 
     with importlib.resources.as_file(importlib.resources.files("regard.look") / "font") as folder:
@@ -52,7 +51,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def printable(token: str) -> str:
-    """A token's label with only glyphs that can be drawn; "$" is kept from starting a formula.
+    """A token's label with drawable glyphs only; "$" is escaped, since matplotlib would start a formula.
 
     >>> printable("▁机器"), printable("ሀ")
     ('机器', '□')
@@ -61,7 +60,7 @@ def printable(token: str) -> str:
 
 
 def figure(attention: AttentionMap) -> Figure:
-    """Rows are target tokens, columns source tokens; dark means that the row looked there."""
+    """The drawing: rows are target tokens, columns source tokens; the darker a cell, the more attention."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -97,13 +96,13 @@ def figure(attention: AttentionMap) -> Figure:
 
 
 def check_ending(path: Path) -> None:
-    """A name without a known ending is an error, before anything is computed for it."""
+    """Raise for a name without a known ending, before anything is computed."""
     if path.suffix.lower() not in ENDINGS:
         raise RegardError(f"{path}: a picture's name ends in {', '.join(ENDINGS)}, not {path.suffix or 'nothing'!r}")
 
 
 def write(attention: AttentionMap, path: Path) -> None:
-    """Draw the map into `path`; its ending says in which format."""
+    """Draw the map into `path`, whose ending is the format."""
     check_ending(path)
     import matplotlib
 
@@ -113,7 +112,7 @@ def write(attention: AttentionMap, path: Path) -> None:
 
 
 def save(drawing: Figure, path: Path) -> None:
-    """Write a drawing in one step; a place that cannot be written to is an error that names it."""
+    """Write a drawing in one step; a failure is an error that names the file."""
     drawn = io.BytesIO()
     drawing.savefig(drawn, dpi=160, format=path.suffix[1:].lower())
     write_output(path, drawn.getvalue())

@@ -1,4 +1,4 @@
-"""An attention map in the terminal: a row for each target token, a column for each source token.
+"""Draws an attention map in the terminal: a row for each target token, a column for each source token.
 
       我   爱   机器   学习   。
 I     ██        ░░
@@ -18,8 +18,8 @@ from regard.draw.glyphs import fit, label
 from regard.draw.maps import AttentionMap
 
 SHADES = "·░▒▓█"  # without colour: five steps
-LONGEST = 14  # cells of a label; longer tokens are cut with "…"
-# With colour: dark blue to yellow through green, the corners of matplotlib's viridis (legible to the colour-blind too).
+LONGEST = 14  # terminal cells of a label; longer ones are cut with "…"
+# With colour: five points of matplotlib's viridis, which the colour-blind can read.
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
@@ -37,7 +37,7 @@ def shade(weight: float) -> str:
 
 
 class TerminalMap:
-    """A Rich renderable: `console.print(TerminalMap(map))`. Wider maps than the terminal continue below, in panels."""
+    """A Rich renderable: `console.print(TerminalMap(map))`. Maps wider than the terminal continue in panels below."""
 
     def __init__(self, attention: AttentionMap) -> None:
         self.attention = attention
@@ -60,7 +60,7 @@ class TerminalMap:
         return Text(" " * (margin + 2) + cells, style="bold", no_wrap=True, overflow="crop")
 
     def _row(self, t: int, row: str, widths: list[int], margin: int, first: int, last: int, coloured: bool) -> Text:
-        gap = margin - min(cell_len(row), margin)  # labels of rows stand against the map
+        gap = margin - min(cell_len(row), margin)  # labels are right-aligned
         line = Text(" " * gap + fit(row, margin - gap) + "  ", no_wrap=True, overflow="crop")
         for s in range(first, last):
             weight = float(self.attention.weights[t, s])
@@ -73,7 +73,7 @@ class TerminalMap:
 
 
 def _panels(widths: list[int], room: int) -> Iterator[tuple[int, int]]:
-    """Cut the columns where the terminal ends: ranges [first, last), at least one column each.
+    """Divide the columns by the terminal's width: ranges [first, last), at least one column each.
 
     >>> list(_panels([2, 2, 4], 6))
     [(0, 2), (2, 3)]

@@ -1,4 +1,4 @@
-"""From a translator and a text to a map of what each produced token looked at in the source."""
+"""Maps the attention of a translation: the weights of each produced token over the source tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regard.pipelines import Translation, Translator
 
 
 def cross_attentions(translator: Translator) -> list[str]:
-    """The attentions from target to source, one a decoder layer."""
+    """The names of the cross-attentions, one for each decoder layer."""
     return [name for name in attentions(translator.model) if "cross_attention" in name]
 
 
@@ -24,12 +24,10 @@ def look_at(
     layer: int | None = None,
     head: int | None = None,
 ) -> tuple[Translation, AttentionMap]:
-    """Translate, and map each produced token to the source; layers and heads are counted from 0.
+    """Translate, and return the weights of each produced token over the source; layers and heads count from 0.
 
-    A character that is cut into its bytes stands as one.
-
-    Without ``layer`` it is the layer that aligns best, without ``head`` the mean over the heads. The source's end mark
-    has its share of the weights and no column: rows sum to at most 1.
+    Default: the layer that aligns best, the mean over its heads. The bytes of one character are joined. The source's
+    end mark has weight but no column: rows sum to at most 1.
     """
     names = cross_attentions(translator)
     if layer is not None and not 0 <= layer < len(names):
@@ -47,13 +45,13 @@ def look_at(
 
 
 def _recorded(translator: Translator, found: Translation, name: str, head: int | None) -> np.ndarray:
-    """The weights of another attention for the same tokens: one more forced pass."""
+    """The weights of attention ``name`` for the same tokens, from one more forced pass."""
     if len(found.source_tokens) > translator.settings.max_length:
         raise RegardError(
             f"the text has {len(found.source_tokens)} subwords and is translated in parts of at most "
             f"{translator.settings.max_length}: a layer or head can be chosen for one part only; give a shorter text"
         )
-    # Pieces and ids are one to one, so that these are the very ids which the search produced.
+    # Pieces and ids are one to one, so that these ids are those of the search.
     source = [translator.tokenizer.inner.token_to_id(piece) or 0 for piece in found.source_tokens]
     target = [translator.target_tokenizer.inner.token_to_id(piece) or 0 for piece in found.tokens]
     heads = None if head is None else [head]

@@ -1,4 +1,4 @@
-"""Which device a name means, and whether it is there."""
+"""Devices and dtypes by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KNOWN = "expected auto, cpu, cuda, cuda:N or mps"
 
 
 def device(name: str = "auto") -> torch.device:
-    """``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``; what is not there is an error."""
+    """The device ``auto`` (CUDA if there is a GPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; an error if absent."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -38,13 +38,13 @@ def _fault(found: torch.device) -> str:
         return KNOWN
     try:
         torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:  # a driver that does not answer, a GPU that is taken
+    except (RuntimeError, AssertionError) as error:  # a driver that does not answer, a GPU in use
         return str(error).splitlines()[0]
     return ""
 
 
 def dtype(name: str = "auto") -> torch.dtype:
-    """``fp32``, ``bf16``, ``fp16`` or ``int8``; ``auto`` is fp32, in which results do not depend on the batch."""
+    """The dtype ``fp32``, ``bf16``, ``fp16`` or ``int8``; ``auto`` is fp32: results do not depend on the batch."""
     if name == "auto":
         return torch.float32
     if name not in DTYPES:

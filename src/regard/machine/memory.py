@@ -1,7 +1,7 @@
-"""Keep freed memory, so that the next batch finds it mapped.
+"""The memory of this process: keep freed pages for the next batch, measure the peak.
 
-The C library returns large freed blocks to the kernel; a training frees and asks for the same tensors at every update,
-and each page that comes back is zeroed and faulted in again (measured: 1.6 times the time on small models).
+The C library returns large freed blocks to the kernel. A training frees and allocates the same tensors at every update,
+and each returned page is zeroed and faulted in again (measured: 1.6 times the time on small models).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MEBIBYTE = 1 << 20
 
 @functools.cache
 def keep_memory() -> str:
-    """Tell the C library to keep what is freed; "" when it does, else one line that says why not.
+    """Make the C library keep freed memory; returns "", or one line that says why it does not.
 
-    And oneDNN to keep fewer kernels than its 1,024, one for each shape: few batches have the shapes of another.
+    oneDNN's cache of kernels, one for each shape, is reduced from 1,024: few batches share their shapes.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # read when its first kernel is made
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # oneDNN reads it with its first kernel
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version.restype = ctypes.c_char_p
@@ -34,16 +34,16 @@ def keep_memory() -> str:
     except (AttributeError, OSError, TypeError):
         return f"the C library of this {platform.system()} cannot be told to keep freed memory: steps may be slower"
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    # A threshold above 32 MiB is refused by some versions; no mapped blocks at all is what is meant.
+    # Some versions refuse a threshold above 32 MiB; M_MMAP_MAX = 0 allows no mapped blocks at all.
     done = mallopt(_M_MMAP_THRESHOLD, 32 * _MEBIBYTE) and mallopt(_M_MMAP_MAX, 0)
-    # -1 switches trimming off; the heap grows by 64 MiB at a time.
+    # -1 switches trimming off. The heap grows by 64 MiB at a time.
     done = done and mallopt(_M_TRIM_THRESHOLD, -1) and mallopt(_M_TOP_PAD, 64 * _MEBIBYTE)
     return "" if done else "the C library refused to keep freed memory: steps may be slower"
 
 
 @contextlib.contextmanager
 def other_sizes() -> Iterator[None]:
-    """Around work with blocks of other sizes, which the kept pages hardly fit: those that hold nothing go back."""
+    """Return free pages before and after work with blocks of other sizes, which the kept pages hardly fit."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
@@ -55,9 +55,9 @@ def other_sizes() -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has held at most; 0 where the system does not say."""
+    """The peak memory of this process in bytes; 0 if the system does not report it."""
     try:
-        # getrusage's figure starts at that of the process which forked this one; Linux has an honest one here.
+        # getrusage starts at the peak of the forking process; this figure is of this process alone.
         with open("/proc/self/status", encoding="utf-8") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except (OSError, StopIteration):
@@ -71,7 +71,7 @@ def peak_memory() -> int:
 
 
 def page_faults() -> int:
-    """Pages that the kernel has had to supply to this process so far."""
+    """The number of page faults of this process so far (minor ones)."""
     try:
         import resource
     except ImportError:

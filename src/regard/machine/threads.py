@@ -1,6 +1,6 @@
-"""Work side by side on a CPU's cores: a few threads of Python, each with its share of PyTorch's.
+"""Parallel work on a CPU: a few Python threads, each with its share of PyTorch's threads.
 
-Small products gain little from being divided among threads; whole pieces of work, a thread each, do.
+Small products gain little from several threads each; independent pieces of work, one a thread, gain more.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import torch
 
-MOST = 4  # pieces side by side: Python itself runs on one core at a time
+MOST = 4  # threads: Python itself runs on one core at a time
 
 Found = TypeVar("Found")
 
 
 class Threads:
-    """``count`` threads, started when they are first needed; ``with threads.pool`` ends them."""
+    """A pool of ``count`` threads, started when first needed; ``with threads.pool`` ends them."""
 
     def __init__(self, count: int) -> None:
         self.all = torch.get_num_threads()
@@ -25,14 +25,14 @@ class Threads:
         self.pool = ThreadPoolExecutor(count)
 
     def each(self, work: Callable[..., Found], *items: Iterable[Any]) -> list[Found]:
-        """``work`` of the items, as ``map`` gives them to it; in order."""
+        """The results of ``work`` for the items, called as by ``map``, in order."""
 
         def with_share(*item: Any) -> Found:
-            # Each time: a thread that uses PyTorch for the first time takes what any thread has set last.
+            # At every call: a thread that first uses PyTorch takes the number that any thread has set last.
             torch.set_num_threads(self.share)
             return work(*item)
 
         try:
             return list(self.pool.map(with_share, *items))
         finally:
-            torch.set_num_threads(self.all)  # threads that begin later have what was set last
+            torch.set_num_threads(self.all)  # new threads take the number that was set last

@@ -18,6 +18,7 @@ from regard.nn.layout import Layout
 from regard.nn.linear import Linear
 from regard.nn.norm import Norm
 from regard.nn.ops import Operation
+from regard.nn.slots import CacheShape
 
 
 class Core(nn.Module):
@@ -187,6 +188,11 @@ class MultiHeadAttention(nn.Module):
         """The layer that makes several things in one product, and the rows of each: (queries,) keys, values."""
         name = "key_value" if self.cross else "query_key_value"
         return getattr(self, name), list(self._sizes[name].values())
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a decoding step caches of each position."""
+        return CacheShape(self.groups, key=self.head_width, value=self.head_width)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""

@@ -1,9 +1,9 @@
-"""What a ``tokenizer.json`` must be before the ``tokenizers`` library sees it.
+"""Checks a ``tokenizer.json`` before the ``tokenizers`` library reads it.
 
-The library trusts its files: an id of 2³¹ makes it fill two gigabytes, a merge whose parts are not in
-the vocabulary, or a pattern that backtracks, stops it or never ends. So regard reads the file first: ids are 0 … n-1,
-each once, n no more than the model has rows; the steps around the model stand in the closed tables of ``steps.py``;
-what regard does itself (padding, truncation, marks around a text) is left out.
+The library trusts its files: an id of 2³¹ makes it allocate two gigabytes, a merge of unknown pieces makes it panic,
+and a pattern that backtracks may never end. So regard checks first: ids are 0 … n-1, each once, and n is at most the
+rows of the model; the steps around the model are those of ``steps.py``; padding, truncation and the post-processor,
+which regard does not use, are removed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from regard.errors import RegardError, nearest
-from regard.files import parse_json
+from regard.regular import parse_json
 from regard.text.steps import check_steps
 
-LONGEST = 512  # characters of a piece; the longest of published vocabularies are runs of 128 spaces
-UNIGRAM_LONGEST = 128  # where each place of a text is compared with pieces of all lengths
-MERGES = 16  # at most, for each entry of the vocabulary
-WORD = 200  # characters of a word that WordPiece, which takes the square of it, cuts at all
+LONGEST = 512  # characters of a piece; published vocabularies have up to 128 (runs of spaces)
+UNIGRAM_LONGEST = 128  # lower, since a unigram model tries pieces of all lengths at every position
+MERGES = 16  # at most, per entry of the vocabulary
+WORD = 200  # characters of a word that WordPiece cuts; its time grows with the square
 _KEYS = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder",
          "model")  # fmt: skip
 _MODELS = {
@@ -30,16 +30,16 @@ _MODELS = {
     "WordPiece": ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"),
 }  # fmt: skip
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-_MOST = 1 << 26  # bytes of any tokenizer.json; that of Gemma, with 262,144 entries, has half of it
+_MOST = 1 << 26  # bytes of any tokenizer.json; Gemma's, with 262,144 entries, has half as many
 
 
 def limit(rows: int | None) -> int:
-    """Bytes that a ``tokenizer.json`` may have beside a table of ``rows`` rows: some 50 to 130 are common for each."""
+    """The most bytes of a ``tokenizer.json`` of a table with ``rows`` rows; 50 to 130 a row are common."""
     return _MOST if rows is None else min(_MOST, (1 << 20) + 512 * rows)
 
 
 def checked(data: bytes) -> str:
-    """The text of a ``tokenizer.json`` that the library may read; a RegardError says what is wrong."""
+    """The text of a ``tokenizer.json`` that is safe for the library; a RegardError says what is wrong."""
     try:
         found = parse_json(data.decode("utf-8"))
         if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
@@ -50,7 +50,7 @@ def checked(data: bytes) -> str:
         _check_added(found.get("added_tokens") or [], entries)
         check_steps(found)
         text = json.dumps(found, ensure_ascii=False)
-        text.encode("utf-8")  # half of a surrogate pair is no character
+        text.encode("utf-8")  # raises for half a surrogate pair
     except RecursionError:
         raise RegardError("not valid JSON (tables within tables without end)") from None
     except ValueError as error:
@@ -59,7 +59,7 @@ def checked(data: bytes) -> str:
 
 
 def _check_model(model: Mapping[str, Any]) -> dict[str, int]:
-    """The model's entries, piece → id."""
+    """Check the model and return its entries, piece → id."""
     kind = model.get("type")
     if not isinstance(kind, str) or kind not in _MODELS:
         _refuse(f"'type' of the model is {kind!r:.60}: expected one of {', '.join(_MODELS)}")
@@ -75,7 +75,7 @@ def _check_model(model: Mapping[str, Any]) -> dict[str, int]:
     if kind == "Unigram":
         if unknown is None or not (
             _whole(unknown) and 0 <= unknown < len(entries)
-        ):  # else it fails at the first unknown character
+        ):  # without it the library fails at the first unknown character
             _refuse(f"unk_id is {unknown!r:.40}, but the vocabulary has {len(entries)} entries")
     elif (unknown is not None or kind != "BPE") and not (isinstance(unknown, str) and unknown in entries):
         _refuse(f"unk_token is {unknown!r:.40}, which is not in the vocabulary")
@@ -92,7 +92,7 @@ def _check_model(model: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _numbered(vocab: Any) -> dict[str, int]:
-    """{piece: id} whose ids are 0 … n-1, each once."""
+    """Check that the ids of {piece: id} are 0 … n-1, each once."""
     if not isinstance(vocab, dict):
         _refuse("'vocab' of the model is not a table from pieces to ids")
     for piece, index in vocab.items():
@@ -106,7 +106,7 @@ def _numbered(vocab: Any) -> dict[str, int]:
 
 
 def _unigram(vocab: Any) -> dict[str, int]:
-    """[[piece, score], …]: an entry's place is its id."""
+    """The entries of [[piece, score], …], whose ids are their positions."""
     if not isinstance(vocab, list):
         _refuse("'vocab' of the model is not a list of pieces with scores")
     entries: dict[str, int] = {}
@@ -122,7 +122,7 @@ def _unigram(vocab: Any) -> dict[str, int]:
             _refuse(f"the piece {piece!r:.40} stands twice in the vocabulary")
         entries[piece] = index
     letters = sum(map(len, entries))
-    if letters > 65_536 + 32 * len(entries):  # the library keeps a tree of all their letters
+    if letters > 65_536 + 32 * len(entries):  # the library keeps a trie of all characters
         _refuse(f"{len(entries)} pieces of {letters} characters: expected pieces of 32 on average, or less")
     return entries
 
@@ -150,7 +150,7 @@ def _check_bpe(model: Mapping[str, Any], entries: Mapping[str, int]) -> None:
 
 
 def _check_added(added: Any, entries: Mapping[str, int]) -> None:
-    """Tokens beside the vocabulary: one of its entries once more, or the next ids, in order."""
+    """Check added tokens: each is an entry of the vocabulary, or has the next free id."""
     if not isinstance(added, list):
         _refuse("'added_tokens' is not a list")
     seen: set[str] = set()

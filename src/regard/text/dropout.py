@@ -1,12 +1,12 @@
-"""Subword dropout: the words of a text cut another way each time, so that a model learns what pieces have in common.
+"""Subword dropout: words are cut differently in each epoch, so that a model learns how pieces are related.
 
-BPE-dropout (Provilkov, Emelianenko and Voita 2020, https://aclanthology.org/2020.acl-main.170): while a word is put
-together, each merge is left out with a fixed probability. For a unigram vocabulary each piece longer than a character
-is left out of the word's lattice with that probability, and the best of what remains is taken.
+BPE-dropout (Provilkov, Emelianenko and Voita 2020, https://aclanthology.org/2020.acl-main.170): each merge is left out
+with a fixed probability while a word is put together. For a unigram vocabulary each piece longer than a character is
+left out of the word's lattice with that probability, and the best remaining segmentation is taken.
 
-``tokenizers`` has such a sampler but cannot be seeded, and a run must be repeatable from (seed, epoch, index). So each
-word has a pool of ``POOL`` samples, drawn from (seed, word, place in the pool) when they are first needed; which sample
-stands at a place of a text is decided by a hash of (seed, epoch, index). After the first epoch nearly all are there.
+The sampler of ``tokenizers`` cannot be seeded, and a run must be repeatable from (seed, epoch, index). So each word has
+a pool of ``COMMON`` or ``RARE`` samples, drawn from (seed, word, number of the sample) when first needed; a hash of
+(seed, epoch, index) chooses the sample for each word of a text. After the first epoch nearly all samples exist.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from regard.errors import RegardError
 from regard.text.specials import BYTES
 from regard.text.tokenizer import Tokenizer
 
-COMMON, RARE = 64, 16  # samples of a word that is one piece, and of one that is more
+COMMON, RARE = 64, 16  # samples of a word that is one piece, and of any other
 _MASK = (1 << 64) - 1
-_WORDS = 1 << 16  # words whose pools are kept
-_LONG = 64  # characters of a word that is never sampled: the sampler's time grows with the square
+_WORDS = 1 << 16  # words in the cache of pools
+_LONG = 64  # characters of the longest sampled word; the time grows with the square
 
 Cut = tuple[int, ...]
 Sampler = Callable[[str, Callable[[], float]], Cut]
 
 
 class SubwordDropout:
-    """``encode`` is a pure function of its arguments and of (tokenizer, probability, seed)."""
+    """Encodes with dropout; ``encode`` is a pure function of its arguments and of (tokenizer, probability, seed)."""
 
     def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
         if not 0 <= probability < 1:
@@ -43,7 +43,7 @@ class SubwordDropout:
         self._start = int.from_bytes(self._key, "little")
         self._cut = tokenizer.cut
         self._pools: dict[str, list[Cut | None]] = {}
-        self._same: dict[Cut, Cut] = {}  # equal samples are kept once
+        self._same: dict[Cut, Cut] = {}  # one object for equal samples
         model = tokenizer.description["model"]
         self._sample = _merges(model, probability) if model["type"] == "BPE" else _lattice(model, probability)
 
@@ -53,7 +53,7 @@ class SubwordDropout:
         state = _mixed(self._start ^ _mixed(epoch * 0x9E3779B97F4A7C15 + index + 1))
         ids: list[int] = []
         for word in self._cut(self.tokenizer.normalize(text)):
-            # One step of a linear congruential generator (Knuth's MMIX constants); its high bits are the good ones.
+            # A linear congruential generator (Knuth's MMIX constants), whose high bits are the random ones.
             state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
             pool = pools.get(word) or self._pool(word)
             place = (state >> 32) % len(pool)
@@ -61,7 +61,7 @@ class SubwordDropout:
         return ids
 
     def _pool(self, word: str) -> list[Cut | None]:
-        """An empty pool, or a pool of one for a word that there is no second way to cut."""
+        """A new pool, still without samples; for a character or a long word, the usual cut alone."""
         whole = tuple(self.tokenizer.encode_word(word))
         pool: list[Cut | None] = [whole]
         if 1 < len(word) <= _LONG:
@@ -73,7 +73,7 @@ class SubwordDropout:
         return pool
 
     def _draw(self, word: str, pool: list[Cut | None], place: int) -> Cut:
-        """Sample number ``place`` of a word."""
+        """Draw sample number ``place`` of a word, and keep it in its pool."""
         digest = hashlib.blake2b(f"{place} {word}".encode(), key=self._key, digest_size=8).digest()
         cut = self._sample(word, random.Random(int.from_bytes(digest, "little")).random)
         pool[place] = cut = self._same.setdefault(cut, cut)
@@ -81,7 +81,7 @@ class SubwordDropout:
 
 
 def _mixed(value: int) -> int:
-    """A 64-bit hash of a number (the last steps of SplitMix64)."""
+    """A 64-bit hash of a number (the finalizer of SplitMix64)."""
     value &= _MASK
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
@@ -89,9 +89,9 @@ def _mixed(value: int) -> int:
 
 
 def _merges(model: dict[str, Any], probability: float) -> Sampler:
-    """Algorithm 1 of the paper: of the merges that are not left out this time, the one learnt first is applied."""
+    """Algorithm 1 of the paper: of the merges not left out, the one learnt first is applied, until none is left."""
     vocabulary: dict[str, int] = model["vocab"]
-    # Pair of ids → its rank among the merges; rank → the id of what it makes.
+    # Pair of ids → rank of the merge; rank → id of the merged piece.
     ranked = {(vocabulary[left], vocabulary[right]): rank for rank, (left, right) in enumerate(model["merges"])}
     made = [vocabulary[left + right] for left, right in model["merges"]]
     rank_of, never = ranked.get, len(made)
@@ -99,9 +99,9 @@ def _merges(model: dict[str, Any], probability: float) -> Sampler:
 
     def sample(word: str, uniform: Callable[[], float]) -> Cut:
         ids = [index for character in word for index in single(character)]
-        ranks = [rank_of(pair, never) for pair in itertools.pairwise(ids)]  # of each two neighbours
+        ranks = [rank_of(pair, never) for pair in itertools.pairwise(ids)]  # of neighbouring ids
         while ranks:
-            # Whether a merge is left out matters only if it is the best one left, so it is decided then.
+            # Dropout is drawn only for the best merge left; for others it does not matter.
             open_ranks = ranks
             while (best := min(open_ranks)) != never and uniform() < probability:
                 open_ranks = open_ranks.copy()
@@ -121,12 +121,12 @@ def _merges(model: dict[str, Any], probability: float) -> Sampler:
 
 
 def _lattice(model: dict[str, Any], probability: float) -> Sampler:
-    """The best way to cut a word with the pieces that are not left out this time."""
+    """The best segmentation of a word (Viterbi) with the pieces that are not left out."""
     entries: list[tuple[str, float]] = model["vocab"]
     vocabulary = {piece: index for index, (piece, _) in enumerate(entries)}
     scores = [float(score) for _, score in entries]
     single = _characters(vocabulary)
-    unknown = min(scores) - 10.0  # as the library scores what it has no piece for
+    unknown = min(scores) - 10.0  # the library's score for a character without a piece
     longest = max(len(piece) for piece in vocabulary)
 
     def sample(word: str, uniform: Callable[[], float]) -> Cut:
@@ -154,7 +154,7 @@ def _lattice(model: dict[str, Any], probability: float) -> Sampler:
 
 
 def _characters(vocabulary: dict[str, int]) -> Callable[[str], Cut]:
-    """A character's id, or those of its bytes."""
+    """A function from a character to its id, or to the ids of its bytes."""
     byte_ids = [vocabulary[name] for name in BYTES]
 
     def single(character: str) -> Cut:

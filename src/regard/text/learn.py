@@ -1,4 +1,4 @@
-"""Learn a vocabulary from lines: count words, choose the characters, find pieces, put the tokenizer together."""
+"""Learns a vocabulary from lines: counts words, chooses characters, finds pieces, assembles the tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regard.text.words import BAR, SPACE, cutter, word_patterns
 
 
 def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> tokenizers.Tokenizer:
-    """A tokenizer whose vocabulary is the special tokens, the bytes, the characters and the pieces found."""
+    """A tokenizer with a vocabulary of special tokens, bytes, characters and learnt pieces."""
     words = count_words(lines)
     if not words:
         raise RegardError("the training text has no characters to learn subwords from")
@@ -37,7 +37,7 @@ def learn(lines: Iterable[str], kind: str, vocabulary: int, coverage: float) -> 
 
 
 def count_words(lines: Iterable[str]) -> Counter[str]:
-    """How often each word (with its ▁) stands in the lines."""
+    """The counts of words (with their ▁) in the lines."""
     cut = cutter(*word_patterns())
     words: Counter[str] = Counter()
     for line in lines:
@@ -53,7 +53,7 @@ def choose_characters(words: Counter[str], coverage: float) -> list[str]:
         for character in word:
             counts[character] += times
     need, have, chosen = coverage * counts.total(), 0, []
-    # Most frequent first; of equally frequent ones the lower code point, so that the choice is always the same.
+    # Ties by code point, so that the choice is always the same.
     for character, times in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if have >= need:
             break
@@ -63,7 +63,7 @@ def choose_characters(words: Counter[str], coverage: float) -> list[str]:
 
 
 def _covered(words: Counter[str], known: frozenset[str]) -> Counter[str]:
-    """The words cut at characters that will be bytes, so that no piece is learnt across one."""
+    """The words cut at characters outside ``known``, which become bytes: no piece is learnt across one."""
     rare = re.compile("[^" + "".join(re.escape(character) for character in sorted(known)) + "]+")
     covered: Counter[str] = Counter()
     for word, times in words.items():
@@ -77,7 +77,7 @@ def _covered(words: Counter[str], known: frozenset[str]) -> Counter[str]:
 
 
 def _bpe(words: Counter[str], alphabet: list[str], room: int) -> dict[str, Any]:
-    """The library's trainer over the words as they are; its merges depend on counts and characters only."""
+    """A BPE model by the library's trainer, whose merges depend on counts and characters only."""
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
     trainer = trainers.BpeTrainer(
@@ -110,14 +110,14 @@ def _unigram(words: Counter[str], alphabet: list[str], room: int) -> dict[str, A
 
 
 def _repeated(words: Counter[str]) -> Iterator[str]:
-    """Texts of words, each as often as it was counted (the library's trainer takes texts, not counts)."""
+    """Texts that repeat each word as often as it was counted: the library's trainer takes texts, not counts."""
     for word, times in sorted(words.items()):
         for first in range(0, times, 1000):
             yield "\n".join([word] * min(1000, times - first))
 
 
 def assemble(model: dict[str, Any]) -> tokenizers.Tokenizer:
-    """The model between the cutting of words and the joining of pieces."""
+    """A tokenizer of the model, with normalizer, pre-tokenizer and decoder."""
     word, start = word_patterns()
     bar = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     first = {"type": "Replace", "pattern": {"Regex": start}, "content": SPACE}

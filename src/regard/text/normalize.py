@@ -1,4 +1,4 @@
-"""Steps that a text passes before it is cut into subwords, in the order in which they are named."""
+"""Normalisation: steps applied to a text before it is cut into subwords, in the given order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KNOWN = ("nfc", "nfkc", "simplified", "lower")
 
 
 def normalizer(names: Sequence[str]) -> Callable[[str], str]:
-    """The steps ``names`` as one function; half surrogate pairs, which no encoding can hold, become U+FFFD.
+    """The steps ``names`` as one function; half surrogate pairs, which UTF-8 cannot hold, become U+FFFD.
 
     >>> normalizer(["nfkc", "lower"])("Ｒegard")
     'regard'
@@ -22,7 +22,6 @@ def normalizer(names: Sequence[str]) -> Callable[[str], str]:
     steps = [_step(name) for name in names]
 
     def normalize(text: str) -> str:
-        # ASCII is its own normal form; str.isascii costs nothing, since strings know it.
         for step in steps:
             text = step(text)
         return without_halves(text)
@@ -45,7 +44,7 @@ def _step(name: str) -> Callable[[str], str]:
 
 @functools.cache
 def simplified_table() -> dict[int, str]:
-    """Traditional character → simplified character, the first choice of OpenCC's TSCharacters."""
+    """Traditional → simplified character, the first choice in OpenCC's TSCharacters."""
     text = importlib.resources.files("regard.text").joinpath("simplified.txt").read_text("utf-8")
     pairs = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
     return {ord(traditional): simplified for traditional, simplified in pairs}

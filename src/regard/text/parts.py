@@ -1,6 +1,6 @@
-"""A text as parts that are translated in one go each: its lines, cut further where a model has learnt less.
+"""Divides a text into parts that are translated one at a time: its lines, and pieces of lines that are too long.
 
-Each part knows what stands after it in the translation, so that the parts joined are the text.
+Each part holds the separator after it, so that the joined translations are the text's translation.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from regard.surrogates import without_halves
 from regard.text.sentences import split_long
 from regard.text.tokenizer import Tokenizer
 
-Warn = Callable[[int, str], None]  # line number, counted from 0, and what is to be said of it
+Warn = Callable[[int, str], None]  # number of a text, from 0, and a remark
 
-UNSPACED = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")  # sentences of these follow one another without a space
+UNSPACED = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")  # languages without a space between sentences
 
 
 class Part(NamedTuple):
-    """A part of a text that is translated in one go, as ids, and what stands after it in the translation."""
+    """A part of a text as ids, and the separator after its translation."""
 
     ids: list[int]
     after: str
 
 
 class TooMuch(RegardError):
-    """More sentences than the caller wants to be translated at once."""
+    """More sentences than the caller allows at once."""
 
 
 def parts_of(
@@ -38,11 +38,11 @@ def parts_of(
     warn: Warn | None = None,
     most: int | None = None,
 ) -> list[list[Part]]:
-    """Each text as parts of at most ``longest`` subwords; none where there is nothing but white space.
+    """The parts of each text, at most ``longest`` subwords each; none for white space alone.
 
-    Lines of a text are parts of their own; parts of one line are joined as the language ``target`` writes sentences.
-    ``warn`` hears of texts that are cut. Raises TooMuch where more than ``most`` parts are to be translated: of a text
-    that is much longer, before it is cut, which takes longer than to tokenize it once.
+    Each line is at least one part; parts of one line are joined as the language ``target`` joins sentences. ``warn`` is
+    called for each text that is cut. Raises TooMuch for more than ``most`` parts; for much longer texts before they are
+    cut, since cutting takes longer than tokenizing.
     """
     lines = [[without_halves(line) for line in text.split("\n")] for text in texts]
     flat = [line.strip() for of_text in lines for line in of_text]
@@ -74,10 +74,10 @@ def parts_of(
 
 
 def _cut(text: str, tokenizer: Tokenizer, longest: int, target: str) -> list[Part]:
-    """A line that is too long, in parts that are not."""
+    """The parts of a line that is too long."""
     between = "" if re.split("[-_]", target.lower())[0] in UNSPACED else " "
 
-    def fits(part: str) -> bool:  # a subword is at least a byte of the text, or the ▁ before it: words are not cut
+    def fits(part: str) -> bool:  # not tokenized if short: each subword has a byte of the text or the ▁ before it
         short = len(tokenizer.normalize(part).encode()) < longest
         return short or len(tokenizer.encode(part.strip())) <= longest
 
@@ -86,6 +86,6 @@ def _cut(text: str, tokenizer: Tokenizer, longest: int, target: str) -> list[Par
 
 
 def _check_subwords(count: int, longest: int, most: int | None) -> None:
-    """Refuses early: no cutting turns more than 4 × most × longest subwords into ``most`` parts."""
+    """Raise early: more than 4 × most × longest subwords never fit into ``most`` parts."""
     if most is not None and count > 4 * most * longest:
         raise TooMuch(f"{count:,} subwords; at most {most:,} sentences of {longest} are translated at once")

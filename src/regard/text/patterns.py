@@ -1,8 +1,8 @@
-"""The regular expressions of a ``tokenizer.json`` that the ``tokenizers`` library gets to see: a closed list.
+"""The regular expressions that a ``tokenizer.json`` may hold: a closed list.
 
-Some regular expressions take time that doubles with each character of a text, and whoever writes a model's files
-chooses them. So a pattern must be one of ours (by its shape: its characters differ with the edition of Unicode) or one
-of those below, compared as strings.
+Some regular expressions take time that doubles with each character of a text, and a model's files may come from anyone.
+So a pattern must have the shape of regard's own (its characters differ with the edition of Unicode) or equal one of
+those below as a string.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ LLAMA_3 = (
 QWEN_2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-DEEPSEEK_V3 = (  # one after another
+DEEPSEEK_V3 = (  # three steps
     r"\p{N}{1,3}",
     "[一-龥\u3040-ゟ゠-ヿ]+",
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"""
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 SPLITS = frozenset((GPT_2, LLAMA_3, QWEN_2, *DEEPSEEK_V3))
-RUNS = frozenset((" {2,}", r"\s+"))  # what published normalizers replace: runs of spaces (XLM-R, CLIP)
+RUNS = frozenset((" {2,}", r"\s+"))  # runs of spaces, which published normalizers replace (XLM-R, CLIP)
 
-# SHA-256 of the maps of characters that SentencePiece 0.1.99 to 0.2.1 have by name.
+# SHA-256 of the named maps of characters of SentencePiece 0.1.99 to 0.2.1.
 CHARSMAPS = frozenset(
     (
         "51d3684747b35ef99cd4802f37cc1ee0c6bec4d060814f774efb1066d3c167f2",  # nmt_nfkc
@@ -45,13 +45,13 @@ CHARSMAPS = frozenset(
 
 
 def splits(pattern: str) -> bool:
-    """Whether a text may be cut by this pattern."""
-    # Some files hold the line break itself where others write \n: within brackets they mean the same.
+    """Whether a Split may use this pattern."""
+    # Within brackets a line break itself means the same as \n.
     return pattern.replace("\r", r"\r").replace("\n", r"\n") in SPLITS or our_word(pattern)
 
 
 def replaces(pattern: str) -> bool:
-    """Whether what this pattern finds may be replaced."""
+    """Whether a Replace may use this pattern."""
     return pattern in RUNS or our_start(pattern)
 
 

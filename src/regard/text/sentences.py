@@ -1,8 +1,7 @@
-"""Text longer than a model has learnt, split where it hurts least: sentence ends, else commas, else spaces, else hard.
+"""Splits text that is too long for a model: at sentence ends, else at commas, else at spaces, else anywhere.
 
-Nothing is lost: the parts joined are the text. Each part is one sentence where sentences fit, since models learn from
-single sentences; smaller pieces are put together as long as they fit. Time is linear but for a logarithm, also on a
-megabyte without a space.
+The concatenated parts are the text. A sentence that fits is a part of its own, since models learn from single
+sentences; smaller units are joined as long as they fit. Time is O(n log n), also for a megabyte without a space.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ _ENGLISH = ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "etc", "e.g
 _OTHERS = ("bzw", "usw", "ca", "nr", "hr", "fr", "z.b", "d.h", "u.a", "bspw", "ggf", "inkl", "evtl", "mme", "mlle")
 _ABBREVIATIONS = frozenset((*_ENGLISH, *_OTHERS))
 _JOINERS = "\u200c\u200d"
-_BACK = 32  # how far a hard cut is moved back to the beginning of a character with its marks
+_BACK = 32  # characters that a hard cut may move back, to keep a character with its marks
 
 
 def split_long(text: str, fits: Fits) -> list[str]:
     """Parts that fit, in order, whose concatenation is ``text``; a text that fits is its only part.
 
-    ``fits`` should hold for every part of what it holds for. Where it holds for not even one character, that
-    character is a part all the same.
+    ``fits`` should be monotonic: true for every part of a text for which it is true. A single character is a part even
+    if it does not fit.
 
     >>> split_long("One, two. Three!", lambda part: len(part) < 8)
     ['One, ', 'two. ', 'Three!']
@@ -38,12 +37,12 @@ def split_long(text: str, fits: Fits) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, each with the space after it; their concatenation is the text."""
+    """The sentences of a text, each with the white space after it; their concatenation is the text."""
     return list(_units(text, 0))
 
 
 def _split(text: str, level: int, fits: Fits) -> Iterator[str]:
-    """The parts of a text that does not fit, cut at this level or, where that does not help, at the next."""
+    """The parts of a text that does not fit, cut at this level; units that do not fit are cut at the next."""
     if level == len(_LEVELS):
         yield from _hard(text, fits)
         return
@@ -70,7 +69,7 @@ def _units(text: str, level: int) -> Iterator[str]:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    """Whether a sign that may end a sentence does: Chinese ones always, others before a space and no small letter."""
+    """Whether a sign ends a sentence: Chinese ones always, others before a space without a small letter after it."""
     sign = match.group()
     if sign[0] in "。！？｡।؟\n" or "\n" in sign:
         return True
@@ -84,7 +83,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
 
 
 def _ends_clause(text: str, match: re.Match[str]) -> bool:
-    """Whether a comma stands between words: not the one of 1,000 or 12:30, nor of 1，000."""
+    """Whether a sign stands between words, unlike that of 1,000, 1，000 or 12:30."""
     before, after = text[match.start() - 1 : match.start()], text[match.end()]
     return not (before.isdecimal() and after.isdecimal() and not match.group()[-1].isspace())
 
@@ -101,7 +100,7 @@ _LEVELS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], bool]], ...
 
 
 def _packed(units: list[str], level: int, fits: Fits) -> Iterator[str]:
-    """Units that each fit: sentences one by one, smaller ones as many together as fit."""
+    """Join units that each fit: sentences stay single, smaller ones are joined as long as they fit."""
     if level == 0:
         yield from units
         return
@@ -114,7 +113,7 @@ def _packed(units: list[str], level: int, fits: Fits) -> Iterator[str]:
 
 
 def _hard(text: str, fits: Fits) -> Iterator[str]:
-    """Cuts between characters, not before a mark that belongs to the one before where that can be avoided."""
+    """Cut between characters, if possible not between a character and its marks."""
     first, count = 0, 64
     while first < len(text):
         count = _furthest(len(text) - first, lambda n, at=first: fits(text[at : at + n]), count)  # type: ignore[misc]
@@ -129,22 +128,22 @@ def _hard(text: str, fits: Fits) -> Iterator[str]:
 
 
 def _inside(text: str, at: int) -> bool:
-    """Whether a cut at this place would part a character from its marks."""
+    """Whether a cut at this position would separate a character from its marks."""
     if at >= len(text):
         return False
     after, before = text[at], text[at - 1]
     if unicodedata.category(after)[0] == "M" or after in _JOINERS or before == "\u200d":
         return True
-    # Skin tones, and the second half of a flag.
+    # Skin tones, and the second letter of a flag.
     return "\U0001f3fb" <= after <= "\U0001f3ff" or all(
         "\U0001f1e6" <= sign <= "\U0001f1ff" for sign in (before, after)
     )
 
 
 def _furthest(most: int, good: Callable[[int], bool], guess: int) -> int:
-    """The largest n of 0 … most for which ``good`` holds, when it holds up to some n and not above it.
+    """The largest n of 0 … most for which ``good`` holds, if it holds up to some n and not above.
 
-    Tries around the guess first and doubles from there, so that nothing much larger than the answer is ever tried.
+    The search starts at ``guess`` and doubles, so that it never tries numbers much larger than the result.
     """
     low, high = 0, most + 1
     step = max(1, min(guess, most))

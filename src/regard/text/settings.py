@@ -1,4 +1,4 @@
-"""What a model must know about its text: ``text.json``, the only definition of special ids and normalisation."""
+"""The text settings of a model: ``text.json``, the only definition of its special ids and normalisation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 from regard import limits
 from regard.errors import RegardError, nearest
-from regard.files import read_json, write
+from regard.files import write
+from regard.regular import read_json
 from regard.text.normalize import KNOWN
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """The ids and rules that stand around the subwords of one model.
+    """The special ids and rules around the subwords of one model.
 
     A source is read as ``ids + [eos]``. A target is read as ``[start] + forced_prefix + ids`` and predicted as
-    ``ids + [eos]``. ``suppressed`` ids are never produced. ``max_length`` is the number of subwords (without the end
-    mark) up to which a source is one that the model has learnt; longer text is split before it is translated.
-    ``length_penalty`` is the one that its translations were chosen with.
+    ``ids + [eos]``. ``suppressed`` ids are never produced. ``max_length`` is the longest source, in subwords without
+    the end mark, that the model has learnt; longer text is split before translation. ``length_penalty`` is the one with
+    which the model was validated.
     """
 
     pad: int = 0
@@ -71,7 +72,7 @@ class TextSettings:
 
 
 def _check(name: str, default: Any, value: Any) -> None:
-    """Raise unless ``value`` is of the default's kind: an id ≥ 0, a tuple of ids, a tuple of names, or a text."""
+    """Raise unless ``value`` has the default's kind: an id ≥ 0, a tuple of ids, a tuple of names, or a text."""
     if isinstance(default, int):
         good, expected = _is_id(value), "a whole number, 0 or more"
     elif isinstance(default, str):

@@ -1,4 +1,4 @@
-"""The special tokens of a vocabulary, and the 256 bytes that spell what no subword covers."""
+"""The special tokens of a vocabulary, and the 256 byte tokens that spell characters without a subword."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What may stand around the model of a ``tokenizer.json``: a closed table of normalizers, pre-tokenizers and decoders.
+"""The steps that a ``tokenizer.json`` may have: closed tables of normalizers, pre-tokenizers and decoders.
 
-Each row says the keys of one kind and what their values may be. The library has more kinds, and takes more values:
-patterns that never end, replacements that make a text of a thousand characters one of billions, numbers on which it
-panics. ``growth`` is how many times longer a kind can make a text; of all the steps together it is bounded.
+Each row lists the keys of one kind with a check of their values. The library accepts more: patterns that never end,
+replacements that turn a thousand characters into billions, numbers on which it panics. ``growth`` is the largest factor
+by which a kind lengthens a text; the product over all steps is bounded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from regard.errors import RegardError, nearest
 from regard.text.patterns import charsmap, replaces, splits
 from regard.text.words import our_start
 
-STEPS = 16  # at most, in one of the three places
-NESTED = 3  # sequences within one another
-LONGEST = 16  # characters that one step may put into a text
-GROWTH = 1024  # at most, of all normalizers and pre-tokenizers together: ALBERT's come to 972
-REPLACED = 4  # at most, of all replacements together
+STEPS = 16  # at most, in each of the three places
+NESTED = 3  # levels of nested sequences
+LONGEST = 16  # characters that one step may insert
+GROWTH = 1024  # at most, normalizers and pre-tokenizers together; ALBERT's have 972
+REPLACED = 4  # at most, all replacements together
 
 Check = Callable[[Any], bool]
 
@@ -54,7 +54,7 @@ def between(least: int, most: int) -> Check:
 
 
 def pattern(regular: Check) -> Check:
-    """{"String": a text that is not empty} or {"Regex": one of the closed list}."""
+    """A check for {"String": non-empty text} or {"Regex": a pattern that ``regular`` accepts}."""
 
     def check(value: Any) -> bool:
         if not isinstance(value, dict) or len(value) != 1:
@@ -69,7 +69,7 @@ def pattern(regular: Check) -> Check:
 
 @dataclass(frozen=True)
 class Kind:
-    """The keys of one kind with what their values may be, and how many times longer it makes a text at most."""
+    """The keys of one kind with checks of their values, and the largest factor by which it lengthens a text."""
 
     keys: Mapping[str, Check] = field(default_factory=dict)
     growth: int = 1
@@ -95,7 +95,7 @@ NORMALIZERS = {
     "Lowercase": Kind(growth=3),
     "StripAccents": Kind(),
     "Strip": Kind({"strip_left": flag, "strip_right": flag}),
-    "Prepend": Kind({"prepend": something}),  # the library panics in the next step when it has put in nothing
+    "Prepend": Kind({"prepend": something}),  # with an empty text the library panics in the next step
     "Replace": Kind(REPLACE),
     "BertNormalizer": Kind(
         {"clean_text": flag, "handle_chinese_chars": flag, "strip_accents": maybe_flag, "lowercase": flag}, growth=12
@@ -133,7 +133,7 @@ PLACES = {
 
 
 def check_steps(description: Mapping[str, Any]) -> None:
-    """Raise a RegardError that says what of the three places is not in the tables."""
+    """Raise a RegardError for the first step that is not in the tables."""
     found = {place: _flat(place, description.get(place), 0) for place in PLACES}
     growth = 1.0
     for place, steps in found.items():
@@ -150,7 +150,7 @@ def check_steps(description: Mapping[str, Any]) -> None:
 
 
 def _check_start(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]) -> None:
-    """Our mark at the start of a text: the library panics when a step after it, which finds no character, writes."""
+    """Raise if a step follows that inserts regard's ▁ at the start of a text: the library panics on some such steps."""
     after = [step["type"] for step in pre_tokenizers if step["type"] != "Split"]
     for number, step in enumerate(normalizers, 1):
         starts = step["type"] == "Replace" and our_start(str(step["pattern"].get("Regex", "")))
@@ -159,7 +159,7 @@ def _check_start(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[st
 
 
 def _flat(place: str, step: Any, depth: int) -> list[dict[str, Any]]:
-    """The steps of a place, one after another, out of the sequences that they stand in."""
+    """The steps of a place as one list, without nested sequences."""
     if step is None:
         return []
     if not isinstance(step, dict) or not isinstance(step.get("type"), str):
@@ -194,7 +194,7 @@ def _checked(place: str, step: Mapping[str, Any]) -> Kind:
 
 
 def _replacement(step: Mapping[str, Any]) -> float:
-    """How many times longer a replacement makes a text at most; a regular expression finds one character, or none."""
+    """The largest factor by which a replacement lengthens a text; a regular expression may match one character."""
     if step["type"] != "Replace":
         return 1.0
     return max(1.0, len(step["content"]) / len(step["pattern"].get("String", "x")))

@@ -1,10 +1,10 @@
-"""Subwords: BPE or unigram over words that a regular expression cuts out, with bytes for everything rare.
+"""Tokenizer: BPE or unigram subwords of words that a regular expression cuts out, with bytes for rare characters.
 
-How a text is cut stands in ``words.py`` and in ``tokenizer.json``; normalisation, which the ``tokenizers`` library
-cannot do the same way, stands in ``text.json`` and is given to ``read``.
+The patterns stand in ``words.py`` and in ``tokenizer.json``. Normalisation, which the ``tokenizers`` library cannot do
+in the same way, stands in ``text.json`` and is passed to ``read``.
 
-The four special tokens and the 256 bytes are ordinary entries of the vocabulary that no text can produce, since
-``<``, ``>`` and digits are words of their own: ``</s>`` as text is text.
+The four special tokens and the 256 bytes are ordinary entries of the vocabulary. No text can produce them, since ``<``,
+``>`` and digits are separate words: ``</s>`` in a text is text.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from regard.errors import RegardError
-from regard.files import read_bytes, write
+from regard.files import write
+from regard.regular import read_bytes
 from regard.text.description import checked, limit
 from regard.text.normalize import normalizer
 from regard.text.specials import BYTES, SPECIALS
 from regard.text.words import BAR, SPACE, cutter, ours
 
-# The library warns, and stops using threads, when a process that has tokenized forks; it is told in time.
+# Else the library warns, and stops using threads, when a process that has tokenized forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import tokenizers
 
-_REMEMBERED = 1 << 16  # words whose ids are kept
-_LONG = 32  # characters of a word that is not worth keeping
+_REMEMBERED = 1 << 16  # words in the cache of ids
+_LONG = 32  # characters of the longest cached word
 
 
 @contextlib.contextmanager
 def library_errors() -> Iterator[None]:
-    """The library's faults as one line; its panics are no Exceptions in Python. Too little memory is no fault of it."""
+    """Turn the library's errors into one line; its panics are BaseExceptions. A MemoryError passes."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RegardError):
@@ -47,12 +48,12 @@ def library_errors() -> Iterator[None]:
 
 
 class Tokenizer:
-    """Text to ids and back: ``decode(encode(text)) == normalize(text)``, special tokens never among the ids."""
+    """Text to ids and back: ``decode(encode(text)) == normalize(text)``; ids never include special tokens."""
 
     def __init__(self, inner: tokenizers.Tokenizer, normalize: Sequence[str] = ()) -> None:
         inner.no_padding()
         inner.no_truncation()
-        inner.encode_special_tokens = True  # "</s>" in a text is text, also where a file declares it special
+        inner.encode_special_tokens = True  # "</s>" in a text is text, even if a file declares it special
         self.inner = inner
         self.normalization = tuple(normalize)
         self.normalize = normalizer(normalize)
@@ -82,9 +83,9 @@ class Tokenizer:
 
     @classmethod
     def read(cls, path: Path, normalize: Sequence[str] = (), rows: int | None = None) -> Tokenizer:
-        """Read a ``tokenizer.json``; ``normalize`` is what ``text.json`` says, ``rows`` how many the model has.
+        """Read a ``tokenizer.json``; ``normalize`` is that of ``text.json``, ``rows`` the rows of the model's table.
 
-        The library sees what ``description.py`` lets pass; a fault is one line that names the file.
+        ``description.py`` checks the file before the library reads it; a fault is one line that names the file.
         """
         data = read_bytes(path, limit(rows))
         try:
@@ -101,7 +102,7 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """Entries of the vocabulary, special tokens and bytes included: the rows of an embedding."""
+        """The number of entries, special tokens and bytes included: the rows of an embedding."""
         return int(self.inner.get_vocab_size(with_added_tokens=True))
 
     @property
@@ -111,13 +112,13 @@ class Tokenizer:
 
     @functools.cached_property
     def description(self) -> dict[str, Any]:
-        """The parsed JSON: what subword dropout reads pieces and merges from."""
+        """The parsed JSON, from which subword dropout reads pieces and merges."""
         parsed: dict[str, Any] = json.loads(self._json)
         return parsed
 
     @functools.cached_property
     def cut(self) -> Callable[[str], list[str]] | None:
-        """A normalised text to its words; None for a foreign tokenizer, which has rules of its own."""
+        """The function from a normalised text to its words; None for a tokenizer that regard did not train."""
         try:
             bar, first = self.description["normalizer"]["normalizers"]
             split = self.description["pre_tokenizer"]
@@ -151,7 +152,7 @@ class Tokenizer:
         return rows
 
     def encode_word(self, word: str) -> list[int]:
-        """The ids of one of the words that ``cut`` gives."""
+        """The ids of one word of ``cut``."""
         if word == BAR:
             found = (self.inner.token_to_id(BYTES[byte]) for byte in SPACE.encode())
             ids = [index for index in found if index is not None]
@@ -171,7 +172,7 @@ class Tokenizer:
             return str(self.inner.decode(plain, skip_special_tokens=False))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
-        """The readable pieces, one for each id: ``▁`` kept, special tokens by name."""
+        """The pieces of ids, one each: ``▁`` kept, special tokens by name."""
         return [self._piece(int(index)) for index in ids]
 
     def _piece(self, index: int) -> str:

@@ -1,8 +1,8 @@
-"""Unigram vocabularies (Kudo 2018, https://aclanthology.org/P18-1007), learnt with whole arrays at a time.
+"""Learns unigram vocabularies (Kudo 2018, https://aclanthology.org/P18-1007) with NumPy arrays.
 
-The library's trainer sums in an order that changes from process to process, so that no two of its vocabularies are the
-same; here the same words give the same bytes. The corpus is its different words, end to end, ``M`` characters in all;
-``table[length - 1][i]`` is the piece that the ``length`` characters from position ``i`` make, or -1.
+The library's trainer sums in an order that changes from process to process, so that its vocabularies differ; here the
+same words give the same bytes. The text is the concatenation of the different words, ``M`` characters;
+``table[length - 1][i]`` is the number of the piece of ``length`` characters from position ``i``, or -1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONGEST = 16  # characters of a piece
-_CHARACTERS = 3_000_000  # of the commonest words that are looked at
+_CHARACTERS = 3_000_000  # of the commonest words, which are used
 _SEEDS = 1_000_000
-_SHRINK = 0.75  # of the pieces are kept at a time
-_NOTHING = -1e30  # the logarithm of no chance at all, without the traps of infinity
+_SHRINK = 0.75  # share of the pieces kept in each round
+_NOTHING = -1e30  # log of probability 0; infinity would give NaN in differences
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,7 +35,7 @@ def learn_pieces(words: Mapping[str, int], alphabet: list[str], room: int) -> li
             break
         keep = max(room, int(_SHRINK * len(scores)))
         loss = expected * (scores - corpus.without(scores))
-        loss[: len(alphabet)] = np.inf  # characters stay
+        loss[: len(alphabet)] = np.inf  # all characters are kept
         loss[(expected < 0.5) & (loss < np.inf)] = 0.0
         chosen = np.sort(np.argsort(-loss, kind="stable")[:keep])
         corpus.select(chosen)
@@ -45,7 +45,7 @@ def learn_pieces(words: Mapping[str, int], alphabet: list[str], room: int) -> li
 
 
 class _Corpus:
-    """The words as arrays. Pieces are numbered, the alphabet first; ``counts`` is how often each stands in the text."""
+    """The words as arrays. Pieces are numbered, the alphabet first; ``counts`` holds their counts in the corpus."""
 
     def __init__(self, words: Mapping[str, int], alphabet: list[str]) -> None:
         chosen, size = [], 0
@@ -54,7 +54,7 @@ class _Corpus:
                 break
             chosen.append((word, times))
             size += len(word)
-        chosen.sort(key=lambda item: -len(item[0]))  # then the words of at least some length are the first ones
+        chosen.sort(key=lambda item: -len(item[0]))  # words of at least some length come first
         number = {character: index for index, character in enumerate(alphabet)}
         self.text = "".join(word for word, _ in chosen)
         self.lengths: Ints = np.array([len(word) for word, _ in chosen], dtype=np.int64)
@@ -66,13 +66,13 @@ class _Corpus:
         self._find_seeds(len(alphabet))
 
     def _find_seeds(self, characters: int) -> None:
-        """Number every string of up to ``LONGEST`` characters that comes twice or more, commonest and longest first."""
+        """Number the strings of up to ``LONGEST`` characters that occur at least twice, at most ``_SEEDS``."""
         weights = self.times[self.word_of]
         table = [self.letters.astype(np.int32)]
         counts = [np.maximum(np.bincount(self.letters, weights, characters), 1.0)]
         places = [np.zeros(characters, dtype=np.int64)]
         places[0][self.letters] = np.arange(len(self.text))
-        total, previous = characters, self.letters  # numbers within the length before
+        total, previous = characters, self.letters  # numbers among the strings one shorter
         for length in range(2, LONGEST + 1):
             here = np.flatnonzero((self.left >= length) & (previous >= 0))
             keys = previous[here] * characters + self.letters[here + length - 1]
@@ -88,28 +88,28 @@ class _Corpus:
             total += int(often.sum())
         self.table: list[NDArray[np.int32]] = table
         self.counts: Floats = np.concatenate(counts)
-        self.places: Ints = np.concatenate(places)  # of one occurrence of each piece
+        self.places: Ints = np.concatenate(places)  # position of one occurrence of each piece
         self.sizes: Ints = np.repeat(np.arange(1, LONGEST + 1), [len(count) for count in counts])
         worth = self.counts * self.sizes
         worth[:characters] = np.inf
         self.select(np.sort(np.argsort(-worth, kind="stable")[:_SEEDS]))
 
     def select(self, chosen: Ints) -> None:
-        """Keep these pieces, numbered anew in this order."""
-        number = np.full(len(self.counts) + 1, -1, dtype=np.int32)  # the last entry, reached by -1, stays -1
+        """Keep these pieces, renumbered in this order."""
+        number = np.full(len(self.counts) + 1, -1, dtype=np.int32)  # index -1 reaches the last entry, which stays -1
         number[chosen] = np.arange(len(chosen), dtype=np.int32)
         self.table = [number[row] for row in self.table]
         self.counts, self.places, self.sizes = self.counts[chosen], self.places[chosen], self.sizes[chosen]
 
     def piece(self, index: int) -> str:
-        """A piece as text."""
+        """The text of a piece."""
         first = int(self.places[index])
         return self.text[first : first + int(self.sizes[index])]
 
     def expect(self, scores: Floats) -> Floats:
-        """How often each piece is expected to be used, over all ways to cut the words (forward and backward sums)."""
+        """The expected count of each piece over all segmentations of the words (forward-backward algorithm)."""
         scored = np.append(scores, _NOTHING)
-        # Node n of a word lies between its characters n - 1 and n; nodes of all words stand end to end.
+        # Node n of a word lies between its characters n - 1 and n; the nodes of all words are concatenated.
         nodes = self.starts + np.arange(len(self.starts))
         forward = np.full(len(self.text) + len(self.starts), _NOTHING)
         backward = forward.copy()
@@ -121,7 +121,7 @@ class _Corpus:
             size = min(end, LONGEST)
             ways = [forward[node + end - n] + scored[self.table[n - 1][first + end - n]] for n in range(1, size + 1)]
             forward[node + end] = _log_sum(np.stack(ways))
-            at = last - end  # the same from the other side: node `at` of a word, `end` characters before its end
+            at = last - end  # backward: node `at` of a word, `end` characters before its end
             ways = [backward[node + at + n] + scored[self.table[n - 1][first + at]] for n in range(1, size + 1)]
             backward[node + at] = _log_sum(np.stack(ways))
         whole = forward[nodes + self.lengths]
@@ -135,7 +135,7 @@ class _Corpus:
         return expected
 
     def without(self, scores: Floats) -> Floats:
-        """The score of the best way to cut each piece itself when it must not be used whole."""
+        """The score of each piece's best segmentation into shorter pieces (Viterbi)."""
         scored = np.append(scores, _NOTHING)
         best = np.full((LONGEST + 1, len(scores)), _NOTHING)
         best[0] = 0.0
@@ -156,7 +156,7 @@ def _log_sum(ways: Floats) -> Any:
 
 
 def _log_means(expected: Floats) -> Floats:
-    """Log-probabilities of pieces used so often: the mean under a sparse prior, which lets rare pieces die out."""
+    """Log-probabilities from expected counts, the mean under a sparse Dirichlet prior, which removes rare pieces."""
     return _digamma(expected) - _digamma(np.array([expected.sum()]))
 
 

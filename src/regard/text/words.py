@@ -1,12 +1,12 @@
-"""Cutting a text into the words that subwords are looked for in, without loss.
+"""Cuts a text into words, the units that subwords never cross, without loss.
 
-A space becomes ``▁`` and belongs to the word after it, so that a word is the same wherever it stands; a text that
-begins with a letter of a spaced script gets one ``▁`` more, which decoding takes off. Punctuation, symbols and digits
-stand alone; runs of Chinese characters and kana are words of their own, whose pieces the training finds: no segmenter
-is needed.
+A space becomes ``▁`` and belongs to the word after it, so that a word is the same at every position; a text that begins
+with a letter of a spaced script gets one more ``▁``, which decoding removes. Punctuation, symbols and digits are
+single; runs of Chinese characters and kana are one word, so that training finds their pieces and no segmenter is
+needed.
 
-The two regular expressions stand in ``tokenizer.json``, where ``tokenizers`` reads them. In Python they do the same,
-and quicker: most words come again, and a dictionary knows their ids.
+The two regular expressions stand in ``tokenizer.json``, where ``tokenizers`` reads them. Python applies the same ones,
+and is faster, since the ids of repeated words are cached.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import unicodedata
 from collections.abc import Callable
 
 SPACE = "▁"
-BAR = ""  # stands in a list of words for the sign ▁ itself, which must not come back as a space
+BAR = ""  # in a list of words: the sign ▁ itself, which must not be decoded as a space
 
-# Chinese characters and kana, which are written without spaces.
+# Chinese characters and kana, written without spaces.
 _UNSPACED = "\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u303b\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
 _UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003134f"
-# Symbols, numbers and emoji beyond the first 65,536 characters by block: a class with each of them apart is slow.
+# Symbols, numbers and emoji beyond U+FFFF, by block: a class of single characters would be slow.
 _BEYOND = "\U00010100-\U000101fc\U0001d000-\U0001d37f\U0001d7ce-\U0001d7ff\U0001f000-\U0001fbff"
 
 
 @functools.cache
 def word_patterns() -> tuple[str, str]:
-    """Two regular expressions, read alike by Python and by ``tokenizers``: a word, and a text that begins with one.
+    """Two regular expressions for Python and ``tokenizers``: a word, and a text that begins with one.
 
     A word is a run of letters with the space before it, a run of Chinese characters, or one other character.
     """
@@ -38,7 +38,7 @@ def word_patterns() -> tuple[str, str]:
 
 
 def _standing_alone() -> str:
-    """Punctuation, symbols, numbers, separators and controls, as the inside of a character class; not ▁ itself."""
+    """Punctuation, symbols, numbers, separators and controls, without ▁, as the inside of a character class."""
     unspaced = re.compile(f"[{_UNSPACED}]")
     spans: list[list[int]] = []
     for code in range(0x10000):
@@ -56,15 +56,15 @@ def _sign(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x80 else chr(code)
 
 
-_LONGEST = 1 << 16  # characters of a pattern; ours have some 6,000
+_LONGEST = 1 << 16  # characters of a pattern; regard's own have about 6,000
 _SIGNS = r"(?:[^\x00-\x7f]|-|\\x[0-9a-f]{2})+"  # the inside of a character class
 
 
 def ours(word: str, start: str) -> bool:
-    """Whether two patterns of a file have the shape of ``word_patterns``, whatever their characters are.
+    """Whether two patterns of a file have the shape of ``word_patterns``, with any characters.
 
-    A model may come from anywhere, and some regular expressions take forever; those of this shape never do. The
-    characters differ with the edition of Unicode that the vocabulary was learnt with.
+    A model may come from anyone, and some regular expressions never end; those of this shape always do. The characters
+    depend on the edition of Unicode with which the vocabulary was learnt.
     """
     return our_word(word) and our_start(start)
 
@@ -81,7 +81,7 @@ def our_start(pattern: str) -> bool:
 
 
 def _compiles(pattern: str) -> bool:
-    if "--" in pattern or len(pattern) > _LONGEST:  # Python warns of the one, which is nothing of ours
+    if "--" in pattern or len(pattern) > _LONGEST:  # Python warns of "--", which regard never writes
         return False
     try:
         re.compile(pattern)
@@ -91,7 +91,7 @@ def _compiles(pattern: str) -> bool:
 
 
 def cutter(word: str, start: str) -> Callable[[str], list[str]]:
-    """The function from a text to its words, each with its ▁; ``BAR`` where the text holds the sign ▁ itself."""
+    """The function from a text to its words, each with its ▁; ``BAR`` for the sign ▁ itself."""
     find, begins = re.compile(word).findall, re.compile(start).match
 
     def cut(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Averages of weights: of several checkpoints at the end of a run, and of all of them as it goes."""
+"""Averages of weights: the mean of several checkpoints, and a running average during training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regard.errors import RegardError
 def average(many: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of several sets of weights, name by name, summed in fp64; one set at a time is in memory.
 
-    Floating tensors are averaged and keep their dtype; others, which training does not move, are the last set's.
+    Floating-point tensors are averaged and keep their dtype; all others are taken from the last set.
     """
     total: dict[str, Tensor] = {}
     last: Mapping[str, Tensor] = {}
@@ -36,7 +36,7 @@ def average(many: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def follow(ema: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int) -> None:
-    """Move the running average a step towards the weights, in place; it starts as a plain mean of the first steps."""
-    slow = min(decay, step / (step + 9))  # a short memory first, or the random start would stay in it for long
+    """Move the running average ``ema`` towards the weights, in place; at first it is about the mean of all steps."""
+    slow = min(decay, step / (step + 9))  # a short memory first, so that the random start is soon forgotten
     names = [name for name, tensor in ema.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([ema[name] for name in names], [weights[name] for name in names], 1.0 - slow)

@@ -1,4 +1,4 @@
-"""A model from several validated steps of a run, finished or going on: what ``regard average`` does."""
+"""``regard average``: a model from the mean weights of several validated steps of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regard.training.start import settings_of, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
-    """The steps of the last or the best validations whose weights the run has kept, in their order."""
+    """The steps of the ``last`` or ``best`` so many validations, ascending; an error if weights are missing."""
     config = read_file(_file(run, CONFIG))
     rows = read_rows(_file(run, METRICS), "validation")
     by_bleu = config.training.metric == "bleu"
@@ -38,7 +38,7 @@ def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
 
 
 def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
-    """Write the mean of the weights of these steps as a model directory."""
+    """Write the mean weights of these steps as a model directory."""
     if out.exists():
         raise RegardError(f"{out}: is there already; choose another place")
     weights = average(snapshots.read_snapshot(run, step) for step in steps)

@@ -1,4 +1,4 @@
-"""The model card, README.md of a run: what it learnt from, how good it is, and how to make it again."""
+"""The model card (README.md of a run): its data, its scores, and how to train it again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str, Any]], stopped: str) -> str:
-    """The card of a run whose candidates were measured on its validation corpus."""
-    config, record, prepared = session.config, session.record, session.prepared
+    """The card as Markdown; ``measured`` holds each candidate's scores on the validation corpus."""
+    config, position, prepared = session.config, session.position, session.prepared
     data, options = config.data, registry.to_dict(session.options)
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items() if key != "architecture")
@@ -58,8 +58,8 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
         "",
         "## Training",
         "",
-        f"{record.step:,} updates, {record.target_tokens:,} target tokens, {duration(session.pace.elapsed())} on "
-        f"{_machine(session)} (seed {config.seed}; stopped by {stopped}; {record.skipped} updates skipped).",
+        f"{position.step:,} updates, {position.target_tokens:,} target tokens, {duration(session.pace.elapsed())} on "
+        f"{_machine(session)} (seed {config.seed}; stopped by {stopped}; {position.skipped} updates skipped).",
         "",
         f"Model: {described}.",
         "",

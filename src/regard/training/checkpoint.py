@@ -1,8 +1,8 @@
-"""Checkpoints to go on from: ``checkpoints/step-N/``, tensors as safetensors and the rest as JSON, never a pickle.
+"""Checkpoints to resume from: ``checkpoints/step-N/``, tensors as safetensors and the rest as JSON, never a pickle.
 
-A folder holds ``weights``, ``optimizer`` and, where there is one, ``ema`` (safetensors), ``record.json`` (position and
-history: with the seed, all that the random streams hang on), ``clock.json`` (seconds; the one part that may differ
-between two equal runs), ``environment.json`` (what bit-exactness hangs on) and the manifest with everybody's SHA-256.
+A folder holds ``weights``, ``optimizer`` and, if training keeps one, ``ema`` (safetensors), ``record.json`` (position
+and history; with the seed they determine the random streams), ``clock.json`` (seconds, the only part that may differ
+between two equal runs), ``environment.json`` (machine, build and threads) and the manifest with the SHA-256 of each.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard import files
+from regard import files, manifest, regular
 from regard.directory import read_tensors, write_tensors
 from regard.errors import RegardError
 from regard.training.state import TrainingState
 
 FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"
-RECORD, CLOCK, ENVIRONMENT = "record.json", "clock.json", "environment.json"
+POSITION, CLOCK, ENVIRONMENT = "record.json", "clock.json", "environment.json"
 TENSORS = ("weights", "optimizer", "ema")
 _DAMAGED = ".damaged"
 
 
 def folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step stands."""
+    """The folder of a step's checkpoint."""
     return run / CHECKPOINTS / f"step-{step}"
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, oldest first, whole or not."""
+    """The steps of a run's checkpoints, oldest first, damaged ones included."""
     names = [path.name.removeprefix("step-") for path in (run / CHECKPOINTS).glob("step-*")]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
@@ -50,7 +50,7 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
             if tensors:
                 write_tensors(inside / f"{name}.safetensors", {key: value.cpu() for key, value in tensors.items()})
                 files.point(f"save:{name}")
-        _write_json(inside / RECORD, {"format_version": FORMAT_VERSION, "step": state.step, "record": state.record})
+        _write_json(inside / POSITION, {"format_version": FORMAT_VERSION, "step": state.step, "record": state.position})
         files.point("save:record")
         _write_json(inside / CLOCK, state.clock)
         _write_json(inside / ENVIRONMENT, environment)
@@ -61,22 +61,22 @@ def save(run: Path, state: TrainingState, environment: Mapping[str, str]) -> Pat
 
 
 def load(place: Path) -> TrainingState:
-    """Read a checkpoint whose every byte is checked against its manifest; a fault is a RegardError."""
+    """Read a checkpoint, every byte checked against its manifest; a fault is a RegardError."""
     place = files.current(place)
-    hashes = files.verify(place, (RECORD, CLOCK, ENVIRONMENT))
-    values = files.read_json(place / RECORD)
-    version, step, record = (values.get(key) for key in ("format_version", "step", "record"))
+    hashes = manifest.verify(place, (POSITION, CLOCK, ENVIRONMENT))
+    values = regular.read_json(place / POSITION)
+    version, step, position = (values.get(key) for key in ("format_version", "step", "record"))
     if version != FORMAT_VERSION:
         raise RegardError(
-            f"{place / RECORD}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}"
+            f"{place / POSITION}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}"
         )
-    if not isinstance(step, int) or not isinstance(record, dict):
-        raise RegardError(f"{place / RECORD}: damaged: expected 'step' (a number) and 'record' (a table)")
+    if not isinstance(step, int) or not isinstance(position, dict):
+        raise RegardError(f"{place / POSITION}: damaged: expected 'step' (a number) and 'record' (a table)")
     if step != (named := _named_step(place)):
-        raise RegardError(f"{place / RECORD}: is of step {step}, but stands in the folder of step {named}")
+        raise RegardError(f"{place / POSITION}: is of step {step}, but stands in the folder of step {named}")
     for name in ("weights.safetensors", "optimizer.safetensors", CLOCK, ENVIRONMENT):
         if name not in hashes:
-            raise RegardError(f"{place / name}: missing, and {files.MANIFEST} does not list it")
+            raise RegardError(f"{place / name}: missing, and {manifest.MANIFEST} does not list it")
     tensors = {}
     for name in TENSORS:
         path = place / f"{name}.safetensors"
@@ -85,12 +85,12 @@ def load(place: Path) -> TrainingState:
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise RegardError(f"{path}: '{key}' holds numbers that are not finite (NaN or infinity)")
     clock = {}
-    for key, value in files.read_json(place / CLOCK).items():
+    for key, value in regular.read_json(place / CLOCK).items():
         if not isinstance(value, int | float):
             raise RegardError(f"{place / CLOCK}: '{key}' is {value!r:.40}, expected a number of seconds")
         clock[key] = float(value)
-    files.read_json(place / ENVIRONMENT)  # ``not_exact`` reads it when nothing older can be taken any more
-    return TrainingState(step=step, record=_unpacked(record), clock=clock, **tensors)
+    regular.read_json(place / ENVIRONMENT)  # a fault is found while an older checkpoint can be taken
+    return TrainingState(step=step, position=_unpacked(position), clock=clock, **tensors)
 
 
 def latest(
@@ -102,10 +102,10 @@ def latest(
 ) -> TrainingState | None:
     """The newest whole checkpoint, or None where a run has none yet.
 
-    A newer one that is damaged is named through ``say`` and set aside as ``step-N.damaged``, so that it is neither read
-    again nor counted among the newest; when none is whole, that is an error. What killed writers left is removed.
-    ``check`` raises for what cannot be used though its hashes are right. Of several processes one alone removes and
-    sets aside (``alone``).
+    Newer, damaged ones are reported through ``say`` and renamed to ``step-N.damaged``, so that they are neither read
+    again nor counted among the newest; if none is whole, that is an error. Files that killed writers left are removed.
+    ``check`` raises for a state that cannot be used although its hashes are right. Of several processes only the one
+    with ``alone`` removes and renames.
     """
     if alone:
         files.sweep(run / CHECKPOINTS)
@@ -130,7 +130,7 @@ def latest(
 
 
 def rotate(run: Path, keep: int) -> list[int]:
-    """Delete all but the newest checkpoints and return the steps that remain. Points: ``rotate:…``."""
+    """Delete all but the ``keep`` newest checkpoints and return the remaining steps. Points: ``rotate:…``."""
     remaining = steps(run)[-keep:]
     for step in steps(run)[:-keep]:
         files.remove_folder(folder(run, step), name="rotate")
@@ -138,7 +138,7 @@ def rotate(run: Path, keep: int) -> list[int]:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What the bits of a result hang on beside seed and data: the machine's kind, the build, the threads."""
+    """The machine, build and threads, on which the bits of a result depend beside seed and data."""
     here = {
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
@@ -153,8 +153,8 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def not_exact(run: Path, step: int, here: Mapping[str, str]) -> str:
-    """One line that says why going on here is not bit-exact, "" where it is."""
-    there = files.read_json(files.current(folder(run, step)) / ENVIRONMENT)
+    """One line that says why resuming here is not bit-exact; "" when it is."""
+    there = regular.read_json(files.current(folder(run, step)) / ENVIRONMENT)
     changed = [
         f"{key} was {there.get(key, 'absent')!r}, is {here.get(key, 'absent')!r}"
         for key in sorted(there.keys() | here.keys())
@@ -164,8 +164,8 @@ def not_exact(run: Path, step: int, here: Mapping[str, str]) -> str:
 
 
 def digests(place: Path) -> dict[str, str]:
-    """SHA-256 of each part of a checkpoint that two equal runs must share, from the files after they were verified."""
-    hashes = files.verify(files.current(place))
+    """SHA-256 of each part of a checkpoint that two equal runs share, from the verified files."""
+    hashes = manifest.verify(files.current(place))
     return {name: digest for name, digest in hashes.items() if name not in (CLOCK, ENVIRONMENT)}
 
 
@@ -176,19 +176,19 @@ def _named_step(place: Path) -> int:
 
 def _set_aside(place: Path) -> None:
     aside = place.with_name(place.name + _DAMAGED)
-    with contextlib.suppress(FileNotFoundError):  # another process of the same training did it
+    with contextlib.suppress(FileNotFoundError):  # another process of the same training renamed it
         if aside.exists():
             files.remove_folder(aside, name="aside")
         place.rename(aside)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    # Numbers come back bit for bit: Python writes the shortest text that reads as the same float.
+    # Numbers are read back bit for bit: Python writes the shortest text that reads as the same float.
     files.write(path, (json.dumps(_packed(values), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _packed(value: Any) -> Any:
-    """JSON has no infinity, which a score may be: such a number is written as {"float": "-inf"}."""
+    """A value for JSON, which has no infinity and no NaN: a score of -inf is written as {"float": "-inf"}."""
     if isinstance(value, Mapping):
         return {key: _packed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

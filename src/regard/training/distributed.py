@@ -1,4 +1,4 @@
-"""One training on several processes, as ``torchrun`` starts them: who this process is, and what all agree on."""
+"""One training on several processes, started by ``torchrun``: the rank of this process, and messages between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place: ``rank`` of ``ranks``; rank 0 writes the files and talks."""
+    """This process is ``rank`` of ``ranks``; rank 0 writes the files and prints."""
 
     rank: int = 0
     ranks: int = 1
@@ -22,7 +22,7 @@ class Group:
 
     @staticmethod
     def from_environment() -> Group:
-        """From the variables that ``torchrun`` sets; alone where there are none."""
+        """The group by the variables that ``torchrun`` sets; without them, this process alone."""
         return Group(*(int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
 
     @property
@@ -31,20 +31,20 @@ class Group:
 
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Talk to the other processes inside; nothing where this one is alone."""
+        """Connect to the other processes inside; nothing happens where this one is alone."""
         if self.ranks == 1:
             yield
             return
-        # Rank 0 validates and saves while the others wait for it, hence the long patience.
-        patience = datetime.timedelta(hours=6)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        # Long, because the others wait while rank 0 validates and saves.
+        timeout = datetime.timedelta(hours=6)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         try:
             yield
         finally:
             dist.destroy_process_group()
 
     def from_first(self, number: int, device: torch.device) -> int:
-        """What rank 0 says, on every rank."""
+        """Rank 0's ``number``, on every rank."""
         if self.ranks == 1:
             return number
         said = torch.tensor([number], device=device)

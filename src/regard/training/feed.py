@@ -1,4 +1,4 @@
-"""The batches of every update, made from the plan: where a run stands is (epoch, update) and nothing else."""
+"""The batches of every update, made from the plan; the position in the data is (epoch, update) and nothing else."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from regard.training.streams import stream_key
 
 @dataclass(frozen=True)
 class Item:
-    """One update's work for this process. ``target_tokens`` are of its batches, ``planned_tokens`` of all processes.
+    """This process's batches of one update.
 
-    ``lengths`` are the real ones [n] of all its pairs, marks included: (source, target).
+    ``target_tokens`` counts those of its batches, ``planned_tokens`` those of all processes. ``lengths`` are
+    (source [n], target [n]) of its n pairs, without padding, marks included.
     """
 
     epoch: int
@@ -38,7 +39,7 @@ class Item:
 
     @staticmethod
     def of(epoch: int, number: int, indices: list[Indices], batches: list[Batch], planned_tokens: int = 0) -> Item:
-        """From batches on the host; no ``planned_tokens``: this process is the only one."""
+        """An item of batches on the host; without ``planned_tokens`` this process is the only one."""
         tokens = sum(batch.target_tokens for batch in batches)
         none = np.zeros(0, dtype=np.int64)
         sources = [batch.source.lengths.numpy() for batch in batches if batch.source is not None]
@@ -47,12 +48,12 @@ class Item:
         return Item(epoch, number, indices, batches, tokens, planned_tokens or tokens, lengths)
 
     def to(self, device: torch.device) -> Item:
-        """The same with its batches on another device, which may still be computing."""
+        """The item with its batches on another device; the copy does not wait for that device."""
         return replace(self, batches=[batch.to(device) for batch in self.batches])
 
 
 class Feed:
-    """Updates without end, epoch after epoch."""
+    """Endless updates, epoch after epoch."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Feed:
         self.longest = max(int(lengths.max(initial=0)) for lengths in corpus.lengths)
         self.dropouts: list[SubwordDropout] = []
         if config.data.subword_dropout:
-            # Source and target get streams of their own: else a name that stands on both sides is cut alike.
+            # A stream for each side: with one, a name on both sides would always be cut alike.
             self.dropouts = [
                 SubwordDropout(tokenizer, config.data.subword_dropout, stream_key(config.seed, f"subwords {side}"))
                 for side, tokenizer in zip(("source", "target"), tokenizers, strict=True)
@@ -90,7 +91,7 @@ class Feed:
         return updates
 
     def items(self, epoch: int, update: int) -> Iterator[Item]:
-        """From an update of an epoch on, without end; each item's batches are made when it is asked for."""
+        """Endless items, from ``update`` of ``epoch`` on; the batches of each are made when it is asked for."""
         empty = 0
         while empty < 1000:
             updates = self.plan(epoch)
@@ -101,7 +102,7 @@ class Feed:
         raise RegardError("data.shares leave no pair in 1000 epochs: raise them")
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
-        """These pairs as tensors; with subword dropout they are cut anew for the epoch."""
+        """The pairs ``indices`` as tensors; subword dropout cuts their words anew for each epoch."""
         sources, targets = [], []
         for index in map(int, indices):
             sources.append(self._side(0, index, epoch, self.corpus.source_ids(index)))
@@ -115,7 +116,7 @@ class Feed:
             return ids
         text = self.corpus.target_text(index) if side else self.corpus.source_text(index)
         cut = self.dropouts[side].encode(text, epoch, index)
-        # A text that grew beyond all others stays as it was: the pre-flight has shown that those fit.
+        # A text that subword dropout makes longer than all others stays uncut: the pre-flight tried no longer one.
         return cut if len(cut) <= self.longest else ids
 
     def _item(self, update: Update, epoch: int, number: int) -> Item:

@@ -1,4 +1,4 @@
-"""The end of a run: which weights are kept is decided on the validation corpus, with the search that users get."""
+"""The end of a run: the weights to keep are chosen on the validation corpus, with the search that users get."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a run."""
+    """The result of a run."""
 
     run: Path
     step: int
     stopped: str  # "steps", "minutes", "patience" or "interrupted"
-    chosen: str = ""  # which weights the run directory holds, in words; "" when it was interrupted
+    chosen: str = ""  # the kept weights, in words; "" when the run was interrupted
     scores: Mapping[str, Any] = field(default_factory=dict)  # of the chosen weights on the validation corpus
     skipped: int = 0  # updates without a finite loss or gradient
     seconds: float = 0.0
 
 
 def finish(session: Session, stopped: str) -> RunResult:
-    """Validate once more, choose, and write the model with its card; an interrupted run says how to go on."""
-    record = session.record
-    if stopped != "interrupted" and record.validated < record.step:
+    """Validate once more, choose the weights, and write the model with its card, unless the run was interrupted."""
+    position = session.position
+    if stopped != "interrupted" and position.validated < position.step:
         session.validate()
         session.save()
     chosen = ""
@@ -50,18 +50,20 @@ def finish(session: Session, stopped: str) -> RunResult:
     if not chosen and session.group.first:
         stopped = "interrupted"
         session.progress.say(_advice(session))
-    return RunResult(session.run, record.step, stopped, chosen, scores, record.skipped, session.pace.elapsed())
+    return RunResult(session.run, position.step, stopped, chosen, scores, position.skipped, session.pace.elapsed())
 
 
 def _advice(session: Session) -> str:
-    """What a run says that was stopped: how to go on, or that it has given the earlier one its place back."""
+    """The last line of an interrupted run: how to resume it, or that the earlier run is put back."""
     if previous.exists(session.run):
         return f"stopped before the first checkpoint; the run that was in {session.run} is put back"
-    return f"stopped after update {session.record.step:,}; go on with: regard train --resume {quote(str(session.run))}"
+    return (
+        f"stopped after update {session.position.step:,}; go on with: regard train --resume {quote(str(session.run))}"
+    )
 
 
 def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[int]]:
-    """What may be kept: name in words → the steps whose weights are averaged; no set of steps twice.
+    """The candidates to keep: name in words → the steps whose weights are averaged; each set of steps once.
 
     >>> candidates([(10, 1.0), (20, 3.0), (30, 2.0)], 2)
     {'update 20, the best': [20], 'average of the last 2': [20, 30], 'average of the best 2': [20, 30]}
@@ -78,17 +80,17 @@ def candidates(scores: list[tuple[int, float]], count: int) -> dict[str, list[in
 
 
 def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
-    """Measure every candidate with the configuration's search, keep the best, and write it."""
+    """Measure every candidate with the configuration's search, and write the best as the run's model."""
     decoding = session.config.decoding
     measured: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, Tensor]] = {}
     fault = ""
-    for name, steps in candidates(session.record.scores, session.config.training.average).items():
+    for name, steps in candidates(session.position.scores, session.config.training.average).items():
         session.progress.doing(f"measuring {name}")
         try:
             weights[name] = average(snapshots.read_snapshot(session.run, step) for step in steps)
             snapshots.put(session.model, weights[name])
-        except (RegardError, RuntimeError) as error:  # PyTorch's, where names or shapes are not the model's
+        except (RegardError, RuntimeError) as error:  # RuntimeError: names or shapes are not the model's
             fault = f"{name} cannot be used: {' '.join(str(error).split())[:200]}"
             session.progress.say(fault)
             continue

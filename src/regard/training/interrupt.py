@@ -1,4 +1,4 @@
-"""Ctrl-C asks a run to stop at the next good moment; a second one stops it at once."""
+"""Ctrl-C stops a run after its current update or validation step; a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT and SIGTERM set a flag, which the function given here reads."""
+    """Inside, SIGINT and SIGTERM set a flag; the yielded function reads it."""
     asked = False
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -23,7 +23,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         sys.stderr.write("\nstopping after what is being done, and saving (Ctrl-C again: stop at once)\n")
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread of a process is given signals
+        yield lambda: False  # only the main thread of a process receives signals
         return
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

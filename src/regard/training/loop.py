@@ -1,4 +1,4 @@
-"""The training loop, whole: what it asks for is in session.py, what an update is in step.py."""
+"""The training loop. session.py holds validation, saving and logging, step.py the update of the weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from regard import files
 from regard.config import Config
 from regard.errors import RegardError
 from regard.training import checkpoint, previous, rundir
+from regard.training.device import choose_device, prepare_torch
 from regard.training.distributed import Group
 from regard.training.finish import RunResult, finish
 from regard.training.interrupt import interrupts
+from regard.training.position import position_of
 from regard.training.progress import Progress
-from regard.training.session import OnEvent, Session, choose_device, prepare_torch, readable
+from regard.training.session import OnEvent, Session
 from regard.training.start import start_from
 
 if TYPE_CHECKING:
@@ -32,12 +34,12 @@ def train(
     on_event: OnEvent | None = None,
     hold_out: Split | None = None,
 ) -> RunResult:
-    """Train as ``config`` says and leave a model directory in ``run``; ``resume`` goes on with the run that is there.
+    """Train as ``config`` says and leave a model directory in ``run``; ``resume`` continues the run that is there.
 
-    ``on_event(kind, values)`` hears of every row of the metrics as it is written. Ctrl-C saves and returns a result
-    whose ``stopped`` is "interrupted". ``hold_out`` is written to the run's ``corpus/`` first. With ``force`` the
-    earlier run is kept until the first checkpoint, and put back if this run ends before.
-    Started by ``torchrun``, the processes train one model together.
+    ``on_event(kind, values)`` is called with every row of the metrics. Ctrl-C saves and returns a result whose
+    ``stopped`` is "interrupted". ``hold_out`` is written to the run's ``corpus/`` first. ``force`` replaces an earlier
+    run, which is kept until the first checkpoint and put back if this run ends before. Processes that ``torchrun``
+    starts train one model together.
     """
     run, group = Path(run), Group.from_environment()
     place = choose_device(device, group)
@@ -51,42 +53,42 @@ def train(
                 stack.enter_context(rundir.opened(run, config, resume=resume, force=force, hold_out=hold_out))
             except RegardError as error:
                 refusal = error
-        # The others wait until the first has written the hold-out and made room, or leave with it.
+        # The others wait until the first process holds the directory, or fail with it.
         if group.from_first(int(refusal is not None), place):
             raise refusal or RegardError(f"{run}: the first process could not begin, and says why")
         interrupted = stack.enter_context(interrupts())
         progress = stack.enter_context(Progress(config.training, silent=not group.first))
-        state = checkpoint.latest(run, progress.say, readable, alone=group.first) if resume else None
+        state = checkpoint.latest(run, progress.say, position_of, alone=group.first) if resume else None
         session = Session(config, run, place, group, progress, interrupted, start, state, on_event)
         stack.callback(session.close)
         if resume and group.first:
-            rundir.write_config(run, config)  # the corpora are the run's: what was typed holds from now on
+            rundir.write_config(run, config)  # a resumed run may name its corpora anew
         session.preflight()
         stopped = updates(session)
-        # What is stopped before its first checkpoint leaves the place to the run that was there.
-        if session.saved < session.record.step and not (stopped == "interrupted" and previous.exists(run)):
+        # A run that is interrupted before its first checkpoint does not replace an earlier one.
+        if session.saved < session.position.step and not (stopped == "interrupted" and previous.exists(run)):
             session.save()
         return finish(session, stopped)
 
 
 def updates(session: Session) -> str:
-    """Update after update until there is a reason to stop, which is returned."""
-    training, record, trainer = session.config.training, session.record, session.trainer
-    items = session.feed.items(record.epoch, record.update)
+    """Make updates until there is a reason to stop, and return that reason."""
+    training, position, trainer = session.config.training, session.position, session.trainer
+    items = session.feed.items(position.epoch, position.update)
     item = next(items).to(session.device)
     while True:
-        # A run that goes on enters here, with whatever the stopped one had still to do at this step.
-        if session.due(training.validate_every) and record.validated < record.step:
+        # A resumed run starts here: a validation or checkpoint due at this step may still be missing.
+        if session.due(training.validate_every) and position.validated < position.step:
             session.validate()
-        if session.due(training.save_every) and session.saved < record.step:
+        if session.due(training.save_every) and session.saved < position.step:
             session.save()
         if reason := session.reason_to_stop():
             return reason
 
         start = time.perf_counter()
-        step = record.step + 1
+        step = position.step + 1
         running = trainer.launch(item, step)
-        # An accelerator is still computing: the next batch is made and sent meanwhile. A CPU is done, and makes it now.
+        # An accelerator is still computing: the next batch is made and copied meanwhile.
         following = next(items).to(session.device)
         statistics = trainer.read(running, step)
         session.account(item, statistics, time.perf_counter() - start)

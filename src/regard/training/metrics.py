@@ -1,4 +1,4 @@
-"""What a run measures, kept beside its weights: metrics without a clock, timings with one, TensorBoard for the eye."""
+"""The logs of a run: ``metrics.jsonl`` (no clock times), ``timing.jsonl`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,54 +22,56 @@ METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
 
 
 class Metrics:
-    """``metrics.jsonl`` holds what a run computed and nothing that a clock said, so that two runs are compared byte by
-    byte; a resumed run cuts it back to its checkpoint and writes the same bytes again. ``timing.jsonl`` is the rest.
+    """Writes the logs of a run.
+
+    ``metrics.jsonl`` holds computed numbers only, so that two runs can be compared byte by byte; a resumed run cuts the
+    file back to its checkpoint and writes the same bytes again. ``timing.jsonl`` holds what a clock measured.
     """
 
     def __init__(self, run: Path, *, keep: int = 0, step: int = 0) -> None:
-        """Open the files of ``run``; ``keep`` bytes of the metrics are older than the checkpoint of ``step``."""
+        """Open the files of ``run``; its checkpoint of ``step`` was made when the metrics had ``keep`` bytes."""
         self.folder = run
         path = run / METRICS
         for there in (path, run / TIMING):
-            if os.path.lexists(there):  # a link out of the run would be cut short there, a FIFO be waited for
+            if os.path.lexists(there):  # never truncate through a link out of the run, never wait for a FIFO
                 open_regular(there, run).close()
         size = path.stat().st_size if path.exists() else 0
         if size < keep:
             raise RegardError(f"{path}: {size} bytes, but the checkpoint was made when it had {keep}; restore the file")
         with writing(path):
-            self._metrics = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - open as long as the run
+            self._metrics = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - closed by ``close``
             self._metrics.truncate(keep)
             self._metrics.seek(keep)
             self._timing = open(run / TIMING, "ab")  # noqa: SIM115
             if self._timing.tell():
-                self._timing.truncate(_whole(run / TIMING))  # a killed process may have left half a row
+                self._timing.truncate(_whole(run / TIMING))  # a killed process may have left a partial row
         self._first = step + 1
         self._board: SummaryWriter | None = None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One row of what was computed; numbers are written so that they read back bit for bit."""
+        """Write one row of computed numbers, which are read back bit for bit."""
         row = json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False)
         with writing(self.folder / METRICS):
             self._metrics.write(row.encode() + b"\n")
-            self._metrics.flush()  # for whoever watches the file; it reaches the disk with ``sync``
+            self._metrics.flush()  # for readers that follow the file; ``sync`` puts it on the disk
         self._plot(kind, step, values)
 
     def time(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One row of what a clock said."""
+        """Write one row of times."""
         with writing(self.folder / TIMING):
             self._timing.write(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
             self._timing.flush()
         self._plot(kind, step, values)
 
     def sync(self) -> int:
-        """Put every row on the disk, before the checkpoint that counts on them, and say how many bytes they are."""
+        """Put every row on the disk, before a checkpoint counts on them; returns the bytes of ``metrics.jsonl``."""
         with writing(self.folder / METRICS):
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
         return self._metrics.tell()
 
     def close(self) -> None:
-        """Close all files; rows that find no place on a full disk are an error with the file's name."""
+        """Close all files; rows that a full disk cannot take are an error with the file's name."""
         with contextlib.ExitStack() as stack:
             for name, file in ((METRICS, self._metrics), (TIMING, self._timing), (TENSORBOARD, self._board)):
                 if file is not None:
@@ -82,10 +84,10 @@ class Metrics:
 
     def _draw(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # a second to import
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
             _quieten_tensorboard()
-            # Curves of steps that are done again replace those of the killed process.
+            # Steps that a resumed run repeats replace the killed process's points.
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._first)
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -97,10 +99,9 @@ class Metrics:
 
 @functools.cache
 def _quieten_tensorboard() -> None:
-    """TensorBoard writes in a thread of its own; what stops it there is raised here by the next row, or by ``close``.
+    """Print no traceback of TensorBoard's writer thread: the next row, or ``close``, raises its error (a full disk).
 
-    So the thread itself has nothing to print, least of all a traceback for a disk that is full. Set once a process:
-    a thread may still be ending when its run has ended.
+    The hook is set once a process, because the thread may outlive its run.
     """
     usual = threading.excepthook
 
@@ -113,12 +114,12 @@ def _quieten_tensorboard() -> None:
 
 
 def _whole(path: Path) -> int:
-    """The bytes of a file up to the end of its last whole line."""
+    """The size of a file up to the end of its last complete line."""
     return read_regular(path, path.parent, None).rfind(b"\n") + 1
 
 
 def read_rows(path: Path, kind: str = "") -> list[dict[str, Any]]:
-    """The whole rows of a metrics or timing file, of one kind if asked; a torn last line is left out."""
+    """The rows of a metrics or timing file, of one ``kind`` if given; an incomplete last line is left out."""
     rows = []
     for number, line in enumerate(read_regular(path, path.parent, None).split(b"\n")[:-1], 1):
         try:

@@ -1,9 +1,9 @@
-"""Muon: the matrices of linear layers move by orthogonal steps, everything else by Adam.
+"""Muon: orthogonal steps for the matrices of linear layers, Adam for everything else.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The gradient of a linear layer has a
 few large singular values and many small ones; Muon makes them about equal, so that rare directions are learnt as fast
-as common ones. A step is as long as in Liu et al., "Muon is Scalable for LLM Training" (arXiv:2502.16982, section 2.2):
-about as long as Adam's, so that one learning rate serves both.
+as common ones. The length of a step is that of Liu et al., "Muon is Scalable for LLM Training" (arXiv:2502.16982,
+section 2.2): about Adam's, so that one learning rate serves both.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from regard.nn.multihead import MultiHeadAttention
 
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: the steepest at 0 among those that stay near 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic a·x + b·x³ + c·x⁵: steep at 0, near 1 elsewhere
 ITERATIONS = 5
-_ADAMS_LENGTH = 0.2  # the root mean square of a step of Adam's, in learning rates
+_ADAMS_LENGTH = 0.2  # root mean square of one of Adam's steps, in learning rates
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for ``matrices``, ``adam`` for the parameters that it was made for.
+    """Muon for ``matrices``, ``adam`` for its own parameters.
 
-    ``matrices`` names for each weight the rows of the matrices that lie in it one below the other: each moves alone.
-    As with PyTorch's fused Adam, gradients are divided by ``grad_scale`` where there is one, and nothing moves where
-    ``found_inf`` is 1; both lie on the device, and nothing waits for them.
+    ``matrices`` maps each weight to the rows of the matrices stacked in it (as query, key and value); each gets a step
+    of its own. As in PyTorch's fused Adam, gradients are divided by ``grad_scale`` if it is set, and nothing moves when
+    ``found_inf`` is 1; both are scalars on the device, so that the host never waits.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([{"params": list(matrices), "weight_decay": weight_decay}], {"lr": 0.0})
         self.rows = matrices
         self.adam = adam
-        # The same groups and the same state in both: rates are set, and moments saved and forgotten, in one place.
+        # Both share groups and state, so that rates are set, and moments saved and cleared, in one place.
         self.param_groups += adam.param_groups
         adam.state = self.state
         self.grad_scale: Tensor | None = None
@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
         self.adam.step()
         rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
         moves = 1.0 - self.found_inf
-        together: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # matrices of a shape are one batched product
+        together: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # matrices of one shape share a batched product
         for weight, rows in self.rows.items():
             if weight.grad is not None:
                 if decay:
@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
                 matrix.sub_(step)
 
     def _smoothed(self, weight: nn.Parameter) -> Tensor:
-        """Nesterov's look ahead along the mean gradient; a gradient that is not finite leaves the mean as it is."""
+        """Nesterov's momentum of the gradient; a gradient that is not finite leaves the mean unchanged."""
         assert weight.grad is not None
         gradient = weight.grad if self.grad_scale is None else weight.grad / self.grad_scale
         state = self.state[weight]
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 def hidden_matrices(model: nn.Module) -> dict[nn.Parameter, list[int]]:
     """The weights of linear layers, and the rows of each matrix in them.
 
-    Without the output layer: it is a table of words, as the embeddings are, whose rare rows seldom have a gradient.
+    The output layer is left out: like the embeddings it is a table of words, whose rare rows seldom have a gradient.
     """
     output = getattr(model, "output", None)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not output]
@@ -90,7 +90,7 @@ def hidden_matrices(model: nn.Module) -> dict[nn.Parameter, list[int]]:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """[N, R, C] with R ≤ C → about U·Vᵀ of each one's U·S·Vᵀ: all singular values near 1, by Newton–Schulz."""
+    """U·Vᵀ, approximately, of each matrix U·S·Vᵀ in [N, R, C], R ≤ C: singular values near 1, by Newton–Schulz."""
     a, b, c = COEFFICIENTS
     x: Tensor = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):

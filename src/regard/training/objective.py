@@ -1,4 +1,4 @@
-"""What is minimised: sums over the real target tokens of a batch, divided by nobody here."""
+"""Training objectives: loss sums over the real target tokens of a batch; the trainer divides them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from regard.nn.sequences import Output
 
 
 class Sums(NamedTuple):
-    """Of one micro-batch, scalars: ``loss`` has a gradient; ``nll`` is -Σ log p(token), for perplexity."""
+    """Scalars of one micro-batch: ``loss``, with a gradient, and ``nll`` = -Σ log p(token), for perplexity."""
 
     loss: Tensor
     nll: Tensor
 
 
 class Objective(Protocol):
-    """A batch's sums; the trainer divides by the target tokens of the whole update, over all its micro-batches.
+    """Computes the sums of a batch. The trainer divides by the target tokens of the whole update, all micro-batches.
 
-    ``passes`` is how often a batch goes through the model, for the count of its work.
+    ``passes`` is the number of forward passes of a batch, for the count of operations.
     """
 
     @property
@@ -34,7 +34,7 @@ class Objective(Protocol):
 
 
 def build_objective(training: TrainingConfig) -> Objective:
-    """The objective that a configuration asks for."""
+    """The objective of a configuration."""
     if training.rdrop:
         return RDrop(training.label_smoothing, training.rdrop)
     return CrossEntropy(training.label_smoothing)
@@ -42,7 +42,7 @@ def build_objective(training: TrainingConfig) -> Objective:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Cross entropy with label smoothing, section 5.4 of the paper; logits are never made for padding."""
+    """Cross entropy with label smoothing (section 5.4 of the paper); padding gets no logits."""
 
     smoothing: float = 0.0
     passes = 1
@@ -51,7 +51,7 @@ class CrossEntropy:
         return self.of(forward(model, batch), model, batch)
 
     def of(self, output: Output, model: Any, batch: Batch) -> Sums:
-        """The sums of a forward pass that was made already."""
+        """The sums of a given forward pass."""
         weight, bias = model.output_table()
         loss, nll = linear_cross_entropy(
             output.hidden.flatten(0, 1),  # [B, T, D] → [B·T, D]
@@ -68,7 +68,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class RDrop:
-    """R-Drop (Liang et al. 2021): the batch goes through twice, dropout differs, and both have to agree."""
+    """R-Drop (Liang et al. 2021): two passes with different dropout, whose distributions are pulled together."""
 
     smoothing: float
     alpha: float

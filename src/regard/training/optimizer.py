@@ -1,4 +1,4 @@
-"""Adam as the paper uses it, fused into one kernel, or Muon; their state as plain named tensors."""
+"""The optimizer: the paper's Adam in one fused kernel, or Muon; its state as named tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regard.training.muon import Muon, hidden_matrices
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """Adam, or Muon for hidden matrices and Adam for the rest.
 
-    Weight decay is decoupled (AdamW), and on matrices and tables alone: biases and norms are left as they are.
+    Weight decay is decoupled (AdamW) and applies to matrices and tables, not to biases and norms.
     """
     hidden = hidden_matrices(model) if training.optimizer == "muon" else {}
     rest = [weight for weight in model.parameters() if weight.requires_grad and weight not in hidden]
@@ -35,14 +35,14 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.O
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The Euclidean norm of all gradients together, a scalar on their device; NaN or Inf as soon as one number is."""
+    """The Euclidean norm of all gradients, a scalar on their device; not finite if any number is not."""
     return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def update(optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, clip_norm: float) -> Tensor:
-    """Move the weights: gradients clipped to ``clip_norm``, skipped where ``norm`` is not finite.
+    """Move the weights, gradients clipped to ``clip_norm``; skipped where ``norm`` is not finite.
 
-    Returns 1.0 where it was skipped, else 0.0, on the device: nothing is waited for here.
+    Returns 1.0 if skipped, else 0.0, a scalar on the device: the host does not wait.
     """
     skip = 1.0 - norm.isfinite().float()
     # The optimizer divides gradients by grad_scale, and leaves weights and moments alone where found_inf is 1.
@@ -55,9 +55,9 @@ def update(optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, clip_nor
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], also: Tensor) -> Tensor:
-    """Add up every process's gradients, and the numbers ``also`` [n] with them, as one message; returns those numbers.
+    """Add up the gradients of all processes, and the numbers ``also`` [n], in one message; returns those sums [n].
 
-    Each process has divided by the target tokens of the whole update, so that the sum is the gradient of its mean.
+    Each process has divided by the target tokens of the whole update, so that the sum is the gradient of the mean loss.
     """
     parameters = list(parameters)
     gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
@@ -83,12 +83,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put moments back as they were; names and shapes must be the model's."""
+    """Restore saved moments; names and shapes must be the model's."""
     optimizer.state.clear()
     names = dict(model.named_parameters())
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         if name not in names or (kind != "step" and tensor.shape != names[name].shape):
             raise RegardError(f"optimizer state '{key}' {list(tensor.shape)} does not belong to this model")
-        # A copy: what was read from a file must not be written to. The fused kernel wants "step" as fp32 on the device.
+        # A copy: the optimizer writes in place. The fused kernel wants "step" as fp32 on the device.
         optimizer.state[names[name]][kind] = tensor.to(names[name].device).clone()

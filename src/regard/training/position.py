@@ -1,4 +1,4 @@
-"""Where a run stands, in plain numbers: the part of a checkpoint that is not tensors."""
+"""The position of a run in plain numbers: the part of a checkpoint that is not tensors (``record.json``)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regard.errors import RegardError
+from regard.training.state import TrainingState
 from regard.training.step import Statistics
 
 
 @dataclass
-class Sums:
-    """What the next line of the log is made of, summed since the last one."""
+class LogSums:
+    """Sums over the updates since the last line of the log."""
 
     loss: float = 0.0
     nll: float = 0.0
@@ -30,23 +31,23 @@ class Sums:
 
 
 @dataclass
-class Record:
-    """Position and history of a run. It is saved with every checkpoint and read back bit for bit."""
+class RunPosition:
+    """Position and history of a run, saved with every checkpoint and read back bit for bit."""
 
-    step: int = 0  # updates done, those included that were skipped
+    step: int = 0  # updates done, skipped ones included
     epoch: int = 0
-    update: int = 0  # updates done of this epoch
+    update: int = 0  # updates done in this epoch
     target_tokens: int = 0  # seen in all
-    sums: Sums = field(default_factory=Sums)
-    skipped: int = 0  # updates left out because a loss or gradient was not finite
+    sums: LogSums = field(default_factory=LogSums)
+    skipped: int = 0  # updates whose loss or gradient was not finite
     skipped_in_a_row: int = 0
     validated: int = -1  # the step of the last validation
-    scores: list[tuple[int, float]] = field(default_factory=list)  # (step, score) of each validation; more is better
-    metrics_bytes: int = 0  # of metrics.jsonl, when this was saved
-    corpus: str = ""  # fingerprint of the shards that the run has learnt from
+    scores: list[tuple[int, float]] = field(default_factory=list)  # (step, score) of each validation; higher is better
+    metrics_bytes: int = 0  # size of metrics.jsonl at this position
+    corpus: str = ""  # fingerprint of the training shards
 
     def add(self, statistics: Statistics, epoch: int, update: int) -> None:
-        """One update more; its place is the ``update``-th of ``epoch``."""
+        """Count one update, number ``update`` (from 0) of ``epoch``."""
         self.step, self.epoch, self.update = self.step + 1, epoch, update + 1
         self.target_tokens += statistics.target_tokens
         if statistics.skipped:
@@ -56,7 +57,7 @@ class Record:
         self.sums.add(statistics)
 
     def best(self) -> tuple[int, float]:
-        """(step, score) of the best validation, the earliest of equals."""
+        """(step, score) of the best validation; of equals the earliest."""
         return max(self.scores, key=lambda entry: entry[1], default=(0, -math.inf))
 
     def without_improvement(self) -> int:
@@ -65,14 +66,26 @@ class Record:
         return sum(step > best for step, _ in self.scores)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The position as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def read(cls, values: dict[str, Any]) -> Record:
-        """From JSON values; a missing or unknown key is an error."""
+    def read(cls, values: dict[str, Any]) -> RunPosition:
+        """The position from JSON values; a missing or unknown key is an error."""
         names = {item.name for item in dataclasses.fields(cls)}
         if odd := sorted(names ^ values.keys()):
-            raise RegardError(f"the checkpoint's record does not have the keys of this version: '{odd[0]}'")
+            raise RegardError(f"record.json does not have the keys of this version: '{odd[0]}'")
         scores = [(int(step), float(score)) for step, score in values["scores"]]
-        return cls(**{**values, "sums": Sums(**values["sums"]), "scores": scores})
+        return cls(**{**values, "sums": LogSums(**values["sums"]), "scores": scores})
+
+
+def position_of(state: TrainingState) -> RunPosition:
+    """The position in a checkpoint; an error if it is incomplete, since a checkpoint can be made by hand."""
+    try:
+        position = RunPosition.read(state.position)
+        whole = all(isinstance(getattr(position, name), int) for name in ("step", "epoch", "update", "metrics_bytes"))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RegardError(f"the position of step {state.step} cannot be read: {' '.join(str(error).split())}") from None
+    if not whole or position.step != state.step or "seconds" not in state.clock:
+        raise RegardError(f"the position of step {state.step} cannot be read: its position or its clock is missing")
+    return position

@@ -1,4 +1,4 @@
-"""Before the first step: the largest batch is run, so that what does not fit fails now and not after three hours."""
+"""The pre-flight: runs the largest batch before the first update, so that too little memory fails at once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from regard.training.feed import Feed, Item
 from regard.training.progress import duration
 from regard.training.step import Trainer
 
-WARM = 5000  # pairs that are cut before memory is measured, where words are cut anew
-SETTLING = 1.1  # what a C heap takes on top in the first hundred updates (measured: 1.08 to 1.12); later a tenth more
-SHAPES = 8  # batches of all sizes that are run before memory is measured: a heap grows until it has room for each
+WARM = 5000  # pairs that subword dropout cuts before memory is measured
+SETTLING = 1.1  # growth of the C heap over the first hundred updates (measured: 1.08 to 1.12)
+SHAPES = 8  # batches of different sizes run before memory is measured: the heap grows for each
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training will take."""
+    """The memory and time that a training will take."""
 
     bytes: int  # peak memory of the process, or of the GPU's tensors
     seconds_per_update: float
@@ -34,7 +34,7 @@ class Estimate:
     target_length: int
 
     def seconds(self, training: TrainingConfig) -> float:
-        """Of a whole run, validation not counted."""
+        """Seconds of the whole run, without validation."""
         by_steps = training.steps * self.seconds_per_update
         return min(by_steps, training.minutes * 60) if training.minutes else by_steps
 
@@ -49,9 +49,9 @@ class Estimate:
 
 
 def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Estimate:
-    """Forward, backward and (on a ``fresh`` run) update with the largest micro-batch; then all is as it was.
+    """Run forward, backward and (on a ``fresh`` run) update with the largest micro-batch, then restore the state.
 
-    On a run that goes on, the optimizer's memory is there already, and its state is left alone.
+    A resumed run has its optimizer's moments already, and they are not touched.
     """
     updates = feed.plan(epoch)
     lengths = feed.corpus.lengths
@@ -59,11 +59,11 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     batch = feed.batch(indices, epoch)
     longest = int(np.maximum(*lengths).argmax())
     if feed.dropouts:
-        # Fills the samples of the common words: they last, and lie better below the tensors than between them.
+        # Fill the sample pools of common words first: allocated later, they would fragment the heap between tensors.
         feed.batch(np.linspace(0, len(feed.corpus) - 1, min(len(feed.corpus), WARM), dtype=np.int64), epoch)
     try:
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
-            # The longest pair first: some models have a last position. Adam's moments are there from then on.
+            # The longest pair first: a model may have too few positions. Adam's moments exist from here on.
             _run(trainer, feed.batch(np.array([longest]), epoch), fresh)
             for chosen in (indices, *_others(updates, *lengths)):
                 _run(trainer, feed.batch(chosen, epoch))
@@ -84,7 +84,7 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
 
 
 def _others(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
-    """The micro-batch of the longest sentences, that of the most, and some from short to long."""
+    """The micro-batch with the longest sentences, the one with the most, and ``SHAPES`` from short to long."""
     micros = [micro for update in updates for rank in update.micro for micro in rank]
     micros.sort(key=lambda micro: int(np.maximum(source[micro], target[micro]).max()))
     spread = [micros[len(micros) * number // SHAPES] for number in range(min(SHAPES, len(micros)))]
@@ -96,17 +96,17 @@ def _run(trainer: Trainer, batch: Batch, with_update: bool = False) -> None:
 
 
 def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epoch: int) -> float:
-    """Of an update of median size: one micro-batch of it is timed, the kernels being warm."""
+    """Seconds of an update of median size, from one of its micro-batches, with warm kernels."""
     chosen = sorted(updates, key=lambda update: update.target_tokens)[len(updates) // 2]
-    # Of a very small corpus a process may have no batch: then another's is timed.
+    # With a very small corpus this process may have no batch: time another's.
     middle = chosen.micro[feed.group.rank] or next(filter(None, chosen.micro))
     start = time.perf_counter()
     _run(trainer, feed.batch(middle[0], epoch))
     if trainer.device.type == "cuda":
-        torch.cuda.synchronize()  # a clock is read
+        torch.cuda.synchronize()  # before the clock is read
     return (time.perf_counter() - start) * len(middle)
 
 
 def _peak(device: torch.device) -> int:
-    """What a training will reach, from what the rehearsal has reached."""
+    """The peak memory in bytes to expect of the training."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else int(peak_memory() * SETTLING)

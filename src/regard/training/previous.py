@@ -1,11 +1,10 @@
-"""An earlier run, set aside while the one that replaces it has no checkpoint yet: ``RUN/.previous/``.
+"""An earlier run, set aside in ``RUN/.previous/`` until the run that replaces it has a checkpoint.
 
-A run that starts anew in the place of another may still fail: too little memory, a text that cannot be read, Ctrl-C.
-Until its first checkpoint everything of the earlier run stands in ``.previous``, from where it comes back. Both ways
-go through ``.previous.moving``, so that a kill at any moment leaves a state that ``settle`` understands:
+A new run may fail early: too little memory, an unreadable text, Ctrl-C. Then the earlier run is put back. Both moves go
+through ``.previous.moving``, so that a kill at any moment leaves a state that ``settle`` understands:
 
-- ``.previous.moving``: entries are under way; those that are still in the run directory belong to the earlier run.
-- ``.previous``: all entries are in it; what stands in the run directory under their names is the new run's.
+- ``.previous.moving``: entries are being moved; those still in the run directory belong to the earlier run.
+- ``.previous``: it has all entries; entries of the same names in the run directory belong to the new run.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from regard import files
+from regard import files, regular
 from regard.errors import RegardError
 
 FOLDER, MOVING = files.PREVIOUS, files.MOVING
@@ -23,12 +22,12 @@ NAMES = "replaced.json"  # the names that the new run takes over, whether the ea
 
 
 def exists(run: Path) -> bool:
-    """Whether an earlier run is set aside, wholly or by half."""
+    """Whether an earlier run is set aside, completely or in part."""
     return _is_folder(run / FOLDER) or _is_folder(run / MOVING)
 
 
 def set_aside(run: Path, names: Sequence[str]) -> None:
-    """Move the entries of these names out of the way of a new run. Points: ``aside:moved``, ``aside:done``."""
+    """Move the entries of these names into ``.previous``. Points: ``aside:moved``, ``aside:done``."""
     present = [name for name in names if (run / name).exists()]
     if not present:
         return
@@ -45,7 +44,7 @@ def set_aside(run: Path, names: Sequence[str]) -> None:
 
 
 def settle(run: Path, *, has_checkpoint: bool, known: Sequence[str]) -> None:
-    """Give the directory to one run: to the new one if it has a checkpoint, else to the earlier one.
+    """Keep one run: the new one if it has a checkpoint, else the earlier one.
 
     Only entries of ``known`` names are touched: the directory may come from a stranger. Nothing happens where no
     earlier run is set aside. Points: ``back:cleared``, ``back:moved``.
@@ -56,7 +55,7 @@ def settle(run: Path, *, has_checkpoint: bool, known: Sequence[str]) -> None:
         elif _is_folder(run / FOLDER) and has_checkpoint:
             forget(run)
         elif _is_folder(run / FOLDER):
-            names = files.read_json(run / FOLDER / NAMES).get("names")
+            names = regular.read_json(run / FOLDER / NAMES).get("names")
             if not isinstance(names, list):
                 raise RegardError(f"{run / FOLDER / NAMES}: damaged: expected 'names', a list")
             remove(run, [name for name in known if name in names])
@@ -72,7 +71,7 @@ def forget(run: Path) -> None:
 
 
 def remove(run: Path, names: Sequence[str]) -> None:
-    """Delete what a run has written under these names."""
+    """Delete a run's entries of these names."""
     for name in names:
         files.discard(run / name)
 

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a live line on a terminal, plain lines elsewhere, always on standard error."""
+"""Progress of a run on standard error: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rich.progress import Progress as Bar
 from regard.config import TrainingConfig
 from regard.terminal import printable
 
-_BETWEEN = 0.5  # seconds between two drawings of the live line
+_BETWEEN = 0.5  # seconds between updates of the live line
 
 
 @dataclass
 class Pace:
-    """How fast a run goes. Training time alone counts for rates, everything for the time left."""
+    """Speed and time left of a run. Rates count training time only, the time left counts everything."""
 
     matrix_rate: float = 0.0  # operations a second; 0: not measured
     before: float = 0.0  # seconds that earlier processes of this run have taken
@@ -47,23 +47,23 @@ class Pace:
         return self.target_tokens / self.seconds if self.seconds else 0.0
 
     def share(self) -> float:
-        """Of the matrix rate; 0 where that was not measured."""
+        """Share of the matrix rate reached; 0 if that was not measured."""
         return self.work / self.seconds / self.matrix_rate if self.seconds and self.matrix_rate else 0.0
 
     def left(self, step: int, training: TrainingConfig) -> float:
-        """Seconds until the budget is used up; infinite before the first update."""
+        """Seconds until steps or minutes are used up; infinite before the first update."""
         done = step - self.first_step
         by_steps = (self.elapsed() - self.before) / done * (training.steps - step) if done else math.inf
         by_clock = training.minutes * 60 - self.elapsed() if training.minutes else math.inf
         return max(0.0, min(by_steps, by_clock))
 
     def restart(self) -> None:
-        """Begin the next line of the log."""
+        """Reset the sums for the next line of the log."""
         self.seconds, self.target_tokens, self.work = 0.0, 0, 0.0
 
 
 class Progress:
-    """The face of a run on a console."""
+    """Prints the progress of a run."""
 
     def __init__(self, training: TrainingConfig, *, silent: bool = False, console: Console | None = None) -> None:
         self.training, self.silent = training, silent
@@ -75,7 +75,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.live:
-            # Drawn by the loop itself: a thread of its own would take time from the products.
+            # The loop draws it: a drawing thread would take time from the computation.
             self._bar = Bar(
                 BarColumn(bar_width=20),
                 TextColumn("{task.description}"),
@@ -95,17 +95,17 @@ class Progress:
             self._bar = None
 
     def say(self, text: str) -> None:
-        """One line (or more) that stays."""
+        """Print one or more permanent lines."""
         if not self.silent:
             self.console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
 
     def doing(self, what: str) -> None:
-        """What takes the time now, where there is a live line."""
+        """Show on the live line what is being done."""
         if self._bar is not None:
             self._bar.update(self._task, description=what, refresh=True)
 
     def updated(self, step: int, loss: float, pace: Pace, epoch: int) -> None:
-        """After every update: the live line is drawn now and then."""
+        """Redraw the live line after an update, at most every ``_BETWEEN`` seconds."""
         now = time.monotonic()
         if self._bar is None or now - self._drawn < _BETWEEN:
             return
@@ -117,12 +117,12 @@ class Progress:
         self._bar.update(self._task, completed=min(done, 1.0), description=line, refresh=True)
 
     def logged(self, step: int, loss: float, pace: Pace, epoch: int) -> None:
-        """At every line of the log: a plain line where there is no live one."""
+        """Print a line of the log, unless there is a live line."""
         if self._bar is None:
             self.say(describe(step, epoch, loss, pace, self.training))
 
     def validated(self, values: dict[str, Any], step: int, best: bool) -> None:
-        """The figures of a validation and its sample translations."""
+        """Print the scores and sample translations of a validation."""
         figures = f"step {step:,} · validation loss {values['loss']:.3f} · perplexity {values['perplexity']:.2f}"
         if "bleu" in values:
             figures += f" · BLEU {values['bleu']:.2f}"
@@ -149,7 +149,8 @@ def describe(step: int, epoch: int, loss: float, pace: Pace, training: TrainingC
 
 
 def duration(seconds: float) -> str:
-    """
+    """Seconds in words.
+
     >>> duration(5), duration(65), duration(3 * 3600 + 120)
     ('5 s', '1 min 05 s', '3 h 02 min')
     """

@@ -1,8 +1,8 @@
-"""``regard train --prove-resume``: the user's own configuration, killed three times and compared bit for bit.
+"""``regard train --prove-resume``: shows that a killed and resumed run equals an uninterrupted one, bit for bit.
 
-A shortened copy of the configuration is trained twice by real ``regard train`` processes. One is left alone. The other
-is killed by SIGKILL between two updates, inside a validation and inside a save, and goes on with ``--resume`` each
-time. Then everything that a run is made of is compared by SHA-256.
+A shortened copy of the user's configuration is trained twice by real ``regard train`` processes. One runs through. The
+other is killed by SIGKILL between two updates, inside a validation and inside a save, and resumed with ``--resume``
+each time. Then all files of both runs are compared by SHA-256.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regard import directory, files
+from regard import directory, files, manifest
 from regard.config import Config, to_toml
 from regard.errors import RegardError
 from regard.training import checkpoint, snapshots
@@ -30,7 +30,7 @@ _SENTENCES = 32  # of the validation corpus: enough to be killed inside
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the table: the SHA-256 of a part of both runs."""
+    """One row of the table: the SHA-256 of one part in both runs."""
 
     name: str
     uninterrupted: str
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and where the process was killed: (point, its meaning)."""
+    """The compared parts, and where the process was killed: (point, its meaning)."""
 
     steps: int
     kills: tuple[tuple[str, str], ...]
@@ -54,7 +54,7 @@ class Proof:
         return bool(self.parts) and all(part.same for part in self.parts)
 
     def lines(self) -> list[str]:
-        """The table, for people."""
+        """The table as lines of text."""
         width = max(len(part.name) for part in self.parts)
         rows = [f"{'':<{width}}  uninterrupted  interrupted"]
         for part in self.parts:
@@ -85,9 +85,9 @@ def shortened(config: Config, cache: Path, steps: int = STEPS) -> Config:
 
 
 def kills(config: Config) -> tuple[tuple[str, str], ...]:
-    """Where the second run is killed, one point a process, and what to call it.
+    """The points at which the second run is killed, each with its meaning.
 
-    With 40 updates: after the 13th (goes on from 10), in the validation of the 15th (from 10), in the save of the 30th
+    With 40 updates: after the 13th (resumed from 10), in the validation of the 15th (from 10), in the save of the 30th
     (from 20).
     """
     steps = config.training.save_every * 4 // 3
@@ -101,7 +101,7 @@ def kills(config: Config) -> tuple[tuple[str, str], ...]:
 def prove_resume(
     config: Config, folder: Path, *, device: str = "auto", steps: int = STEPS, say: Callable[[str], None] = print
 ) -> Proof:
-    """Train twice below ``folder``, which is deleted when the proof holds and kept when it does not."""
+    """Train twice below ``folder``, which is deleted if the proof holds and kept if it does not."""
     folder = folder.absolute()
     if folder.exists():
         raise RegardError(f"{folder}: is there already; a proof needs a new folder")
@@ -127,22 +127,22 @@ def prove_resume(
 
 
 def fingerprint(run: Path) -> dict[str, str]:
-    """SHA-256 of every part of a finished run that may not depend on when it was killed."""
-    found = {METRICS: files.sha256(run / METRICS)}
+    """SHA-256 of every file of a finished run that must not depend on interruptions."""
+    found = {METRICS: manifest.sha256(run / METRICS)}
     for step in checkpoint.steps(run):
         for name, digest in checkpoint.digests(checkpoint.folder(run, step)).items():
             found[f"{checkpoint.CHECKPOINTS}/step-{step}/{name}"] = digest
     for path in sorted((run / snapshots.SNAPSHOTS).glob("step-*")):
-        for name, digest in files.verify(path).items():
+        for name, digest in manifest.verify(path).items():
             found[f"{snapshots.SNAPSHOTS}/{path.name}/{name}"] = digest
     for name in (directory.WEIGHTS, directory.CONFIG, directory.TEXT, directory.TOKENIZER, directory.TARGET_TOKENIZER):
         if (run / name).exists():
-            found[name] = files.sha256(run / name)
+            found[name] = manifest.sha256(run / name)
     return found
 
 
 def compare(uninterrupted: Path, interrupted: Path) -> tuple[Part, ...]:
-    """The table's rows: parts with the names that people know, several files of one kind as one hash."""
+    """The rows of the table; several files of one kind share one hash."""
     one, other = fingerprint(uninterrupted), fingerprint(interrupted)
     rows = []
     for title, belongs in _ROWS:
@@ -173,7 +173,7 @@ def _together(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def _train(arguments: list[str], stop_at: str, say: Callable[[str], None]) -> None:
-    """One real process; it has to die at ``stop_at``, or to end well where that is empty."""
+    """Run one process, which must be killed at ``stop_at``, or succeed if that is empty."""
     environment = {name: value for name, value in os.environ.items() if name != files.STOP_AT}
     if stop_at:
         environment[files.STOP_AT] = stop_at

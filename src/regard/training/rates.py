@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, how much of that a training needs, and the share it gets."""
+"""The rate at which this machine multiplies matrices, and the operations that a training needs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from regard.accel import int8
 from regard.nn.sequences import Tokens
 
-SIZES = (1024, 2048, 4096)  # of square products: which one a machine multiplies fastest differs
-TRIES, SECONDS = 3, 0.3  # a product is tried so often at least, and for so long
+SIZES = (1024, 2048, 4096)  # of square products; the fastest size differs between machines
+TRIES, SECONDS = 3, 0.3  # at least so many tries of a product, for at least so long
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, sizes: Sequence[int] = SIZES) -> float:
@@ -33,7 +33,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, siz
 
 @torch.no_grad()
 def shape_rate(model: Any, rows: int, dtype: torch.dtype) -> float:
-    """Operations a second of one product of ``rows`` rows with each matrix of the model, the output table's too."""
+    """Operations a second of products of ``rows`` rows with each matrix of the model, the output table included."""
     matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     shapes = Counter(matrix.shape for matrix in [*matrices, model.output_table()[0]])
     device = model.output_table()[0].device
@@ -46,13 +46,13 @@ def shape_rate(model: Any, rows: int, dtype: torch.dtype) -> float:
 
 
 def rate_for(model: Any, rows: int, dtype: torch.dtype, *, sizes: Sequence[int] = SIZES) -> float:
-    """The matrix rate, and what the model's own shapes reach where that is more."""
+    """The larger of the matrix rate and the rate at the model's own shapes."""
     device = model.output_table()[0].device
     return max(matrix_rate(device, dtype, sizes=sizes), shape_rate(model, rows, dtype))
 
 
 def _seconds_by_backend(left: Tensor, right: Tensor) -> list[float]:
-    """The least time of a product, of each backend that knows the type: not every CPU has all in every library."""
+    """The least time of a product on each backend that supports the dtype."""
     seconds = []
     for product in _backends(left.device):
         with contextlib.suppress(RuntimeError):
@@ -61,7 +61,7 @@ def _seconds_by_backend(left: Tensor, right: Tensor) -> list[float]:
 
 
 def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
-    """PyTorch's own ``mm``, and on a CPU oneDNN's: on some machines the one is twice as fast as the other."""
+    """PyTorch's ``mm``, and on a CPU oneDNN's: on some machines one is twice as fast as the other."""
     products: list[Callable[[Tensor, Tensor], Any]] = [torch.mm]
     onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if device.type == "cpu" and torch.backends.mkldnn.enabled and onednn is not None:
@@ -70,11 +70,11 @@ def _backends(device: torch.device) -> list[Callable[[Tensor, Tensor], Any]]:
 
 
 def _least_seconds(product: Callable[[Tensor, Tensor], Any], left: Tensor, right: Tensor) -> float:
-    """Of several tries: the first load kernels and power up units such as AMX, and later ones may be disturbed."""
+    """The least of several tries: early ones load kernels and power up units such as AMX, others may be disturbed."""
     tries: list[float] = []
     while len(tries) < TRIES or sum(tries) < SECONDS:
         if left.is_cuda:
-            torch.cuda.synchronize()  # a clock is read: the device has to be idle
+            torch.cuda.synchronize()  # the device must be idle when the clock is read
         start = time.perf_counter()
         product(left, right)
         if left.is_cuda:
@@ -85,7 +85,7 @@ def _least_seconds(product: Callable[[Tensor, Tensor], Any], left: Tensor, right
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one forward and backward pass, a polynomial of a pair's real lengths: padding is not work.
+    """Operations of one forward and backward pass, a polynomial of a pair's lengths; padding is not counted.
 
     With ``s`` subwords in the source and ``t`` in the target, marks included, a pair costs
     6 · Σ(weights of a product × tokens that pass it) + 12 · D · (self s² + self t² + cross s·t) for each layer.
@@ -98,7 +98,7 @@ class Work:
     cross: float
 
     def of(self, source: NDArray[Any], target: NDArray[Any]) -> float:
-        """Of pairs with these lengths [n], [n]."""
+        """Operations of n pairs with the lengths ``source`` [n] and ``target`` [n]."""
         s, t = source.astype(np.float64), target.astype(np.float64)
         return float(
             self.linear_source * s.sum()
@@ -117,7 +117,7 @@ def _int8_operations(x: Any, _scale: Any, _zero: Any, _packed: Any, steps: Any, 
     return 2 * int(x[0]) * int(x[1]) * int(steps[0])
 
 
-# torch's table of operations leaves the CPU's attention kernel and oneDNN's integer products out.
+# PyTorch's table of operations lacks the CPU's attention kernel and oneDNN's integer products.
 _ON_CPU: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations
 }
@@ -126,16 +126,16 @@ if int8.available():
 
 
 def work_of(model: Any) -> Work:
-    """Count a model's products on six tiny pairs, so that no architecture has to know its own cost.
+    """Count a model's operations on six tiny pairs, so that no architecture has to declare its cost.
 
-    The products up to the hidden states are counted as they run; the backward pass multiplies twice as much.
+    Products up to the hidden states are counted as they run; the backward pass has twice as many.
     """
     sizes = [(4, 4), (8, 4), (4, 8), (8, 8), (12, 4), (4, 12)]
     counted = np.array([_forward_operations(model, *size) for size in sizes], dtype=np.float64)
     terms = np.array([[s, t, s * s, t * t, s * t] for s, t in sizes], dtype=np.float64)
     solved, *_ = np.linalg.lstsq(terms, counted, rcond=None)
     coefficients = [3.0 * float(value) if abs(value) > 1e-6 * abs(solved).max() else 0.0 for value in solved]
-    # The output product runs on every real target token, in a function of its own.
+    # The output product is not part of the forward pass, and runs on every real target token.
     coefficients[1] += 6.0 * model.output_table()[0].numel()
     return Work(*coefficients)
 

@@ -1,4 +1,4 @@
-"""What is trained when nothing is said: size, vocabulary and budget, chosen by the corpus."""
+"""The default training of a corpus: model size, vocabulary and time by its number of pairs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Size:
-    """A model for corpora of fewer than ``pairs`` pairs; ``pieces`` are its subwords beside bytes and characters."""
+    """The model for corpora of fewer than ``pairs`` pairs; ``pieces`` counts subwords beside bytes and characters."""
 
     pairs: float
     pieces: int
     model: dict[str, Any]
 
 
-# Small corpora overfit: they want narrow models and much dropout, and pre-norm needs no long warm-up.
+# Small corpora overfit: narrow models and much dropout. Pre-norm needs no long warm-up.
 SIZES = (
     Size(5_000, 1_000, {"preset": "tiny", "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.3, "order": "pre"}),
     Size(200_000, 5_000, {"preset": "tiny", "dropout": 0.3, "order": "pre"}),
@@ -27,9 +27,9 @@ MINUTES = 30.0
 
 
 def recipe(pairs: int, characters: Counter[str], *, minutes: float = MINUTES) -> dict[str, dict[str, Any]]:
-    """The sections of a configuration for a corpus of so many pairs with these characters."""
+    """The tables of a configuration for a corpus of so many pairs with these characters."""
     size = next(size for size in SIZES if pairs < size.pairs)
-    # 4 special tokens and 256 bytes, the corpus's characters, then pieces; in round hundreds.
+    # 4 special tokens, 256 bytes, the corpus's characters and pieces, rounded up to hundreds.
     vocabulary = -(-(260 + _covering(characters, 0.9995) + size.pieces) // 100) * 100
     return {
         "data": {"vocabulary": vocabulary},
@@ -45,7 +45,7 @@ def recipe(pairs: int, characters: Counter[str], *, minutes: float = MINUTES) ->
 
 
 def _covering(characters: Counter[str], coverage: float) -> int:
-    """How many of the commonest characters make up this share of the text."""
+    """The number of commonest characters that make up the share ``coverage`` of the text."""
     need = coverage * characters.total()
     count, have = 0, 0
     for _, times in characters.most_common():

@@ -1,4 +1,4 @@
-"""The run directory: who may write to it, with which configuration, and what an earlier run left there."""
+"""The run directory: its lock, its configuration, and the files of an earlier run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from regard import directory, files
+from regard import directory, files, manifest, regular
 from regard.config import Config, read_config, to_toml
 from regard.data.corpus import files_of
 from regard.errors import RegardError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONFIG, CHECKPOINTS, DATA, CORPUS = "run.toml", "checkpoints", "data", "corpus"
 
-# What a run writes beside its shards and, where it holds pairs out, ``corpus/``: the names that a new run takes over.
+# The names that a new run replaces. Shards (``data/``) and held-out pairs (``corpus/``) are handled apart.
 _FOLDERS = (CHECKPOINTS, SNAPSHOTS, TENSORBOARD)
 _FILES = (
     CONFIG,
@@ -37,13 +37,13 @@ _FILES = (
     directory.TOKENIZER,
     directory.TARGET_TOKENIZER,
     directory.CARD,
-    files.MANIFEST,
+    manifest.MANIFEST,
 )
 _OF_RUN = (*_FOLDERS, *_FILES)
 _BUSY = "{run}: another training is writing to it; wait for it or choose another folder"
 
-# Settings that may change when a run goes on; with any other it would not be the same run. Corpora and the model to
-# start from may be named anew: they must be the same by their fingerprints.
+# Settings that may change when a run is resumed. Corpora and the initial model may be named anew, since their
+# fingerprints are compared.
 CHANGEABLE = {
     "training.steps",
     "training.minutes",
@@ -64,10 +64,10 @@ CHANGEABLE = {
 
 @contextlib.contextmanager
 def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Split | None = None) -> Iterator[None]:
-    """Hold the run directory for this process, ready for a new run or to go on with the one that is there.
+    """Lock the run directory and prepare it for a new run or a resumed one.
 
-    ``hold_out`` is written to the new run's ``corpus/``. A new run that ends before its first checkpoint gives an
-    earlier one its place back; one that fails in its preparation leaves nothing in the way of the next.
+    ``hold_out`` is written to the new run's ``corpus/``. If a new run ends before its first checkpoint, the earlier run
+    is put back; if its preparation fails, its files are removed.
     """
     _check_names(run, config)
     for name in (*_FOLDERS, DATA, CORPUS):
@@ -104,10 +104,10 @@ def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Sp
 
 
 def _check_names(run: Path, config: Config) -> None:
-    """Names that are not UTF-8 can stand neither in run.toml nor in the card."""
+    """Raise for names that are not UTF-8, which neither run.toml nor the card can hold."""
 
     def check(name: str) -> str:
-        if has_half(name):  # as Python decodes bytes of a name that are not UTF-8
+        if has_half(name):  # Python's surrogateescape of such bytes
             raise RegardError(f"{name}: the name is not UTF-8; rename the file or folder")
         return name
 
@@ -116,7 +116,7 @@ def _check_names(run: Path, config: Config) -> None:
 
 
 def refuse_occupied(run: Path) -> None:
-    """An error where a run or a model is there already."""
+    """Raise if the directory already holds a run or a model."""
     for name in (*_OF_RUN, previous.FOLDER, previous.MOVING):
         if (run / name).exists():
             raise RegardError(
@@ -126,10 +126,10 @@ def refuse_occupied(run: Path) -> None:
 
 
 def settle(run: Path) -> None:
-    """Finish what a killed process has left half done with an earlier run, unless a training is writing there."""
+    """Complete an interrupted move of an earlier run, unless a training is writing there."""
     if not Group.from_environment().first:
         end = time.monotonic() + 60.0
-        while previous.exists(run) and time.monotonic() < end:  # the first process does it
+        while previous.exists(run) and time.monotonic() < end:  # the first process completes it
             time.sleep(0.05)
     elif previous.exists(run):
         with files.locked(run / ".lock", _BUSY.format(run=run)):
@@ -137,22 +137,22 @@ def settle(run: Path) -> None:
 
 
 def _settle(run: Path) -> None:
-    """Bring a directory into a state that is one run's: what killed processes left is finished or removed."""
+    """Leave the files of one run: writes and moves of killed processes are completed or removed."""
     previous.settle(run, has_checkpoint=bool(checkpoint.steps(run)), known=[*_OF_RUN, CORPUS])
     files.finish(run)
     files.sweep(run)
 
 
 def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]:
-    """The names that a new run takes over; an error where somebody else's files have them, or the run reads them."""
+    """The names that a new run replaces; an error if those are not a run's files, or the new run reads them."""
     occupied = [name for name in _OF_RUN if (run / name).exists()]
-    if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, files.MANIFEST)):
+    if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, manifest.MANIFEST)):
         raise RegardError(f"{run}: {occupied[0]} is there, but no run or model: --force does not write over it")
     names, whole = [*_OF_RUN, CORPUS], run.resolve()
     read = [Path(path).resolve() for path in _read(config, hold_out)]
     own = _wrote(run / CORPUS)
     if hold_out is None and (not own or any(path.is_relative_to(whole / CORPUS) for path in read)):
-        names.remove(CORPUS)  # the user's own folder, or the corpus of the earlier run, from which the new one learns
+        names.remove(CORPUS)  # the user's own folder, or the earlier run's corpus, which the new run reads
     for path in read:
         if path == whole or any(path.is_relative_to(whole / name) for name in names):
             raise RegardError(f"{run}: the new run reads {path}, which it would write over; choose another folder (-o)")
@@ -166,12 +166,12 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def _wrote(corpus: Path) -> bool:
-    """Whether all that is in the folder was written by a training that held pairs out."""
+    """Whether every file of the folder was written by a training that held pairs out."""
     try:
-        listed = files.read_json(corpus / files.MANIFEST).get("files")
+        listed = regular.read_json(corpus / manifest.MANIFEST).get("files")
     except RegardError:
         return False
-    return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, files.MANIFEST}
+    return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, manifest.MANIFEST}
 
 
 def _read(config: Config, hold_out: Split | None) -> list[str]:
@@ -189,29 +189,29 @@ def _read(config: Config, hold_out: Split | None) -> list[str]:
 _RUN = "$RUN"
 
 
-def read_run(run: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
-    """The configuration of a run, with what lies inside the run named as it lies now."""
+def read_run(run: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+    """The configuration of a run, with the present paths of files inside the run."""
     if not (run / CONFIG).is_file():
         raise RegardError(f"{run}: no run to go on with: it has no {CONFIG}")
-    return read_file(run / CONFIG, overrides, **sections)
+    return read_file(run / CONFIG, overrides, **tables)
 
 
-def read_file(path: Path, overrides: Sequence[str] = (), **sections: Mapping[str, Any] | int) -> Config:
-    """A configuration, a run's or another, in which ``$RUN/…`` names what lies beside it."""
+def read_file(path: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+    """A configuration file, in which ``$RUN/…`` is a path relative to it."""
 
     def place(name: str) -> str:
         return str(path.parent / name[len(_RUN) + 1 :]) if name.startswith(f"{_RUN}/") else name
 
-    return _renamed(read_config(path, overrides, **sections), place)
+    return _renamed(read_config(path, overrides, **tables), place)
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Write run.toml, with what lies inside the run named relative to it, so that a run can be moved."""
+    """Write run.toml, with relative paths (``$RUN/…``) inside the run, so that a run can be moved."""
     whole = run.resolve()
 
     def portable(name: str) -> str:
         path = Path(name)
-        # Without a folder in it a name may be a packaged model's, or two files' of an old configuration.
+        # A name without a folder may be a packaged model, or two files with a comma in an old configuration.
         if not path.parent.name or name.startswith("$") or not path.resolve().is_relative_to(whole):
             return name
         return f"{_RUN}/{path.resolve().relative_to(whole)}"
@@ -220,7 +220,7 @@ def write_config(run: Path, config: Config) -> None:
 
 
 def _renamed(config: Config, rename: Callable[[str], str]) -> Config:
-    """With every path of a corpus, the cache and the model to start from renamed."""
+    """The configuration with the paths of corpora, cache and initial model renamed."""
     data = {name: _each(getattr(config.data, name), rename) for name in ("train", "valid", "test", "cache")}
     training = dataclasses.replace(config.training, init=rename(config.training.init))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **data), training=training)
@@ -231,7 +231,7 @@ def _each(value: Any, rename: Callable[[str], str]) -> Any:
 
 
 def check_same(before: Config, now: Config, run: Path) -> None:
-    """An error that names the first setting that may not change within a run."""
+    """Raise for the first changed setting that may not change within a run."""
     old, new = _flat(before), _flat(now)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or key in CHANGEABLE or key.partition(".")[0] in CHANGEABLE:
@@ -243,8 +243,8 @@ def check_same(before: Config, now: Config, run: Path) -> None:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    sections = dataclasses.asdict(config)
-    flat: dict[str, Any] = {"seed": sections.pop("seed")}
-    for section, values in sections.items():
-        flat |= {f"{section}.{key}": value for key, value in values.items()}
+    tables = dataclasses.asdict(config)
+    flat: dict[str, Any] = {"seed": tables.pop("seed")}
+    for table, values in tables.items():
+        flat |= {f"{table}.{key}": value for key, value in values.items()}
     return flat

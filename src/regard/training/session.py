@@ -1,9 +1,8 @@
-"""Everything that a run holds in its hands: built once, in the order in which a run can fail soonest."""
+"""A run's objects (data, model, trainer, logs) and what it does between updates: validate, save, log."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ from regard.config import Config
 from regard.data.prepare import OtherData, Prepared, prepare
 from regard.directory import Loaded
 from regard.errors import RegardError
-from regard.machine import devices
 from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
 from regard.nn.positions import TooLong
@@ -25,7 +23,7 @@ from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
 from regard.training.metrics import Metrics
 from regard.training.optimizer import optimizer_tensors, restore_optimizer
-from regard.training.position import Record, Sums
+from regard.training.position import LogSums, RunPosition, position_of
 from regard.training.preflight import run_largest
 from regard.training.progress import Pace, Progress
 from regard.training.rates import SIZES, rate_for, work_of
@@ -38,12 +36,12 @@ from regard.training.streams import seed_stream
 from regard.training.validation import Abandoned, Validator, swapped
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
-SKIPS = 10  # updates in a row without a finite gradient, after which there is no hope
-WORTH_MEASURING = 30.0  # seconds; the matrix rate takes some to measure, and a shorter run does without it
+SKIPS = 10  # updates in a row without a finite gradient, after which a run stops
+WORTH_MEASURING = 30.0  # seconds of a run; a shorter one is not worth the seconds that measuring the matrix rate takes
 
 
 class Session:
-    """One process's part of a run; the loop (loop.py) says when each method is called."""
+    """One process's part of a run. loop.py calls its methods; what fails soonest is built first."""
 
     def __init__(
         self,
@@ -57,17 +55,17 @@ class Session:
         state: TrainingState | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        """``start``: the model to start from; ``state``: the checkpoint to go on from."""
+        """``start``: the initial model; ``state``: the checkpoint to resume from."""
         self.config, self.run, self.device, self.group = config, run, device, group
         self.progress, self.interrupted = progress, interrupted
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
         tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
-        self.record = Record() if state is None else readable(state)
+        self.position = RunPosition() if state is None else position_of(state)
         try:
             self.prepared: Prepared = prepare(
-                config, run / DATA, tokenizers=tokenizers, expected=self.record.corpus, say=progress.say
+                config, run / DATA, tokenizers=tokenizers, expected=self.position.corpus, say=progress.say
             )
         except RegardError as error:
             if state is None or "no such file" not in str(error):
@@ -88,16 +86,16 @@ class Session:
         self.trainer = Trainer(config, self.model, device, group)
         self.feed = Feed(config, self.prepared.train, pair, self.settings, group)
         self.validator = Validator(config, self.prepared.valid, loaded, interrupted)
-        self.record.corpus = self.prepared.fingerprint
+        self.position.corpus = self.prepared.fingerprint
         self.pace = Pace()
         self.environment = checkpoint.environment(device) | {"processes": str(group.ranks)}
-        self.saved = 0  # the step of the newest checkpoint; before the first update there is nothing to save
+        self.saved = 0  # the step of the newest checkpoint; 0: none yet, and nothing to save
         self.metrics: Metrics | None = None
         if state is not None:
             self._restore(state)
 
     def _build(self) -> torch.nn.Module:
-        """Fresh weights, the same for the same seed."""
+        """A model with new weights, the same for the same seed."""
         tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
         seed_stream(self.config.seed, "weights")
         try:
@@ -108,8 +106,8 @@ class Session:
     # --- begin ------------------------------------------------------------------------------------------------------
 
     def _restore(self, state: TrainingState) -> None:
-        """Go on from a checkpoint."""
-        record = self.record
+        """Load a checkpoint into model, optimizer and clock."""
+        position = self.position
         parameters = dict(self.model.named_parameters())
         for name in sorted(parameters.keys() ^ state.weights.keys()):
             raise RegardError(f"{self.run}: '{name}' is not in both the checkpoint and the model of run.toml")
@@ -122,23 +120,23 @@ class Session:
                 parameters[name].copy_(tensor)
         restore_optimizer(self.trainer.optimizer, self.model, state.optimizer)
         self.trainer.ema = {name: tensor.to(self.device) for name, tensor in state.ema.items()}
-        self.saved = record.step
+        self.saved = position.step
         self.pace.before = state.clock["seconds"]
-        self.progress.say(f"going on from update {record.step:,}")
-        if record.step >= self.config.training.steps:
-            self.progress.say(f"these are all {record.step:,} updates of training.steps: --steps N gives more")
-        if note := checkpoint.not_exact(self.run, record.step, self.environment):
+        self.progress.say(f"going on from update {position.step:,}")
+        if position.step >= self.config.training.steps:
+            self.progress.say(f"these are all {position.step:,} updates of training.steps: --steps N gives more")
+        if note := checkpoint.not_exact(self.run, position.step, self.environment):
             self.progress.say(note)
 
     def preflight(self) -> None:
-        """Say what was found wrong with the data; run the largest batch; measure the machine."""
+        """Report faults of the data, run the largest batch, measure the machine, open the logs."""
         for line in self.prepared.report.lines():
             self.progress.say(line)
         if self.validator.remark:
             self.progress.say(self.validator.remark)
         self.progress.say(self._size())
         try:
-            estimate = run_largest(self.trainer, self.feed, self.record.epoch, fresh=self.record.step == 0)
+            estimate = run_largest(self.trainer, self.feed, self.position.epoch, fresh=self.position.step == 0)
             self.validator.rehearse()
         except TooLong as error:
             raise RegardError(f"the longest pairs do not fit the model: {error}; lower data.max_length") from None
@@ -147,19 +145,19 @@ class Session:
             self.progress.say(line)
         self.work = work_of(self.model)
         if estimate.seconds(training) > WORTH_MEASURING:
-            # Without the largest product: it would be the peak of a small model's memory.
+            # Not the largest product: it would set a small model's peak memory.
             rows, precision = training.batch_tokens, self.trainer.precision
             self.pace.matrix_rate = rate_for(self.model, rows, precision, sizes=SIZES[:2])
         if self.group.first:
-            self.metrics = Metrics(self.run, keep=self.record.metrics_bytes, step=self.record.step)
+            self.metrics = Metrics(self.run, keep=self.position.metrics_bytes, step=self.position.step)
             values = {"peak_bytes": estimate.bytes, "seconds_per_update": estimate.seconds_per_update}
             values |= {"matrix_rate": self.pace.matrix_rate, "threads": torch.get_num_threads()}
-            self.metrics.time("preflight", self.record.step, values)
+            self.metrics.time("preflight", self.position.step, values)
             self.on_event("preflight", values)
-        self.pace.start(self.record.step)
+        self.pace.start(self.position.step)
 
     def _size(self) -> str:
-        """Subwords and parameters as they were made; a small text gives fewer subwords than were asked for."""
+        """One line with the numbers of subwords and parameters; a small text gives fewer subwords than configured."""
         tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
         sizes = [tokenizer.size] if target is tokenizer else [tokenizer.size, target.size]
         asked = self.config.data.vocabulary
@@ -174,11 +172,11 @@ class Session:
     # --- between two updates ----------------------------------------------------------------------------------------
 
     def due(self, every: int) -> bool:
-        return self.record.step > 0 and self.record.step % every == 0
+        return self.position.step > 0 and self.position.step % every == 0
 
     def validate(self) -> None:
-        """Measure the weights (or their running average) and keep them; nothing happens when it is interrupted."""
-        step, start = self.record.step, time.perf_counter()
+        """Measure the weights (or their running average) and keep a snapshot; nothing changes if interrupted."""
+        step, start = self.position.step, time.perf_counter()
         if self.metrics is not None:
             self.progress.doing(f"step {step:,} · validating")
             with swapped(self.model, self.trainer.ema):
@@ -190,43 +188,43 @@ class Session:
                 snapshots.write_snapshot(self.run, step, directory.stored(self.model))
             score = self.validator.score(values)
             self.write("validation", values)
-            self.progress.validated(values, step, best=score > self.record.best()[1])
-            self.record.scores.append((step, score))
+            self.progress.validated(values, step, best=score > self.position.best()[1])
+            self.position.scores.append((step, score))
             self.metrics.time("validation", step, {"seconds": time.perf_counter() - start})
             files.point("validate:recorded")
-        self.record.validated = step
+        self.position.validated = step
 
     def save(self) -> None:
-        """A checkpoint to go on from; then what only older checkpoints needed is deleted."""
-        self.saved = step = self.record.step
+        """Write a checkpoint; then delete older ones, and snapshots that no checkpoint needs."""
+        self.saved = step = self.position.step
         if self.metrics is None:
             return
         training, start = self.config.training, time.perf_counter()
-        self.record.metrics_bytes = self.metrics.sync()
+        self.position.metrics_bytes = self.metrics.sync()
         state = TrainingState(
             step=step,
             weights=self.trainer.weights(),
             optimizer=optimizer_tensors(self.trainer.optimizer, self.model),
             ema=self.trainer.ema,
-            record=self.record.plain(),
+            position=self.position.plain(),
             clock={"seconds": self.pace.elapsed()},
         )
         checkpoint.save(self.run, state, self.environment)
-        previous.forget(self.run)  # the run that this one replaces
+        previous.forget(self.run)  # the run that this one has replaced
         kept = checkpoint.rotate(self.run, training.keep_checkpoints)
-        scores, keep = self.record.scores, training.keep
+        scores, keep = self.position.scores, training.keep
         snapshots.prune(self.run, snapshots.needed(scores, average=training.average, keep=keep, checkpoints=kept))
         self.metrics.time("save", step, {"seconds": time.perf_counter() - start})
 
     def reason_to_stop(self) -> str:
         """Why the run ends here, the same in every process; "" when it goes on."""
-        training, record = self.config.training, self.record
+        training, position = self.config.training, self.position
         reasons = {
             "interrupted": self.interrupted(),
-            "steps": record.step >= training.steps,
-            # However short the time, there is one update: a run without any has no model to keep.
-            "minutes": record.step > 0 and 0 < training.minutes * 60 <= self.pace.elapsed(),
-            "patience": 0 < training.patience <= record.without_improvement(),
+            "steps": position.step >= training.steps,
+            # At least one update, however short the time: a run without any has no model to keep.
+            "minutes": position.step > 0 and 0 < training.minutes * 60 <= self.pace.elapsed(),
+            "patience": 0 < training.patience <= position.without_improvement(),
         }
         names = ["", *reasons]
         own = next((name for name, true in reasons.items() if true), "")
@@ -235,48 +233,48 @@ class Session:
     # --- after an update --------------------------------------------------------------------------------------------
 
     def account(self, item: Item, statistics: Statistics, seconds: float) -> None:
-        """Take an update into the record and onto the screen."""
-        self.record.add(statistics, item.epoch, item.number)
+        """Count an update, and show and log it when due."""
+        self.position.add(statistics, item.epoch, item.number)
         work = self.work.of(*item.lengths) * self.trainer.objective.passes * self.group.ranks
         self.pace.add(seconds, statistics.target_tokens, work)
         loss = statistics.loss / max(statistics.target_tokens, 1)
-        self.progress.updated(self.record.step, loss, self.pace, item.epoch)
+        self.progress.updated(self.position.step, loss, self.pace, item.epoch)
         if statistics.skipped:
             self._report_skip(item, loss)
         if self.due(self.config.training.log_every):
             self._log()
 
     def _log(self) -> None:
-        record, sums = self.record, self.record.sums
+        position, sums = self.position, self.position.sums
         tokens = sums.target_tokens
         if tokens:
             nll = sums.nll / tokens
             values = {
-                "epoch": record.epoch,
+                "epoch": position.epoch,
                 "loss": sums.loss / tokens,
                 "perplexity": math.exp(min(nll, 700.0)),
-                "learning_rate": learning_rate(record.step, self.config.training, self.model.width),
+                "learning_rate": learning_rate(position.step, self.config.training, self.model.width),
                 "gradient_norm": sums.gradient_norm / sums.updates,
-                "target_tokens": record.target_tokens,
-                "skipped": record.skipped,
+                "target_tokens": position.target_tokens,
+                "skipped": position.skipped,
             }
             self.write("train", values)
-            self.progress.logged(record.step, values["loss"], self.pace, record.epoch)
+            self.progress.logged(position.step, values["loss"], self.pace, position.epoch)
         if self.metrics is not None:
             clock = {"tokens_per_second": self.pace.rate(), "share": self.pace.share(), "peak_bytes": peak_memory()}
-            self.metrics.time("train", record.step, {**clock, "seconds": self.pace.elapsed()})
-        record.sums = Sums()
+            self.metrics.time("train", position.step, {**clock, "seconds": self.pace.elapsed()})
+        position.sums = LogSums()
         self.pace.restart()
 
     def _report_skip(self, item: Item, loss: float) -> None:
-        """Name the lines of a batch without a finite loss or gradient; stop when it does not pass."""
-        step, inside = self.record.step, [int(index) for micro in item.indices for index in micro]
+        """Report the pairs of a skipped update; stop the run after ``SKIPS`` in a row."""
+        step, inside = self.position.step, [int(index) for micro in item.indices for index in micro]
         places = [self.prepared.train.where(index) for index in inside]
         self.write("skipped", {"loss": repr(loss), "pairs": places})
         shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")
-        if self.record.skipped_in_a_row >= SKIPS:
-            if not previous.exists(self.run):  # such a run does not take the place of another
+        if self.position.skipped_in_a_row >= SKIPS:
+            if not previous.exists(self.run):  # such a run does not replace an earlier one
                 self.save()
             raise RegardError(
                 f"{self.run}: stopped at update {step}: {SKIPS} updates in a row had no finite loss or gradient; lower "
@@ -284,40 +282,11 @@ class Session:
             )
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """One row of the metrics, also for whoever listens."""
+        """Write one row of the metrics, and call ``on_event`` with it."""
         if self.metrics is not None:
-            self.metrics.write(kind, self.record.step, values)
-            self.on_event(kind, {"step": self.record.step, **values})
+            self.metrics.write(kind, self.position.step, values)
+            self.on_event(kind, {"step": self.position.step, **values})
 
     def close(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
-
-
-def readable(state: TrainingState) -> Record:
-    """Position and history of a checkpoint, whose hashes are right but which may have been made by hand."""
-    try:
-        record = Record.read(state.record)
-        whole = all(isinstance(getattr(record, name), int) for name in ("step", "epoch", "update", "metrics_bytes"))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RegardError(f"the record of step {state.step} cannot be read: {' '.join(str(error).split())}") from None
-    if not whole or record.step != state.step or "seconds" not in state.clock:
-        raise RegardError(f"the record of step {state.step} cannot be read: its position or its clock is missing")
-    return record
-
-
-def choose_device(name: str, group: Group) -> torch.device:
-    """The device of this process: of several with one GPU each, its own."""
-    device = devices.device(name)
-    return torch.device("cuda", group.local_rank) if device.type == "cuda" and device.index is None else device
-
-
-def prepare_torch(config: Config, device: torch.device) -> None:
-    """Threads and determinism, before the first product."""
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
-        torch.use_deterministic_algorithms(config.training.deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time

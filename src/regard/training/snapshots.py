@@ -1,8 +1,8 @@
-"""Weights of the validated steps that may still be chosen: the last ones and the best ones, ``snapshots/step-N/``.
+"""Snapshots: weights of the last and best validated steps, which may still be chosen (``snapshots/step-N/``).
 
-They are apart from the checkpoints, which hold three times as much and are few. A snapshot is written before the
-checkpoint that counts on it, and deleted only when no checkpoint is left that does: whichever checkpoint a run goes on
-from, its snapshots are there.
+Snapshots are apart from checkpoints, which are three times as large and few. A snapshot is written before the
+checkpoint that needs it and deleted when no checkpoint needs it any more, so that a run resumed from any checkpoint
+finds its snapshots.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from regard import directory, files
+from regard import directory, files, manifest
 from regard.errors import RegardError
 
 SNAPSHOTS = "snapshots"
@@ -25,7 +25,7 @@ def folder(run: Path, step: int) -> Path:
 
 
 def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Keep these weights, named as a model directory names them; what a killed run had left there is replaced."""
+    """Write these weights, named as in a model directory; a snapshot that a killed run left is replaced."""
     place = folder(run, step)
     if place.exists():
         files.remove_folder(place, name="snapshot-rotate")
@@ -33,14 +33,14 @@ def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
 
 
 def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
-    """The weights of a step, checked against their hashes."""
+    """Read the weights of a step, checked against their hashes."""
     place = folder(run, step)
-    files.verify(place, (_WEIGHTS,))
+    manifest.verify(place, (_WEIGHTS,))
     return directory.read_tensors(place / _WEIGHTS)
 
 
 def put(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Load weights as a model directory names them: a tied table stands there once."""
+    """Load weights named as in a model directory, where a tied table stands once."""
     ties: Mapping[str, str] = getattr(model, "ties", {})
     try:
         model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
@@ -55,13 +55,13 @@ def last(scores: Sequence[tuple[int, float]], count: int) -> list[int]:
 
 
 def best(scores: Sequence[tuple[int, float]], count: int) -> list[int]:
-    """The steps of the best validations, the best one first; of equals the earlier."""
+    """The steps of the best validations, best first; of equals the earlier."""
     ranked = sorted(scores, key=lambda entry: (-entry[1], entry[0]))
     return [step for step, _ in ranked[:count]]
 
 
 def needed(scores: Sequence[tuple[int, float]], *, average: int, keep: int, checkpoints: Iterable[int]) -> set[int]:
-    """The steps whose weights may still be asked for, seen from each of the ``checkpoints``' steps."""
+    """The steps whose weights a run resumed from any of the ``checkpoints`` may need."""
     steps: set[int] = set()
     for checkpoint in checkpoints:
         seen = [entry for entry in scores if entry[0] <= checkpoint]
@@ -70,7 +70,7 @@ def needed(scores: Sequence[tuple[int, float]], *, average: int, keep: int, chec
 
 
 def prune(run: Path, keep: set[int]) -> None:
-    """Delete the snapshots of all other steps, and what killed writers left."""
+    """Delete the snapshots of all other steps, and the files that killed writers left."""
     files.sweep(run / SNAPSHOTS)
     for place in sorted((run / SNAPSHOTS).glob("step-*")):
         step = place.name.removeprefix("step-")

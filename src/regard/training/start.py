@@ -1,4 +1,4 @@
-"""The model that a training starts from (``training.init``), with what the configuration says otherwise."""
+"""The model that a training starts from (``training.init``), with the options that the configuration changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regard.text.settings import TextSettings
 
 
 def start_from(config: Config) -> Loaded | None:
-    """The named model; keys of ``[model]`` replace its options where its weights still fit, else an error names one."""
+    """The initial model. Keys of ``[model]`` replace its options; an error names the first weight that does not fit."""
     if not config.training.init:
         return None
     start = directory.load(config.training.init)
@@ -39,13 +39,13 @@ def start_from(config: Config) -> Loaded | None:
 
 
 def settings_of(config: Config, prepared: Prepared, start: Loaded | None) -> TextSettings:
-    """The text settings of the model that a run makes."""
+    """The text settings of the trained model."""
     settings = prepared.settings if start is None else replace(start.settings, max_length=prepared.settings.max_length)
     return replace(settings, length_penalty=config.decoding.length_penalty)
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
-    """Those of the model, with the given ones in their place; a preset gives them all."""
+    """The initial model's options, replaced by the given ones; a preset or another architecture replaces all."""
     if "preset" in given or given.get("architecture", registry.architecture_of(start)) != registry.architecture_of(
         start
     ):

@@ -21,7 +21,7 @@ from regard.training.objective import Sums, build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
 from regard.training.streams import seed_stream, stream_key
-from regard.training.thread_parallel import Cores
+from regard.training.thread_parallel import ThreadParallel
 
 Position = tuple[int, str, int, int, int]  # of a random stream: seed, purpose, update, micro-batch, rank
 
@@ -48,7 +48,7 @@ class Trainer:
         self.fused = Fused(model, device) if config.training.compile else None
         self.objective = build_objective(config.training)
         self.precision = precision(config.training.precision, device)
-        self.cores = Cores(device)
+        self.parallel = ThreadParallel(device)
         self.ema: dict[str, Tensor] = {}
         if config.training.ema:
             self.ema = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -81,7 +81,7 @@ class Trainer:
         for micro, batch in enumerate(item.batches):
             # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
             position = self.config.seed, "dropout", step, micro, self.group.rank
-            parts = self.cores.parts(batch)
+            parts = self.parallel.parts(batch)
             if len(parts) == 1:
                 seed_stream(*position)
                 found = [self._sums(batch)]
@@ -106,7 +106,7 @@ class Trainer:
                 sums = self._sums(part)
                 return sums, torch.autograd.grad(sums.loss / divisor, self.parameters, allow_unused=True)
 
-        found = self.cores.threads.each(work, range(len(parts)), parts)
+        found = self.parallel.threads.each(work, range(len(parts)), parts)
         for parameter, *gradients in zip(self.parameters, *(gradients for _, gradients in found), strict=True):
             # Never in place: autograd may have given one tensor to two parameters.
             there = [gradient for gradient in (parameter.grad, *gradients) if gradient is not None]

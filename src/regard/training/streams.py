@@ -1,4 +1,4 @@
-"""Random streams by name: every draw of a run is a function of its seed and of where it stands, never of the past."""
+"""Named random streams: every draw of a run is a function of seed, purpose and position, not of earlier draws."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def stream_key(seed: int, purpose: str, *position: int) -> int:
 
 
 def seed_stream(seed: int, purpose: str, *position: int) -> None:
-    """Start PyTorch's generators of all devices at this stream."""
+    """Seed PyTorch's generators of all devices for this stream."""
     torch.manual_seed(stream_key(seed, purpose, *position))

@@ -1,8 +1,8 @@
-"""A micro-batch on several CPU cores: each has some of its pairs, and they are computed side by side.
+"""Thread-parallel training on a CPU: a micro-batch is divided into parts, each computed by a thread.
 
-The products of a small model gain little from being divided among threads, and what stands between them nothing: parts
-of a batch, a thread each, are done sooner (docs/benchmarks.md). Their gradients are added in order, so that a run is
-repeated bit for bit with the same number of threads.
+Small products gain little from several threads each, and the operators between them nothing; parts of a batch, one a
+thread, are faster (docs/benchmarks.md). Gradients are added in order, so that a run with the same number of threads is
+repeated bit for bit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from regard.data.batch import Batch
 from regard.machine.threads import MOST, Threads
 
-WORTH = 768  # target positions, padding counted, that a core of its own wants
+WORTH = 768  # target positions, padding included, from which a part is worth a thread
 
 
-class Cores:
+class ThreadParallel:
     """Divides batches among threads."""
 
     def __init__(self, device: torch.device) -> None:
@@ -23,6 +23,6 @@ class Cores:
         self.threads = Threads(self.most)
 
     def parts(self, batch: Batch) -> list[Batch]:
-        """The batch in as many parts as pay."""
+        """The batch in as many parts as are worth a thread each."""
         count = min(self.most, len(batch.labels), batch.labels.numel() // WORTH)
         return batch.dealt(count) if count > 1 else [batch]

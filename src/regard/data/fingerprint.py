@@ -1,0 +1,49 @@
+"""The fingerprint of prepared data: SHA-256 of all that the shards are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from regard.config import DataConfig
+from regard.data.corpus import files_of, open_lines
+from regard.data.reading import bare
+from regard.data.tables import ENDINGS
+from regard.errors import RegardError
+from regard.schema import Entry
+from regard.text.tokenizer import Tokenizer
+
+VERSION = 1  # of the shards' format and of the code on which their content depends
+TABLES = 2  # of the code that reads tables
+
+
+def fingerprint_of(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | None) -> str:
+    """SHA-256 of the corpora's bytes and of the settings on which the shards depend."""
+    digest = hashlib.sha256()
+    for name, listed in entries_of(data).items():
+        for entry in listed:
+            for path in files_of(entry, data):
+                if path == "-":
+                    raise RegardError(f"data.{name}: standard input can be read only once; save it to a file first")
+                table = f" table {TABLES}" if bare(path).endswith(ENDINGS) else ""
+                digest.update(f"{name} {Path(path).name}{table} {_hash(path)}\n".encode())
+    keys = ["source", "target", "source_key", "target_key", "max_length", "max_ratio", "remove_overlap", "normalize"]
+    if tokenizers is None:
+        keys += ["tokenizer", "vocabulary", "joint", "character_coverage"]
+    settings: dict[str, Any] = {key: getattr(data, key) for key in keys}
+    settings["tokenizers"] = [item.fingerprint for item in tokenizers or ()]
+    digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def entries_of(data: DataConfig) -> dict[str, list[Entry]]:
+    """The corpora of ``train``, ``valid`` and ``test``."""
+    return {"train": list(data.train), "valid": [data.valid], "test": [data.test] if data.test else []}
+
+
+def _hash(path: str) -> str:
+    next(open_lines(path), None)  # a clear error for a file that cannot be opened
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
