@@ -1,7 +1,7 @@
-"""The wheel's compiled loops: src/regard/accel/c for each kind of processor, where the build has a C compiler.
+"""Compiles the native kernels, src/regard/accel/c, into the wheel: a library for each kind of processor.
 
-A wheel that is built without one, or not on Linux, has none and fits every machine; regard then compiles them at their
-first use if it can.
+A wheel that is built without a C compiler, or not on Linux on x86-64, has no library and fits every machine; regard
+then compiles the kernels when it first uses them, if it can.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ACCEL = Path("src/regard/accel")
 
 
-class CompiledLoops(BuildHookInterface):
+class NativeKernels(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         processors = runpy.run_path(str(Path(self.root, ACCEL, "processors.py")))
         compiler = processors["compiler"]()
@@ -36,7 +36,7 @@ class CompiledLoops(BuildHookInterface):
             build_data["force_include"][str(into)] = f"regard/accel/{into.name}"
         if build_data["force_include"]:
             build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-linux_x86_64"  # nothing in them is of one Python
+            build_data["tag"] = "py3-none-linux_x86_64"  # the libraries do not depend on the version of Python
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if hasattr(self, "folder"):

@@ -64,7 +64,7 @@ def child(command: Sequence[str | Path], *, threads: int, environment: Mapping[s
 
 
 def avx2_alone() -> dict[str, str]:
-    """An environment in which every engine keeps to AVX2, as on a processor that has no more."""
+    """An environment in which every backend keeps to AVX2, as on a processor that has no more."""
     compiler = WORK / "cc-avx2"
     compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64-v3\n')  # the last -march counts
     compiler.chmod(0o755)

@@ -20,13 +20,13 @@ from contest import WORK
 import regard
 from regard.evaluation import corpus_scores
 
-#: What it is called → dtype and engine.
+#: What it is called → dtype and backend.
 PRECISIONS = {
     "fp32": (torch.float32, "regard"), "bf16": (torch.bfloat16, "regard"), "int8": (torch.int8, "regard"),
     "CTranslate2, fp32": (torch.float32, "ctranslate2"), "CTranslate2, int8": (torch.float32, "ctranslate2:int8"),
 }  # fmt: skip
 BEAMS = (1, 5)
-POWER = "power:1.0"  # the length penalty that both engines have
+POWER = "power:1.0"  # the length penalty that both backends have
 
 
 def models() -> dict[str, tuple[str, str, str, str]]:
@@ -49,10 +49,10 @@ def main() -> None:
         sources, references = (
             evidence.lines_of(data / f"{corpus}.{end}")[: given.lines or None] for end in (source, target)
         )
-        for name, (dtype, engine) in PRECISIONS.items():
-            if engine != "regard" and importlib.util.find_spec("ctranslate2") is None:
+        for name, (dtype, backend) in PRECISIONS.items():
+            if backend != "regard" and importlib.util.find_spec("ctranslate2") is None:
                 continue
-            translator = regard.load(model, dtype=dtype, engine=engine)
+            translator = regard.load(model, dtype=dtype, backend=backend)
             scores = []
             for beam in BEAMS:
                 found = translator.translate(sources, beam=beam, length_penalty=POWER, no_repeat=False)

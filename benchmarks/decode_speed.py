@@ -3,9 +3,9 @@
     python benchmarks/decode_speed.py            # trains a Marian-shaped model first (10 minutes, once)
     python benchmarks/decode_speed.py --preset base --minutes 60 --rounds 3
 
-Multi30k's test_2016_flickr (its sources only), cut into subwords beforehand; beam 1 and 5. Each engine gets the batch
+Multi30k's test_2016_flickr (its sources only), cut into subwords beforehand; beam 1 and 5. Each backend gets the batch
 size at which it is fastest on val. Rates are target tokens (subwords and end marks of the best hypothesis) a second;
-reading the model and a first batch are not timed. Beside them the share of sentences for which an engine gives the very
+reading the model and a first batch are not timed. Beside them the share of sentences for which a backend gives the very
 ids that regard gives.
 Run it when nothing else runs.
 """
@@ -23,7 +23,7 @@ import evidence
 import multi30k
 from contest import PEERS, WORK, avx2_alone, child, rounds, table
 
-ENGINES = {
+BACKENDS = {
     "regard": "regard", "regard:bf16": "regard, bf16", "regard:int8": "regard, int8",
     "ctranslate2": "CTranslate2",
     "ctranslate2:int8": "CTranslate2, int8", "huggingface": "Hugging Face generate",
@@ -67,24 +67,24 @@ def trained(minutes: float, preset: str = "tiny", device: str = "cpu", precision
     return run
 
 
-def translate(engine: str, model: Path, job: dict[str, Any], outputs: dict[str, list[list[int]]]) -> dict[str, Any]:
+def translate(backend: str, model: Path, job: dict[str, Any], outputs: dict[str, list[list[int]]]) -> dict[str, Any]:
     path = WORK / "job.json"
     path.write_text(json.dumps(job))
     environment = avx2_alone() if job.get("avx2") else None
-    command = [sys.executable, PEERS / "decode.py", engine, model, path]
+    command = [sys.executable, PEERS / "decode.py", backend, model, path]
     outcome = child(command, threads=job["threads"], environment=environment)
     measured = json.loads(outcome.output.strip().splitlines()[-1])
-    outputs[ENGINES.get(engine, engine)] = measured.pop("ids")
+    outputs[BACKENDS.get(backend, backend)] = measured.pop("ids")
     return {"rate": measured["target_tokens"] / measured["seconds"], "peak_mib": outcome.peak_mib, **measured}
 
 
-def fastest(engine: str, model: Path, job: dict[str, Any], sizes: list[int]) -> int:
-    """The batch size at which an engine is fastest, tried once each."""
+def fastest(backend: str, model: Path, job: dict[str, Any], sizes: list[int]) -> int:
+    """The batch size at which a backend is fastest, tried once each."""
     if len(sizes) == 1:
         return sizes[0]
-    rates = {size: translate(engine, model, {**job, "batch_tokens": size}, {})["rate"] for size in sizes}
+    rates = {size: translate(backend, model, {**job, "batch_tokens": size}, {})["rate"] for size in sizes}
     tried = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    print(f"{ENGINES[engine]}, target tokens/s on val by batch size: {tried}", file=sys.stderr, flush=True)
+    print(f"{BACKENDS[backend]}, target tokens/s on val by batch size: {tried}", file=sys.stderr, flush=True)
     return max(rates, key=lambda size: rates[size])
 
 
@@ -100,15 +100,15 @@ def main() -> None:
         "--batch-tokens", type=int, nargs="+", default=[1024, 2048, 4096, 8192], metavar="N",
         help="source tokens of a batch, padding counted: the sizes that are tried",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each engine's choice")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = each backend's choice")
     parser.add_argument("--again", action="store_true", help="time the second time that all is translated")
-    parser.add_argument("--avx2", action="store_true", help="engines keep to AVX2, also where there is more; no bf16")
-    parser.add_argument("--only", nargs="+", default=[], choices=list(ENGINES))
+    parser.add_argument("--avx2", action="store_true", help="backends keep to AVX2, also where there is more; no bf16")
+    parser.add_argument("--only", nargs="+", default=[], choices=list(BACKENDS))
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.sentences, given.batch_tokens = 1, 40, [256, 512]
-    engines = given.only or [engine for engine in ENGINES if not (given.avx2 and engine == "regard:bf16")]
+    backends = given.only or [backend for backend in BACKENDS if not (given.avx2 and backend == "regard:bf16")]
     from regard.text.tokenizer import Tokenizer
 
     WORK.mkdir(parents=True, exist_ok=True)
@@ -130,14 +130,16 @@ def main() -> None:
             "sources": sources, "beam": beam, "threads": given.threads, "max_extra": 50, "device": "cpu",
             "precision": "fp32", "avx2": given.avx2, "again": given.again,
         }  # fmt: skip
-        sizes = {engine: fastest(engine, model, {**job, "sources": tries}, given.batch_tokens) for engine in engines}
+        sizes = {
+            backend: fastest(backend, model, {**job, "sources": tries}, given.batch_tokens) for backend in backends
+        }
         outputs: dict[str, list[list[int]]] = {}
         contenders = {
-            ENGINES[engine]: partial(translate, engine, model, {**job, "batch_tokens": size}, outputs)
-            for engine, size in sizes.items()
+            BACKENDS[backend]: partial(translate, backend, model, {**job, "batch_tokens": size}, outputs)
+            for backend, size in sizes.items()
         }
         figures = rounds(contenders, given.rounds, "target tokens/s")
-        figures["batch_tokens"] = {ENGINES[engine]: size for engine, size in sizes.items()}
+        figures["batch_tokens"] = {BACKENDS[backend]: size for backend, size in sizes.items()}
         ours = outputs.get("regard", [])
         figures["same_ids"] = {
             name: round(sum(a == b for a, b in zip(ours, found, strict=True)) / len(found), 4)

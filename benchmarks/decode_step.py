@@ -2,7 +2,7 @@
 
 Milliseconds on one thread, by the sentences that are decoded together, of
 
-- model: a step of the model and the ranking of its logits, as the engine calls them where there are no loops;
+- model: a step of the model and the ranking of its logits, as decoding calls them without native kernels;
 - twin: the same of its twin in fp32, bf16 and int8, as it calls them where there are (nn/packed.py);
 - bare: the model's operators in one function on plain tensors, no modules around them (its ids are the model's);
 - compiled: that function through torch.compile, dynamic shapes, where a C++ compiler is found;
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regard.accel import prepacked as packed
-from regard.decoding.topk import best_tokens, rows_at_once
+from regard.decoding.topk import rows_at_once, topk_tokens
 from regard.machine.memory import keep_memory
 from regard.models.transformer import PRESETS, Transformer
 from regard.nn.positions import sinusoids
@@ -137,11 +137,11 @@ def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: f
 
     def step(model: Any, state: Any) -> Any:
         hidden = model.step(tokens, state, None)
-        state.top, state.longest = SO_FAR, SO_FAR  # the same step again
-        state.position.fill_(SO_FAR)
+        state.slots.top, state.slots.longest = SO_FAR, SO_FAR  # the same step again
+        state.slots.position.fill_(SO_FAR)
         table = getattr(model.prepared_output, "matrix", None)
         chunk = rows_at_once(VOCABULARY, tokens.device, model.prepared_output is not None)
-        return best_tokens(model, hidden, 1, EOS, chunk=chunk, native=model.native, table=table)
+        return topk_tokens(model, hidden, 1, EOS, chunk=chunk, native=model.native, table=table)
 
     ids = tokens[:, 0].clone()
     found = step(model, state).tokens[:, 0, 0]

@@ -118,16 +118,16 @@ def decoding(given: argparse.Namespace, preset: str) -> dict[str, Any]:
     model = decode_speed.trained(given.minutes, preset, given.device)
     lines = multi30k.raw("test_2016_flickr")[0][: given.sentences]
     sources = Tokenizer.read(model / "tokenizer.json", ("nfc",)).encode_batch(lines)
-    engines = ["regard", "huggingface"]
+    backends = ["regard", "huggingface"]
     if importlib.util.find_spec("ctranslate2") is not None:
-        engines.append("ctranslate2:bfloat16" if given.precision == "bf16" else "ctranslate2:float32")
+        backends.append("ctranslate2:bfloat16" if given.precision == "bf16" else "ctranslate2:float32")
     found = {}
     for beam in (1, 4):
         job = {
             "sources": sources, "beam": beam, "batch_tokens": given.batch_tokens, "threads": 0, "max_extra": 50,
             "device": given.device, "precision": given.precision,
         }  # fmt: skip
-        contenders = {engine: partial(decode_speed.translate, engine, model, job, {}) for engine in engines}
+        contenders = {backend: partial(decode_speed.translate, backend, model, job, {}) for backend in backends}
         title = f"{preset}, beam {beam}"
         found[title] = contest(title, contenders, given.rounds)
     return found

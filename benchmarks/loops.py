@@ -1,4 +1,4 @@
-"""How many outputs run in a loop, before and after they are decoded again: python benchmarks/loops.py [--model zh-en]
+"""How many outputs repeat, before and after they are decoded again: python benchmarks/loops.py [--model zh-en]
 
 The sources of Tatoeba's test set are translated with beam 5; no reference is read. results/loops/ keeps the lines.
 """
@@ -31,9 +31,9 @@ def main() -> None:
         command=f"python benchmarks/loops.py --model {given.model}",
         figures={"lines": len(sources), "loops_before": len(again), "loops_after": len(still)},
         table={"columns": ["line", "source", "first output (80 characters)", "decoded again"], "rows": rows},
-        note="An output is a loop when the same words stand four times in a row, or when it does not end.",
+        note="An output repeats itself when the same words stand four times in a row, or when it does not end.",
     )
-    print(f"{len(again)} of {len(sources)} outputs loop, {len(still)} after they were decoded again")
+    print(f"{len(again)} of {len(sources)} outputs repeat themselves, {len(still)} after they were decoded again")
 
 
 if __name__ == "__main__":

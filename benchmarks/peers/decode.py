@@ -1,6 +1,6 @@
-"""One engine translating one file, timed: python decode.py ENGINE MODEL JOB.json
+"""One backend translating one file, timed: python decode.py BACKEND MODEL JOB.json
 
-ENGINE is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; for Hugging Face
+BACKEND is regard[:int8|:bf16], ctranslate2[:int8] or huggingface. MODEL is a regard model directory; for Hugging Face
 it has to be of Marian's shape (post-norm, sinusoids) or Pegasus' (pre-norm). The others get the same weights through
 regard.interop. JOB: {"sources": ids without end mark, "beam", "batch_tokens", "threads", "max_extra", "device",
 "precision": fp32 or bf16}. All search alike: score / length, a sentence is done when as many hypotheses have ended as
@@ -29,7 +29,7 @@ Ids = list[list[int]]
 
 
 def batches(sources: Ids, budget: int) -> list[list[int]]:
-    """Indices, longest first, sentences × longest side within the budget: for engines that cannot do it themselves."""
+    """Indices, longest first, sentences × longest side within the budget: for backends that cannot do it themselves."""
     order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     cut: list[list[int]] = [[]]
     for i in order:
@@ -40,7 +40,7 @@ def batches(sources: Ids, budget: int) -> list[list[int]]:
 
 
 def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -> Callable[[Ids], Ids]:
-    from regard.decoding.backends import build_engine
+    from regard.decoding.backends import build_backend
     from regard.decoding.search import LengthPenalty, Search
 
     search = Search(
@@ -51,10 +51,10 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
         loaded.model.to_int8()
     else:
         loaded.model.to(devices.dtype(precision or job["precision"]))
-    engine = build_engine("regard", loaded)
+    backend = build_backend("regard", loaded)
 
     def translate(sources: Ids) -> Ids:
-        results = engine(sources, search, job["batch_tokens"] * job["beam"])
+        results = backend(sources, search, job["batch_tokens"] * job["beam"])
         return [result.hypotheses[0].ids for result in results]
 
     return translate
@@ -126,15 +126,15 @@ def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids]
 
 
 def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = "float32") -> Callable[[Ids], Ids]:
-    from regard.interop.ctranslate2 import CTranslate2
+    from regard.decoding.ctranslate2 import CTranslate2
 
     settings = loaded.settings
     threads = job["threads"] or torch.get_num_threads()
-    engine = CTranslate2(loaded.model, settings, precision=precision, device=job["device"], threads=threads)
+    backend = CTranslate2(loaded.model, settings, precision=precision, device=job["device"], threads=threads)
 
     def translate(sources: Ids) -> Ids:
         # Its own interface, so that nothing of ours is timed with it.
-        results = engine.translator.translate_batch(
+        results = backend.translator.translate_batch(
             [[str(i) for i in (*ids, settings.eos)] for ids in sources], beam_size=job["beam"], length_penalty=1.0,
             max_batch_size=job["batch_tokens"], batch_type="tokens", max_input_length=0,
             max_decoding_length=max(map(len, sources)) + 1 + job["max_extra"],
@@ -145,14 +145,14 @@ def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = 
 
 
 def main() -> None:
-    engine, folder, job = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
+    backend, folder, job = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     keep_memory()
     loaded = directory.load(folder, job["device"])
-    engines = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
-    kind, _, precision = engine.partition(":")
-    translate = engines[kind](loaded, job, precision) if precision else engines[kind](loaded, job)
+    backends = {"regard": regard, "huggingface": huggingface, "ctranslate2": ctranslate2}
+    kind, _, precision = backend.partition(":")
+    translate = backends[kind](loaded, job, precision) if precision else backends[kind](loaded, job)
     translate(job["sources"][: None if job.get("again") else 128])
     start = time.perf_counter()
     found = translate(job["sources"])

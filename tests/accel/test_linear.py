@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from kinds import on_processors
 from torch import nn
 
-from regard.accel.linear import Linear
 from regard.accel.native import Native
+from regard.accel.ways import switched_on
+from regard.nn.linear import Linear
 
 sizes = st.integers(1, 150)
 
@@ -28,7 +29,7 @@ def test_a_product_with_weights_that_change_is_a_product(
     # fp32 loses 2⁻²⁴ of what is summed at every sum.
     torch.testing.assert_close(loops.product_once(x, weight, bias), there, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loops.product_once(x, weight, None), there - bias, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loops.product_once(gradient, weight, None, turned=True), back, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loops.product_once(gradient, weight, None, transposed=True), back, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -45,7 +46,7 @@ def test_it_is_pytorchs_linear(threads: int, narrow: bool, shape: tuple[int, ...
     found = []
     for layer in (ours, theirs):
         copy = x.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow), switched_on():
             out = layer(copy)
         (out * weight).sum().backward()
         found.append([out.float(), copy.grad, *(parameter.grad for parameter in layer.parameters())])
@@ -61,4 +62,5 @@ def test_in_evaluation_it_is_bit_for_bit() -> None:
     ours, theirs = Linear(40, 90).eval(), nn.Linear(40, 90)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(7, 40)
-    assert torch.equal(ours(x), theirs(x))
+    with switched_on(), torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))

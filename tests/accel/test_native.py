@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from kinds import LOOPS, compiled, on_processors
 from torch import Tensor
 
-from regard.accel import int8, native, processors, shared_library
+from regard.accel import int8, native, processors, shared_library, structures
 
 torch.set_num_threads(1)
 sizes = st.integers(1, 150)
@@ -74,7 +75,7 @@ def test_a_number_that_is_not_finite_is_not_lost(loops: native.Native) -> None:
             x[1, 7] = wrong
             finite = matrix(x).isfinite().all(1)
             assert finite.tolist() == [True, False, True]
-            values, _, ends = loops.ranked(matrix(x), 2, 0, None)
+            values, _, ends = loops.topk(matrix(x), 2, 0, None)
             assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1].isfinite())
 
 
@@ -96,7 +97,7 @@ def test_the_best_of_scores_and_of_an_output_table(
     expected = scores.double().log_softmax(1)
     last = expected[:, end].clone()
     expected[:, away] = -torch.inf
-    values, tokens, ends = loops.best(matrix, x, k, end, away if hidden else None)
+    values, tokens, ends = loops.topk_of_table(matrix, x, k, end, away if hidden else None)
     # fp32 has 2⁻²⁴, of the score from which the logarithm is subtracted too.
     tolerance = {"rtol": 1e-5, "atol": 1e-5 + 2**-22 * float(scores.abs().max()) if rows else 0.0}
     torch.testing.assert_close(ends.double(), last, **tolerance)
@@ -104,7 +105,7 @@ def test_the_best_of_scores_and_of_an_output_table(
     there = values > -torch.inf  # what is hidden has no place
     torch.testing.assert_close(values.double()[there], expected.gather(1, tokens)[there], **tolerance)
     assert bool((values <= 0).all() and (ends <= 0).all())
-    again = loops.ranked(scores, k, end, away if hidden else None)
+    again = loops.topk(scores, k, end, away if hidden else None)
     for one, other in zip((values, tokens, ends), again, strict=True):
         assert torch.equal(one, other)
 
@@ -115,7 +116,7 @@ def test_of_equal_scores_the_first_is_first() -> None:
     assert LOOPS
     scores = torch.zeros(2, 300)
     scores[0, [40, 41, 250]] = 1.0
-    assert LOOPS.ranked(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
+    assert LOOPS.topk(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
 
 
 @on_processors
@@ -219,8 +220,55 @@ def test_a_library_that_is_not_ours_is_one_line(
         place.write_bytes(content)
     place.chmod(0o600)
     reason = "it lacks a function" if content is None else "it cannot be loaded"
-    with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's compiled kernels: {reason}; delete it"):
+    with pytest.warns(UserWarning, match=rf"native-.*\.so: not regard's native kernels: {reason}; delete it"):
         assert shared_library.load(native.Native) is not None
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library as these sources make it."""
+    compiler = processors.compiler()
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    path = tmp_path_factory.mktemp("native") / "native.so"
+    shared_library.compile_into(path, compiler)
+    return path
+
+
+def test_the_structures_of_c_and_of_python_are_laid_out_alike(fresh: Path) -> None:
+    assert structures.mismatch(ctypes.CDLL(str(fresh))) is None
+
+
+class Longer(ctypes.Structure):
+    _fields_ = (*structures.Strided._fields_, ("spare", ctypes.c_long))
+
+
+class Joined(ctypes.Structure):
+    _fields_ = (*structures.Norm._fields_[:2], ("epsilon_and_centred", ctypes.c_long))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "difference"),
+    [
+        ("strided", Longer, "struct strided has 32 bytes in C, the last field at 24, and 40 in Python, spare at 32"),
+        (
+            "norm",
+            Joined,
+            "struct norm has 24 bytes in C, the last field at 20, and 24 in Python, epsilon_and_centred at 16",
+        ),
+        ("unheard_of", Longer, "struct unheard_of has -1 bytes in C"),
+    ],
+)
+def test_a_library_with_other_structures_is_refused(
+    name: str, wrong: type[ctypes.Structure], difference: str, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(structures.MIRRORED, name, wrong)
+    with pytest.raises(structures.StructureMismatch, match=difference):
+        native.Native(ctypes.CDLL(str(fresh)))
+    monkeypatch.setattr(shared_library, "_packaged", lambda: fresh)
+    monkeypatch.setattr(processors, "compiler", lambda: None)
+    with pytest.warns(UserWarning, match=f"not regard's native kernels: {difference}"):
+        assert shared_library.load(native.Native) is None, "PyTorch's operators compute everything"
 
 
 @compiled
@@ -320,6 +368,6 @@ def test_what_is_dropped_is_dropped_on_the_way_back(
     drawn = torch.randint(-128, 128, (count,), dtype=torch.int8)
     x, residual, gradient = torch.randn(count).to(dtype), torch.randn(count), torch.randn(count)
     mask = (drawn.int() >= least) * 1.25  # 128 is no int8
-    dropping = native.Dropping(drawn.data_ptr(), least, 1.25)
+    dropping = structures.Dropping(drawn.data_ptr(), least, 1.25)
     torch.testing.assert_close(loops.drop_and_add(dropping, x, residual), residual + x.float() * mask)
-    torch.testing.assert_close(loops.drop_back(dropping, gradient, dtype), (gradient * mask).to(dtype))
+    torch.testing.assert_close(loops.drop_backward(dropping, gradient, dtype), (gradient * mask).to(dtype))

@@ -112,13 +112,13 @@ def test_hypotheses_without_a_future_are_left_out(loops: native.Native) -> None:
     states = [twin.start(twin.encode(source), 2, 30, 90) for _ in range(2)]
     for state in states:
         twin.step(start, state, torch.ones(90, dtype=torch.int64))
-    hopeful = torch.ones(90, 2, dtype=torch.bool)
+    alive = torch.ones(90, 2, dtype=torch.bool)
     for _ in range(6):
-        hopeful &= torch.rand(90, 1) < 0.8  # a whole sentence
-        hopeful &= torch.rand(90, 2) < 0.9
-        live, new = hopeful.flatten().nonzero()[:, 0], torch.randint(4, 70, (90, 2))
-        states[1].live = live
-        one, other = (twin.step(new, state).flatten(0, 1) for state in states)
+        alive &= torch.rand(90, 1) < 0.8  # a whole sentence
+        alive &= torch.rand(90, 2) < 0.9
+        live, new = alive.flatten().nonzero()[:, 0], torch.randint(4, 70, (90, 2))
+        one = twin.step(new, states[0]).flatten(0, 1)
+        other = twin.step(new, states[1], live=live).flatten(0, 1)
         assert torch.equal(one[live], other[live])
 
 

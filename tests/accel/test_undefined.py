@@ -33,9 +33,9 @@ int main(void)
     float values[4], ends[1];
     int64_t tokens[4], label = 1;
     double sums[2];
-    rank(scores, 1, count, 4, 1, 0, 0, values, tokens, ends);
+    topk(scores, 1, count, 4, 1, 0, 0, values, tokens, ends);
     memcpy(scores, x, sizeof scores);
-    soften(scores, 1, count, &label, 1, 0, sums);
+    softmax_gradient(scores, 1, count, &label, 1, 0, sums);
     return 0;
 }
 """

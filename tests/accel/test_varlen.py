@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from kinds import compiled, on_processors
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.accel import varlen
+from regard.accel import native, varlen
 from regard.accel.native import Native
+from regard.accel.ways import switched_on
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
+from regard.nn import kernels
 from regard.nn.layout import Layout
-from regard.nn.multihead import Attention, MultiHeadAttention
+from regard.nn.multihead import Attention
 from regard.nn.packing import ROWS, Packing
+from regard.nn.positions import RelativeBias, Rotary
 from regard.nn.sequences import Tokens
 
 torch.set_num_threads(1)
@@ -43,26 +48,36 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 70)), min_size=1, max_size=4),
-    heads=st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)]),
+    grouped=st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)]),
     width=st.sampled_from([16, 32, 48, 64]),
     kind=st.sampled_from(["own", "causal", "memory"]),
     spare=st.sampled_from([0, 5]),
     seed=st.integers(0, 99),
 )
 def test_it_is_pytorchs_in_every_sentence(
-    loops: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], heads: tuple[int, int], width: int, kind: str,
+    loops: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], grouped: tuple[int, int], width: int, kind: str,
     spare: int, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
-    (count, groups), cross = heads, kind == "memory"
+    (count, groups), cross = grouped, kind == "memory"
     of_queries = [queries for queries, _ in lengths]
     of_keys = [keys for _, keys in lengths] if cross else of_queries
+    assume(any(of_queries))
     queries, keys = packed(of_queries, 40, spare), packed(of_keys, 70, spare)
     joined = count * width + (0 if cross else 2 * groups * width)
     table = torch.randn(sum(of_queries) + spare, joined).to(dtype).requires_grad_()
     memory = torch.randn(sum(of_keys) + spare, 2 * groups * width).to(dtype).requires_grad_() if cross else None
-    layout = Layout(causal=kind == "causal", packing=queries, key_packing=keys if cross else None)
-    mixed = varlen.attend(loops, table, memory, layout, count, groups)
+    layout = Layout(causal=kind == "causal", packing=queries, key_packing=keys)
+
+    def heads(x: Tensor) -> Tensor:
+        return x.view(1, len(x), -1, width).transpose(1, 2)
+
+    own = table[:, : count * width]
+    of_keys_and_values = (table[:, count * width :] if memory is None else memory).chunk(2, 1)
+    with mock.patch.object(native, "for_training", lambda *_: loops):
+        mixed = varlen.native_attention(heads(own), *map(heads, of_keys_and_values), layout)
+    assert mixed is not None
+    mixed = mixed.transpose(1, 2).flatten(2)[0]
     weight = torch.randn_like(mixed)
     tables = [table] if memory is None else [table, memory]
     ours = torch.autograd.grad((mixed * weight).sum(), tables)
@@ -97,39 +112,68 @@ def test_the_module_is_the_same_with_the_loops_and_without(cross: bool, padded: 
     lengths = torch.tensor([9, 4, 7]) if padded else torch.tensor([9, 9, 9])
     x, memory = torch.randn(3, 9, 64), torch.randn(3, 9, 64)
 
-    def gradients(watched: bool) -> list[Tensor]:
+    def gradients(fast: bool) -> list[Tensor]:
         layout = Layout.padded(lengths, 9, packing=Packing.of(lengths, 9))
         pack = layout.packing.pack if layout.packing else torch.clone
         kept: dict[str, Any] = {}
         if cross:
             kept["memory"] = pack(memory)
             layout = Layout.cross(lengths, 9, queries=layout.packing, keys=layout.packing)
-        handle = attention.core.register_forward_hook(lambda *_: None) if watched else None
-        assert (varlen.choose(attention, x, layout) is None) == watched, "whoever looks at a core sees its calls"
         attention.zero_grad()
-        attention(pack(x), layout, **kept).square().sum().backward()
-        if handle:
-            handle.remove()
+        with switched_on() if fast else contextlib.nullcontext():
+            attention(pack(x), layout, **kept).square().sum().backward()
         return [parameter.grad.clone() for parameter in attention.parameters()]
 
-    for one, other in zip(gradients(False), gradients(True), strict=True):
+    for one, other in zip(gradients(True), gradients(False), strict=True):
         close(one, other, 1e-5)
 
 
 @compiled
-def test_what_the_loops_do_not_know_goes_another_way() -> None:
-    x, layout = torch.randn(2, 5, 48), Layout.padded(torch.tensor([5, 5]), 5)
+def test_a_call_that_the_kernels_do_not_know_is_refused() -> None:
+    real = torch.tensor([5, 5])
+    x, layout = torch.randn(2, 3, 5, 16, requires_grad=True), Layout.padded(real, 5)
 
-    def taken(attention: MultiHeadAttention, layout: Layout = layout, x: Tensor = x) -> bool:
-        return varlen.choose(attention, x, layout) is not None
+    def taken(x: Tensor = x, layout: Layout = layout, value: Tensor | None = None, **options: Any) -> bool:
+        return varlen.native_attention(x, x, x if value is None else value, layout, **options) is not None
 
-    fits = Attention(heads=3).build(48)
-    assert taken(fits)
-    assert not taken(Attention(heads=3, dropout=0.1).build(48)), "dropout on weights"
-    assert not taken(Attention(heads=2).build(48)), "heads of 24"
-    assert not taken(fits, x=x.double())
-    assert not taken(fits, Layout.padded(torch.tensor([5, 2]), 5)), "a mask"
-    assert not taken(fits.eval()), "in evaluation a stack is compiled, or exact"
+    assert taken() and taken(scale=1.0)
+    assert not taken(dropout=0.1), "dropout on weights"
+    assert not taken(bias=torch.zeros(1, 3, 5, 5)), "a bias"
+    assert not taken(torch.randn(2, 3, 5, 24)), "heads of 24"
+    assert not taken(value=torch.randn(2, 3, 5, 32)), "values of another width"
+    assert not taken(x.double())
+    assert not taken(layout=Layout.padded(torch.tensor([5, 2]), 5)), "padding between the rows"
+    assert not taken(layout=layout.within(2, 5, 5, x.device)), "a window"
+    assert not taken(layout=Layout.cached(torch.ones(2, 5, 5, dtype=torch.bool), torch.zeros(2, 5))), "a cache"
+    with torch.no_grad():
+        assert not taken(), "without gradients a stack is compiled, or exact"
+
+
+@compiled
+@pytest.mark.parametrize("options", [{}, {"positions": Rotary()}, {"positions": RelativeBias()}])
+def test_packed_rows_reach_the_kernels_in_all_attentions(options: dict[str, Any]) -> None:
+    model = Transformer(
+        width=32, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2, dropout=0.0, **options
+    ).build(50)
+    tokens = Tokens(torch.randint(4, 50, (3, 7)), torch.tensor([7, 3, 5]))
+    with mock.patch.object(Native, "attention", autospec=True, side_effect=Native.attention) as calls, switched_on():
+        kernels.slow_calls.clear()
+        model(tokens, model.encode(tokens)).hidden.sum().backward()
+    biased = "positions" in options and isinstance(options["positions"], RelativeBias)
+    assert calls.call_count == (2 if biased else 6), "two self-attentions a stack and two to the memory"
+    assert kernels.slow_calls["a bias on packed rows"] == (4 if biased else 0)
+
+
+@compiled
+def test_gradients_of_heads_are_joined_without_a_copy() -> None:
+    table = torch.randn(2, 5, 48, requires_grad=True)
+    query, key, value = varlen.split_heads(table, (1, 1, 1))
+    gradients = varlen._empty_side_by_side((query, key, value))
+    joined = varlen._joined(gradients)
+    assert joined is not None and joined.data_ptr() == gradients[0].data_ptr()
+    assert varlen._joined([torch.randn(2, 1, 5, 16) for _ in range(3)]) is None
+    (found,) = torch.autograd.grad([query, key, value], table, [torch.full_like(query, n) for n in range(3)])
+    assert torch.equal(found, torch.arange(3.0).repeat_interleave(16).expand(2, 5, 48))
 
 
 @compiled
@@ -145,7 +189,7 @@ def test_in_bf16_rows_come_in_blocks_and_the_spare_ones_change_nothing() -> None
 
     def gradients(narrow: bool) -> list[Tensor]:
         model.train().zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow), switched_on():
             hidden = model(target, model.encode(source)).hidden
         (hidden.float() * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
         return [parameter.grad.clone() for parameter in model.parameters()]
@@ -165,13 +209,14 @@ def test_a_number_that_is_not_finite_stays_in_its_sentence_and_is_not_lost() -> 
     attention = Attention(heads=2).build(32)
     x = torch.randn(3, 4, 32)
     x[1, 2, 3] = torch.nan
-    mixed = attention(x, Layout())
+    with switched_on():
+        mixed = attention(x, Layout())
     assert mixed[1].isnan().all() and mixed[[0, 2]].isfinite().all()
 
 
 def test_training_can_be_looked_into() -> None:
     model = Transformer(width=32, heads=2, feedforward=32, encoder_layers=1, decoder_layers=1).build(50).train()
     tokens = Tokens(torch.randint(4, 50, (2, 5)), torch.tensor([5, 3]))
-    with record(model) as trace:
+    with record(model) as trace, switched_on():
         model(tokens, model.encode(tokens))
     assert trace.weights("decoder.layers.0.cross_attention").shape == (2, 2, 5, 5)

@@ -34,7 +34,7 @@ NO_MODEL = "no-such-model"  # of which nothing is heard where something else is 
         (["evaluate", NO_MODEL, *SETS, "--compare", "valid.en"], "valid.en has 40 lines, expected 60"),
         (["evaluate", NO_MODEL, *SETS, "--compare", "nosuch"], "nosuch: no such"),
         (["evaluate", NO_MODEL, *SETS, "--length-penalty", "wu:1"], "gnmt"),
-        (["evaluate", NO_MODEL, *SETS, "--engine", "marian"], "engine 'marian'"),
+        (["evaluate", NO_MODEL, *SETS, "--backend", "marian"], "backend 'marian'"),
         (["evaluate", NO_MODEL, *SETS, "--shortlist", "nosuch"], "nosuch: no such file"),
         (["shortlist", NO_MODEL, "test.zh/list", "--source", "test.zh", "--target", "test.en"], "Not a directory"),
         (["shortlist", NO_MODEL, "test.en", "--source", "test.zh", "--target", "test.en"], "is read as well"),

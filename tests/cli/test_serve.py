@@ -1,4 +1,4 @@
-"""``regard serve`` as a process: what it answers and refuses, and what load, killed members and SIGTERM do to it."""
+"""``regard serve`` as a process: what it answers and refuses, and what load, killed workers and SIGTERM do to it."""
 
 from __future__ import annotations
 
@@ -127,23 +127,23 @@ def test_a_member_that_is_killed_is_replaced_and_nobody_notices(model: Path, exp
 def test_what_has_been_asked_is_answered_before_it_ends(model: Path, expected: list[str], number: int) -> None:
     with serving(model, "--threads", 2, "--in-hand", 4000) as server, ThreadPoolExecutor(8) as clients:
         assert server.translated(TEXTS[0]) == expected[0]
-        members = psutil.Process(server.process.pid).children()
+        workers = psutil.Process(server.process.pid).children()
         found = [clients.submit(server.translated, TEXTS * 4) for _ in range(8)]
         while server.ask(b"", path="/health", method="GET")[1]["in_hand"] < 8:
             time.sleep(0.01)
-        for process in (*members, server.process):  # as a terminal and systemd do
+        for process in (*workers, server.process):  # as a terminal and systemd do
             process.send_signal(number)
         assert all(each.result() == expected * 4 for each in found)
         assert server.process.wait(10) == (-signal.SIGTERM if number == signal.SIGTERM else 130)
-        assert not psutil.wait_procs(members, timeout=5)[1]
+        assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
-def test_members_end_with_the_server_even_if_it_is_killed(model: Path) -> None:
+def test_workers_end_with_the_server_even_if_it_is_killed(model: Path) -> None:
     with serving(model, "--threads", 2) as server:
-        members = psutil.Process(server.process.pid).children()
-        assert len(members) == 2
+        workers = psutil.Process(server.process.pid).children()
+        assert len(workers) == 2
         server.process.kill()
-        assert not psutil.wait_procs(members, timeout=10)[1]
+        assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
 def test_replies_leave_at_once() -> None:

@@ -40,4 +40,4 @@ def test_errors(workshop: Path, model: Path, regard: Regard, tmp_path: Path) -> 
     assert "damaged, not a safetensors file" in message("translate", model, "--shortlist", tmp_path / "text")
     assert "not a shortlist" in message("translate", model, "--shortlist", model / "model.safetensors")
     assert "no-such-list" in message("translate", model, "--shortlist", tmp_path / "no-such-list")
-    assert "own engine" in message("translate", model, "--shortlist", tmp_path / "list", "--engine", "ctranslate2")
+    assert "own engine" in message("translate", model, "--shortlist", tmp_path / "list", "--backend", "ctranslate2")

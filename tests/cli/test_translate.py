@@ -172,7 +172,7 @@ def test_int8_translates_nearly_as_fp32(regard: Regard) -> None:
     assert len(narrow) == len(full) == 61
     # Weights in 7 bits move scores by about a hundredth: most sentences, but not all, have a winner that stands.
     assert sum(one == other for one, other in zip(full, narrow, strict=True)) > 45
-    message = refused(regard("translate", "zh-en", "--dtype", "int8", "--engine", "ctranslate2", input=b"x\n"))
+    message = refused(regard("translate", "zh-en", "--dtype", "int8", "--backend", "ctranslate2", input=b"x\n"))
     assert "give ctranslate2:int8, and no dtype" in message
 
 

@@ -20,6 +20,11 @@ def test_every_registered_architecture_is_in_the_table() -> None:
     assert {line["architecture"] for line in MODELS.values()} == set(registry.ARCHITECTURES)
 
 
+def test_the_registry_says_what_a_model_can(name: str, model: nn.Module) -> None:
+    can = registry.capabilities(MODELS[name]["architecture"])
+    assert can.source == model.has_source and can.generates
+
+
 def test_shapes(model: nn.Module) -> None:
     output = model(sentences(LENGTHS), memory_of(model, SOURCES))
     assert output.hidden.shape == (4, 7, model.width)

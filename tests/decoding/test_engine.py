@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import Toy, ToySettings, by_hand, sentences
 
-from regard.decoding.engine import Input, Search, decode, records
+from regard.decoding.engine import Input, Search, decode, steps
 from regard.errors import RegardError
 from regard.models.decoder import DecoderOnly
 from regard.models.transformer import Transformer
@@ -67,17 +67,17 @@ def test_inputs_that_come_while_others_are_decoded_join_them():
     model, sources = Toy(seed=1), sentences(40, 1)
     search = Search(beam=3, max_extra=20)
     coming = [Input(100 + i, source) for i, source in enumerate(sources[10:])]
-    flights: list[list[int]] = []
+    batches: list[list[int]] = []
     found = {}
 
     def more() -> list[Input]:
         return [coming.pop() for _ in range(min(len(coming), 3))]
 
     inputs = [Input(i, source) for i, source in enumerate(sources[:10])]
-    for record in records(model, inputs, SETTINGS, search, batch_tokens=100, more=more):
-        flights.append(record.sentences)
+    for record in steps(model, inputs, SETTINGS, search, batch_tokens=100, more=more):
+        batches.append(record.sentences)
         found.update((result.index, result.hypotheses) for result in record.results)
-    assert any(min(flight) < 100 <= max(flight) for flight in flights)
+    assert any(min(batch) < 100 <= max(batch) for batch in batches)
     alone = list(decode(model, sources, SETTINGS, search))
     assert len(found) == 40
     for i, one in enumerate(alone):
@@ -87,14 +87,14 @@ def test_inputs_that_come_while_others_are_decoded_join_them():
 def test_sentences_leave_and_enter():
     model, sources = Toy(seed=1), sentences(40, 1)
     search = Search(beam=3, max_extra=20)
-    flights: list[list[int]] = []
+    batches: list[list[int]] = []
     results = list(
-        decode(model, sources, SETTINGS, search, batch_tokens=100, on_record=lambda r: flights.append(r.sentences))
+        decode(model, sources, SETTINGS, search, batch_tokens=100, on_step=lambda r: batches.append(r.sentences))
     )
     assert len(results) == 40
-    grown = [(a, b) for a, b in pairwise(flights) if set(b) - set(a) and set(a) & set(b)]
-    assert grown, "no sentence entered while others were in the air"
-    assert all(len(set(flight)) == len(flight) for flight in flights)
+    grown = [(a, b) for a, b in pairwise(batches) if set(b) - set(a) and set(a) & set(b)]
+    assert grown, "no sentence entered while others were decoded"
+    assert all(len(set(batch)) == len(batch) for batch in batches)
 
 
 @pytest.mark.parametrize("alpha", ["power:1.0", "power:0", "power:-0.5"])
@@ -152,7 +152,7 @@ def test_the_limit_is_said_and_an_output_of_one_token_is_possible():
     result = next(decode(model, [[5, 6]], SETTINGS, Search(beam=2, max_extra=-1)))
     assert result.hypotheses[0].ids == [] and result.hypotheses[0].at_limit
     assert list(decode(model, [], SETTINGS, Search())) == []
-    for beam in (1, 3):  # all of them done with the prompt, flight after flight
+    for beam in (1, 3):  # all of them done with the prompt, batch after batch
         results = list(decode(model, sentences(9), SETTINGS, Search(beam=beam, max_extra=-99), batch_tokens=20))
         assert [r.index for r in results] == list(range(9)) and all(r.hypotheses[0].ids == [] for r in results)
 

@@ -1,4 +1,4 @@
-"""A step that was recorded and is run again moves a flight as the step itself would.
+"""A step that was captured and is run again moves a batch as the step itself would.
 
 CUDA's graphs are replaced by a tape of operators, which has their rules: what is recorded does not happen, the host's
 part of a step is not done again, and every operator finds its numbers where they were when it was recorded.
@@ -19,15 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
+from regard.accel import products
 from regard.decoding import graphs
 from regard.decoding.engine import decode
-from regard.decoding.running_batch import Flight
+from regard.decoding.running_batch import RunningBatch
 from regard.decoding.search import Search
-from regard.decoding.topk import best_tokens
+from regard.decoding.topk import topk_tokens
 from regard.models.decoder import DecoderOnly
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
-from regard.nn import kernels
 from regard.nn.positions import Learned, RelativeBias, Rotary
 from regard.nn.sequences import Tokens
 
@@ -92,7 +92,7 @@ class Tapes:
 def tapes(monkeypatch: pytest.MonkeyPatch) -> Tapes:
     """Steps on a CPU are recorded, by kernels that ask the host nothing."""
     counted = Tapes()
-    monkeypatch.setattr(kernels, "_plain", lambda *_: False)
+    monkeypatch.setattr(products, "_few", lambda *_: False)
     monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda device: counted)
     return counted
 
@@ -206,25 +206,25 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
     lengths = torch.empty(3, dtype=torch.int64, device=gpu)
     with torch.inference_mode():
         state = model.start(model.encode(Tokens(ids, lengths)), beam, 40)
-        state.fixed = fixed
+        state.slots.fixed = fixed
         model.step(ids[:, :1], state, torch.ones(3, dtype=torch.int64, device=gpu))
         search, limits = Search(beam=beam, max_extra=30), np.array([30, 30, 30])
-        flight = Flight(state, search, SETTINGS.eos, np.arange(3), limits, gpu, uniform=fixed)
+        running = RunningBatch(state, search, SETTINGS.eos, np.arange(3), limits, gpu, uniform=fixed)
         for _ in range(3):
-            hidden = model.step(flight.last.expand(3, beam).contiguous(), state)
-            best = best_tokens(model, hidden, beam + 1 if beam > 1 else 1, SETTINGS.eos)
+            hidden = model.step(running.last.expand(3, beam).contiguous(), state)
+            topk = topk_tokens(model, hidden, beam + 1 if beam > 1 else 1, SETTINGS.eos)
             if beam == 1:
-                flight.greedy(best)
+                running.greedy(topk)
             else:
-                flight.scores = flight.scores.expand(3, beam).contiguous()
-                flight.ids = flight.ids.expand(3, beam, -1).contiguous()
-                state.follow(flight.beam(best)[1].parents)
-        assert flight.last.device.type == "cuda" and flight.last.shape == (3, beam)
+                running.scores = running.scores.expand(3, beam).contiguous()
+                running.ids = running.ids.expand(3, beam, -1).contiguous()
+                state.follow(running.beam(topk)[1].parents)
+        assert running.last.device.type == "cuda" and running.last.shape == (3, beam)
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: int, seed: int) -> None:
-    """(What is not alike in two flights is found by their shapes: any mix of sentences comes out as without.)"""
+    """(What is not alike in two batches is found by their shapes: any mix of sentences comes out as without.)"""
     model = build("sinusoidal")
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randint(4, 50, (1 + seed % 7,), generator=generator).tolist() for _ in range(4 * count)]
@@ -233,12 +233,12 @@ def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: in
     def results() -> list[Any]:
         return list(decode(model, inputs, SETTINGS, search, batch_tokens=count * beam * (2 + seed % 7)))
 
-    usual = kernels._plain
+    usual = products._few
     try:
-        kernels._plain = lambda *_: False
+        products._few = lambda *_: False
         graphs.CAPTURES["cpu"] = lambda device: counted
         recorded = results()
     finally:
-        kernels._plain = usual
+        products._few = usual
         del graphs.CAPTURES["cpu"]
     same(recorded, results())

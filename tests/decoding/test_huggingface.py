@@ -47,7 +47,7 @@ class Wrapped(torch.nn.Module):
     def start(self, memory, beams, capacity, batch=None):
         return State(memory.hidden, memory.mask, beams)
 
-    def step(self, tokens, state, lengths=None, extent=None):
+    def step(self, tokens, state, lengths=None, extent=None, live=None):
         batch, beams = state.hidden.shape[0], state.beams
         if lengths is not None:
             state.ids = tokens[:, None].repeat(1, beams, 1)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from regard.decoding.repetition import find_loop, is_loop
+from regard.decoding.repetition import find_repetition, is_repetitive
 
 
 def by_hand(ids, repeats, longest):
@@ -21,12 +21,12 @@ def test_loops_are_found_as_by_hand():
         ids = [draw.randrange(2 + draw.randrange(3)) for _ in range(draw.randrange(40))]
         repeats = draw.randint(2, 4)
         expected = by_hand(ids, repeats, 8)
-        assert find_loop(ids, repeats=repeats, longest=8) == expected
+        assert find_repetition(ids, repeats=repeats, longest=8) == expected
         found += bool(expected)
     assert 500 < found < 2900
 
 
 def test_ordinary_repetition_is_no_loop():
-    assert not is_loop([])
-    assert not is_loop([1, 2, 1, 2, 1, 2])
-    assert is_loop([9, *([1, 2, 3] * 4), 8])
+    assert not is_repetitive([])
+    assert not is_repetitive([1, 2, 1, 2, 1, 2])
+    assert is_repetitive([9, *([1, 2, 3] * 4), 8])

@@ -14,8 +14,8 @@ from toy import ToySettings, sentences
 
 from regard.accel import native
 from regard.accel import prepacked as packed
-from regard.decoding import topk as best
-from regard.decoding.engine import _Engine, decode
+from regard.decoding import topk
+from regard.decoding.engine import _Scheduler, decode
 from regard.decoding.inputs import padded
 from regard.decoding.search import Search
 from regard.models.transformer import Transformer
@@ -50,17 +50,17 @@ class Operators(TorchDispatchMode):
 def of_a_step(model: Any, beam: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Operators of a step in which nobody enters, leaves, or ends."""
     steps: list[int] = []
-    usual: Callable[..., Any] = _Engine._step
+    usual: Callable[..., Any] = _Scheduler._step
 
-    def step(engine: Any, flight: Any, look: bool) -> Any:
+    def step(scheduler: Any, running: Any, look: bool) -> Any:
         with Operators() as seen:
-            record = usual(engine, flight, look)
-        steps.extend([seen.count] if flight.batch > 1 else [])  # one sentence alone needs fewer
-        return record
+            found = usual(scheduler, running, look)
+        steps.extend([seen.count] if running.batch > 1 else [])  # one sentence alone needs fewer
+        return found
 
-    monkeypatch.setattr(_Engine, "_step", step)
+    monkeypatch.setattr(_Scheduler, "_step", step)
     list(decode(model, sentences(6, 9), SETTINGS, Search(beam=beam, max_extra=20)))
-    monkeypatch.setattr(_Engine, "_step", usual)
+    monkeypatch.setattr(_Scheduler, "_step", usual)
     return min(steps)
 
 
@@ -73,7 +73,7 @@ def test_operators_of_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("beam", [1, 4])
-def test_compiled_loops_leave_few_operators_to_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_kernels_leave_few_operators_to_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [build(layers=layers, width=2 * native.LANES) for layers in (2, 3)]
     for model in models:
         model.to_int8()
@@ -107,25 +107,25 @@ def test_beams_reorder_without_touching_keys_and_values() -> None:
         with Operators() as seen:
             state.follow(parents)
         assert [(cache.key.data_ptr(), cache.value.data_ptr()) for cache in state.caches] == kept
-    assert seen.count == 1 and seen.largest == state.visible.numel()
+    assert seen.count == 1 and seen.largest == state.slots.visible.numel()
 
 
 def test_logits_are_made_a_few_rows_at_a_time() -> None:
     model = build(vocabulary=40_000)
     with Operators() as seen:
         list(decode(model, sentences(40, 9), SETTINGS, Search(beam=5, max_extra=4)))
-    assert 32 * 40_000 <= seen.largest <= max(32 * 40_000, best.FLOATS)  # not the 200 rows that are decoded at once
+    assert 32 * 40_000 <= seen.largest <= max(32 * 40_000, topk.FLOATS)  # not the 200 rows that are decoded at once
 
 
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("beam", [1, 4])
-def test_compiled_loops_compute_nothing_for_those_that_have_landed(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_kernels_compute_nothing_for_finished_sentences(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows, usual = packed.twin(build(width=2 * native.LANES)), 0, native.Native.stack
 
-    def stack(loops: Any, stack: Any, call: Any) -> None:
+    def stack(kernels: Any, stack: Any, call: Any) -> None:
         nonlocal rows
-        rows += call.rows.count if call.own and call.rows.queries == beam else 0
-        usual(loops, stack, call)
+        rows += call.rows.count if call.cache and call.rows.queries == beam else 0
+        usual(kernels, stack, call)
 
     monkeypatch.setattr(native.Native, "stack", stack)
     search = Search(beam=beam, max_extra=20, stopping="first")
@@ -134,7 +134,7 @@ def test_compiled_loops_compute_nothing_for_those_that_have_landed(beam: int, mo
     assert rows <= tokens if beam == 1 else rows <= 1.5 * tokens  # beams end later than their best hypothesis
 
 
-def test_few_rows_are_computed_for_those_that_have_landed() -> None:
+def test_few_rows_are_computed_for_finished_sentences() -> None:
     model, rows = build(), 0
 
     def count(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

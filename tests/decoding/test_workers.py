@@ -1,4 +1,4 @@
-"""Flights side by side, each in a process, give what one flight gives."""
+"""Batches side by side, each in a process, give what one gives."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["transformer", "rnn"])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_two_processes_give_what_one_flight_gives(name: str, beam: int) -> None:
+def test_two_processes_give_what_one_gives(name: str, beam: int) -> None:
     model, inputs, search = build(name), sentences(MANY, 9), Search(beam=beam, max_extra=12, n_best=beam)
     expected = list(decode(model, inputs, SETTINGS, search))
     model.train()
-    found = workers.Flights().decode(model, inputs, SETTINGS, search, batch_tokens=100 * beam)
+    found = workers.DecodingWorkers().decode(model, inputs, SETTINGS, search, batch_tokens=100 * beam)
     assert model.training and torch.get_num_threads() == 2
     assert [result.index for result in found] == list(range(MANY))
     for one, other in zip(found, expected, strict=True):
@@ -45,7 +45,7 @@ def test_two_processes_give_what_one_flight_gives(name: str, beam: int) -> None:
         assert [h.score for h in one.hypotheses] == pytest.approx([h.score for h in other.hypotheses], rel=2e-5)
 
 
-def test_each_flight_has_its_share_of_the_sentences_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_has_its_share_of_the_sentences_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []  # of this process
 
     def spy(model: object, sources: list[list[int]], *rest: object, **options: object) -> Iterator[object]:
@@ -54,7 +54,7 @@ def test_each_flight_has_its_share_of_the_sentences_and_threads(monkeypatch: pyt
 
     def of(count: int) -> list[tuple[int, int]]:
         seen.clear()
-        found = workers.Flights().decode(model, sentences(count, 9), SETTINGS, search, batch_tokens=500)
+        found = workers.DecodingWorkers().decode(model, sentences(count, 9), SETTINGS, search, batch_tokens=500)
         assert len(found) == count
         return seen
 
@@ -66,12 +66,12 @@ def test_each_flight_has_its_share_of_the_sentences_and_threads(monkeypatch: pyt
         assert of(MANY) == [(2, MANY)]  # a recording wants its calls here
 
 
-def test_an_error_in_one_flight_reaches_the_caller() -> None:
+def test_an_error_in_one_process_reaches_the_caller() -> None:
     for place in (0, MANY - 1):  # in whichever process
         model, inputs = build("transformer"), sentences(MANY, 9)
         inputs[place] = [10_000]  # no such subword
         with pytest.raises(IndexError):
-            workers.Flights().decode(model, inputs, SETTINGS, Search(beam=1), batch_tokens=500)
+            workers.DecodingWorkers().decode(model, inputs, SETTINGS, Search(beam=1), batch_tokens=500)
         assert torch.get_num_threads() == 2
 
 
@@ -86,40 +86,42 @@ def test_a_process_that_is_killed_loses_nothing(monkeypatch: pytest.MonkeyPatch)
     model, inputs, search = build("transformer"), sentences(MANY, 9), Search(beam=1, max_extra=5)
     expected = list(decode(model, inputs, SETTINGS, search))
     monkeypatch.setattr(workers, "decode", killed)
-    found = workers.Flights().decode(model, inputs, SETTINGS, search, batch_tokens=500)
+    found = workers.DecodingWorkers().decode(model, inputs, SETTINGS, search, batch_tokens=500)
     assert [result.hypotheses[0].ids for result in found] == [result.hypotheses[0].ids for result in expected]
 
 
-def test_little_text_is_decoded_by_the_twin_where_nothing_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_text_is_decoded_by_the_prepared_model_where_kernels_are_at_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     translator = regard.load("zh-en")
     search = translator.search(beam=1)
     for at_hand in (False, True):
         monkeypatch.setattr(native, "at_hand", lambda at_hand=at_hand: at_hand)
-        assert (translator.engine.prepared([[5, 6]], search) is translator.model) is not at_hand  # type: ignore[attr-defined]
+        assert (translator.backend.prepared([[5, 6]], search) is translator.model) is not at_hand  # type: ignore[attr-defined]
 
 
 def test_weights_that_change_are_decoded_with() -> None:
-    """The engine's twin of a model is made anew when the model is another one."""
+    """The prepared model is made anew when the weights have changed."""
     translator = regard.load("zh-en")
     texts = ["我爱你。", "他是我的朋友。", "今天天气很好。"] * 100
     search = translator.search(beam=1)
     sources = translator.tokenizer.encode_batch(texts)
-    before = [result.hypotheses[0].score for result in translator.engine(sources, search, 4096)]
+    before = [result.hypotheses[0].score for result in translator.backend(sources, search, 4096)]
     with torch.no_grad():
         translator.model.output_table()[0].mul_(0.5)
-    after = [result.hypotheses[0].score for result in translator.engine(sources, search, 4096)]
+    after = [result.hypotheses[0].score for result in translator.backend(sources, search, 4096)]
     fresh = [result.hypotheses[0].score for result in decode(translator.model, sources, translator.settings, search)]
     assert before != after
     assert after == pytest.approx(fresh, rel=1e-4)
 
 
 def test_processes_are_kept_for_the_next_text_of_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, flights, search = build("transformer"), workers.Flights(), Search(beam=1, max_extra=5)
+    model, kept, search = build("transformer"), workers.DecodingWorkers(), Search(beam=1, max_extra=5)
 
     def of(model: object, search: Search) -> int:
-        flights.decode(model, sentences(MANY, 9), SETTINGS, search, batch_tokens=500)
-        assert flights.helpers is not None
-        return flights.helpers.children[0].process
+        kept.decode(model, sentences(MANY, 9), SETTINGS, search, batch_tokens=500)
+        assert kept.forked is not None
+        return kept.forked.children[0].process
 
     first = of(model, search)
     assert of(model, Search(beam=1, max_extra=5)) == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ class ToyMemory(NamedTuple):
     hidden: Tensor
     lengths: Tensor
 
+    def join(self, others: Sequence[ToyMemory]) -> ToyMemory:
+        parts = [self, *others]
+        return ToyMemory(torch.cat([each.hidden for each in parts]), torch.cat([each.lengths for each in parts]))
+
 
 class ToyState:
     def __init__(self, hidden: Tensor) -> None:
@@ -38,10 +43,10 @@ class ToyState:
         self.hidden = self.hidden.index_select(0, index)
 
     def admit(self, other: ToyState, free: Tensor | None = None) -> None:
-        hidden, newcomers = list(self.hidden), list(other.hidden)
-        for place in [] if free is None else free.tolist()[: len(newcomers)]:
-            hidden[place] = newcomers.pop(0)
-        self.hidden = torch.stack(hidden + newcomers)
+        hidden, new = list(self.hidden), list(other.hidden)
+        for place in [] if free is None else free.tolist()[: len(new)]:
+            hidden[place] = new.pop(0)
+        self.hidden = torch.stack(hidden + new)
 
 
 class Toy(nn.Module):
@@ -73,7 +78,14 @@ class Toy(nn.Module):
         start = memory.hidden if memory is not None else torch.zeros(batch, self.table.shape[1])
         return ToyState(start[:, None].repeat(1, beams, 1))
 
-    def step(self, tokens: Tensor, state: ToyState, lengths: Tensor | None = None, extent: int | None = None) -> Tensor:
+    def step(
+        self,
+        tokens: Tensor,
+        state: ToyState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
         self.steps += 1
         if lengths is None:
             state.hidden = self._next(state.hidden, tokens)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from regard.machine import processes
-from regard.machine.processes import Helpers, can_fork
+from regard.machine.processes import ForkedWorkers, can_fork
 
 
 @pytest.fixture(autouse=True)
@@ -33,27 +33,27 @@ def whose(job: bytes) -> bytes:
 
 
 def test_results_come_back_in_order_each_from_its_process_which_is_kept() -> None:
-    helpers, seen = Helpers(whose, 2), []
+    workers, seen = ForkedWorkers(whose, 2), []
     for _ in range(3):
-        found = [list(map(int, one.split())) for one in helpers.each([b"7", b"8", b"9"])]
+        found = [list(map(int, one.split())) for one in workers.each([b"7", b"8", b"9"])]
         assert [job for job, *_ in found] == [7, 8, 9]
         assert found[0][1] == os.getpid() and len({process for _, process, _ in found}) == 3
         assert all(threads == 1 for *_, threads in found[1:])
         seen.append([process for _, process, _ in found])
-    assert seen[0] == seen[1] == seen[2] and helpers.ready()
-    helpers.close()
-    assert not helpers.ready()
+    assert seen[0] == seen[1] == seen[2] and workers.ready()
+    workers.close()
+    assert not workers.ready()
 
 
 def test_much_goes_there_and_comes_back_from_several_at_once() -> None:
     jobs = [bytes([n]) * 10_000_000 for n in (1, 2, 3)]
     for _ in range(2):
-        assert Helpers(lambda job: job + job, 2).each(jobs) == [job + job for job in jobs]
-    assert Helpers(lambda job: b"", 1).each([b"", b""]) == [b"", b""]
+        assert ForkedWorkers(lambda job: job + job, 2).each(jobs) == [job + job for job in jobs]
+    assert ForkedWorkers(lambda job: b"", 1).each([b"", b""]) == [b"", b""]
 
 
 @pytest.mark.parametrize("how", ["killed", "error"])
-def test_what_a_helper_does_not_do_is_done_here(how: str) -> None:
+def test_what_a_worker_does_not_do_is_done_here(how: str) -> None:
     here = os.getpid()
 
     def work(job: bytes) -> bytes:
@@ -63,18 +63,18 @@ def test_what_a_helper_does_not_do_is_done_here(how: str) -> None:
             raise ValueError("not here")
         return job
 
-    helpers = Helpers(work, 2)
-    assert helpers.each([b"1", b"2", b"4"]) == [b"1", b"2", b"4"]
-    assert helpers.each([b"1", b"2", b"3"]) == [b"1", b"2", b"3"]
-    assert not helpers.ready(), "others take their place"
+    workers = ForkedWorkers(work, 2)
+    assert workers.each([b"1", b"2", b"4"]) == [b"1", b"2", b"4"]
+    assert workers.each([b"1", b"2", b"3"]) == [b"1", b"2", b"3"]
+    assert not workers.ready(), "others take their place"
 
 
 def test_one_that_was_killed_while_idle_is_missed() -> None:
-    helpers = Helpers(whose, 1)
-    os.kill(helpers.children[0].process, signal.SIGKILL)
-    found = helpers.each([b"1", b"2"])  # whether or not it takes the job
+    workers = ForkedWorkers(whose, 1)
+    os.kill(workers.children[0].process, signal.SIGKILL)
+    found = workers.each([b"1", b"2"])  # whether or not it takes the job
     assert [one.split()[0] for one in found] == [b"1", b"2"]
-    assert not helpers.ready()
+    assert not workers.ready()
 
 
 def test_a_message_that_breaks_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_message_that_breaks_off_is_not_taken(monkeypatch: pytest.MonkeyPatch)
         usual(pipe, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(processes, "_write", write)
-    assert Helpers(lambda job: job * 1000, 1).each([b"1", b"2"]) == [b"1" * 1000, b"2" * 1000]
+    assert ForkedWorkers(lambda job: job * 1000, 1).each([b"1", b"2"]) == [b"1" * 1000, b"2" * 1000]
 
 
 def test_an_error_is_the_callers_and_nobody_stays_behind() -> None:
@@ -99,40 +99,40 @@ def test_an_error_is_the_callers_and_nobody_stays_behind() -> None:
                 raise KeyError(job)
             return b"done"
 
-        helpers = Helpers(work, 1)
+        workers = ForkedWorkers(work, 1)
         with pytest.raises(KeyError):
-            helpers.each([b"1", b"2"])
-        assert torch.get_num_threads() == threads and not helpers.ready()
+            workers.each([b"1", b"2"])
+        assert torch.get_num_threads() == threads and not workers.ready()
 
 
 def test_one_that_is_idle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "IDLE", 0.2)
-    helpers = Helpers(whose, 1)
+    workers = ForkedWorkers(whose, 1)
     end = time.monotonic() + 20
-    while helpers.ready() and time.monotonic() < end:
+    while workers.ready() and time.monotonic() < end:
         time.sleep(0.05)
-    assert not helpers.ready()
+    assert not workers.ready()
 
 
-def test_helpers_end_with_their_parent_however_that_ends() -> None:
+def test_workers_end_with_their_parent_however_that_ends() -> None:
     program = """
 import os, sys, time
-from regard.machine.processes import Helpers
-helpers = Helpers(lambda job: b"%d" % os.getpid(), 2)
-print(*(int(one) for one in helpers.each([b"", b"", b""])[1:]), flush=True)
+from regard.machine.processes import ForkedWorkers
+workers = ForkedWorkers(lambda job: b"%d" % os.getpid(), 2)
+print(*(int(one) for one in workers.each([b"", b"", b""])[1:]), flush=True)
 if sys.argv[1] == "killed":
     time.sleep(60)
 """
     for how in ("killed", "itself"):
         with subprocess.Popen([sys.executable, "-c", program, how], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            helpers = list(map(int, process.stdout.readline().split()))
+            workers = list(map(int, process.stdout.readline().split()))
             if how == "killed":
                 process.kill()
         end = time.monotonic() + 20
-        while any(alive(helper) for helper in helpers) and time.monotonic() < end:
+        while any(alive(worker) for worker in workers) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not any(alive(helper) for helper in helpers)
+        assert not any(alive(worker) for worker in workers)
 
 
 def alive(process: int) -> bool:

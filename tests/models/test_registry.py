@@ -50,7 +50,7 @@ PRESETS = {"wide": Toy(width=1024, dropout=0.3)}
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "ARCHITECTURES", {"toy": f"{__name__}:Toy"})
+    monkeypatch.setattr(registry, "ARCHITECTURES", {"toy": registry.Architecture(f"{__name__}:Toy", source=False)})
     monkeypatch.setattr(
         registry, "PARTS", {"positions": {"plain_part": f"{__name__}:Plain", "turned": f"{__name__}:Turned"}}
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regard.models.transformer import PRESETS, Transformer, TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import PRESETS, Transformer
 from regard.nn.norm import RMSNorm
 from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
-from regard.nn.sequences import Memory, Tokens
+from regard.nn.sequences import Tokens
 
 V = 29
 SMALL = Transformer(width=16, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2)
@@ -25,7 +26,7 @@ def test_the_start() -> None:
     torch.manual_seed(0)
     model = Transformer(width=128, heads=4, feedforward=256, encoder_layers=1, decoder_layers=1).build(4000)
     assert model.source_embedding.table.weight.std().item() == pytest.approx(128**-0.5, rel=0.01)
-    x = model.source_embedding.table(torch.arange(4000)) * model.source_embedding.scale
+    x = model.source_embedding.table(torch.arange(4000)) * model.source_embedding.factor
     assert x.std().item() == pytest.approx(1, rel=0.01)
     for name, tensor in model.state_dict().items():
         if name.endswith("bias"):
@@ -37,7 +38,7 @@ def test_the_start() -> None:
             assert tensor.abs().max() <= bound and tensor.abs().max() > 0.98 * bound, name
 
 
-def batch(model: TransformerModel, seed: int = 0) -> tuple[Tokens, Tokens]:
+def batch(model: EncoderDecoder, seed: int = 0) -> tuple[Tokens, Tokens]:
     torch.manual_seed(seed)
     source_lengths, target_lengths = torch.tensor([5, 2, 7]), torch.tensor([3, 6, 1])
     return (
@@ -121,7 +122,7 @@ def test_training_reaches_every_parameter() -> None:
 def test_a_sentence_of_nothing_is_no_trouble() -> None:
     model = SMALL.build(V)
     memory = model.encode(Tokens(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0, 3])))
-    out = model(Tokens(torch.ones(2, 1, dtype=torch.int64), torch.tensor([1, 1])), Memory(*memory)).hidden
+    out = model(Tokens(torch.ones(2, 1, dtype=torch.int64), torch.tensor([1, 1])), memory).hidden
     out.sum().backward()
     assert out.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -6,24 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from layouts import LAYOUTS, B, H, K, Q, S
 from torch import Tensor, nn
 
 from regard.nn import kernels
 from regard.nn.additive import AdditiveCore
 from regard.nn.attention import attend, attention_weights
-from regard.nn.kernels import fused, products
+from regard.nn.kernels import fused
 from regard.nn.layout import Layout
 from regard.nn.multihead import Attention, Core
-
-B, H, Q, S, K = 3, 4, 5, 7, 8
-
-LAYOUTS: dict[str, Callable[[int, int], Layout]] = {
-    "everything": lambda q, s: Layout(),
-    "padded": lambda q, s: Layout.cross(torch.tensor([s, 2, 1]), s),
-    "causal": lambda q, s: Layout(causal=True),
-    "cached": lambda q, s: Layout.cached(torch.rand(B, q, s) > 0.4, torch.zeros(B, q, dtype=torch.int64)),
-    "nothing seen": lambda q, s: Layout.cross(torch.tensor([s, 0, 0]), s),
-}
 
 
 def by_loops(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -75,50 +66,14 @@ def test_fused_equals_the_equation(
         out = kernel(*parts, who, bias=bias)
         (out * torch.randn_like(out)).sum().backward()
         results.append([out, *(p.grad for p in parts), *([] if bias is None else [bias.grad])])
-        who._biases.clear()
+        who._shared.clear()
     for ours, reference in zip(*results, strict=True):
         assert not ours.isnan().any()
         assert (ours - reference).abs().max() <= tolerance * reference.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "nothing seen"])
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_plain_products_equal_the_equation(layout: str, biased: bool, dtype: torch.dtype, tolerance: float) -> None:
-    torch.manual_seed(0)
-    queries = S if layout == "causal" else Q
-    who = LAYOUTS[layout](queries, S)
-    bias = torch.randn(1, H, queries, S, dtype=dtype) if biased else None
-    results = []
-    for kernel in (products, attend):
-        torch.manual_seed(1)
-        shapes = [(B, H, queries, K), (B, H, S, K), (B, H, S, K + 2)]
-        parts = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-        out = kernel(*parts, who, bias=bias, scale=0.3)
-        (out * torch.randn_like(out)).sum().backward()
-        results.append([out, *(p.grad for p in parts)])
-    for ours, reference in zip(*results, strict=True):
-        assert (ours - reference).abs().max() <= tolerance * reference.abs().max().clamp(min=1)
-
-
-def test_the_kernel_is_chosen_by_size_and_by_what_it_can() -> None:
-    def chosen(queries: int, keys: int, grad: bool, who: Layout, groups: int = H) -> kernels.Kernel:
-        query = torch.empty(2, H, queries, K, requires_grad=grad)
-        with torch.set_grad_enabled(grad):
-            return kernels.choose(query, torch.empty(2, groups, keys, K), torch.empty(2, groups, keys, K), who)
-
-    everything = Layout()
-    assert chosen(3, 200, False, everything) is products, "a decoding step"
-    assert chosen(40, 40, False, everything) is products, "an encoder of short sentences"
-    assert chosen(300, 300, False, everything) is fused, "an encoder of long ones"
-    assert chosen(40, 40, True, everything) is products, "training on short sentences"
-    assert chosen(300, 300, True, everything) is fused, "the weights of long ones are not kept"
-    assert chosen(3, 5, False, everything, groups=2) is fused, "grouped heads"
-    assert chosen(3, 5, False, Layout.cross(torch.tensor([0, 5]), 5)) is fused, "somebody sees nothing"
-
-
 @pytest.mark.parametrize("kernel", [attend, fused])
-def test_rows_that_see_nothing_give_zeros(kernel: kernels.Kernel) -> None:
+def test_rows_that_see_nothing_give_zeros(kernel: Callable[..., Tensor]) -> None:
     query, key = torch.randn(2, H, Q, K), torch.randn(2, H, S, K)
     out = kernel(query, key, key, Layout.cross(torch.tensor([0, S]), S))
     assert (out[0] == 0).all() and (out[1] != 0).all()

@@ -41,21 +41,27 @@ def test_flash_attention_is_pytorchs_in_every_sentence(kind: str) -> None:
     joined = heads * width * (1 if cross else 3)
     table = torch.randn(sum(of_queries), joined, device=GPU, dtype=torch.bfloat16, requires_grad=True)
     memory = torch.randn(sum(of_keys), 2 * heads * width, device=GPU, dtype=torch.bfloat16, requires_grad=True)
-    layout = Layout(causal=kind == "causal", packing=queries, key_packing=keys if cross else None)
-    mixed = varlen.flash(table, memory if cross else None, layout, heads, heads)
+    layout = Layout(causal=kind == "causal", packing=queries, key_packing=keys)
+    parts = table.chunk(1 if cross else 3, 1) + (memory.chunk(2, 1) if cross else ())
+    apart = [x.view(1, len(x), heads, width).transpose(1, 2) for x in parts]
+    found = varlen.flash_attention(*apart, layout)
+    assert found is not None
+    mixed = found.transpose(1, 2).flatten(2)[0]
     weight = torch.randn_like(mixed)
     tables = [table, memory] if cross else [table]
     ours = torch.autograd.grad((mixed * weight).sum(), tables)
 
     exact = [each.detach().double().requires_grad_() for each in tables]
-    parts: list[Tensor] = []
+    sentences: list[Tensor] = []
     for query, key_value in zip(
         exact[0].split(of_queries), (exact[-1] if cross else exact[0]).split(of_keys), strict=True
     ):
         key, value = key_value[:, 0 if cross else heads * width :].chunk(2, 1)
         apart = [x.view(1, len(x), heads, width).transpose(1, 2) for x in (query[:, : heads * width], key, value)]
-        parts.append(F.scaled_dot_product_attention(*apart, is_causal=kind == "causal")[0].transpose(0, 1).flatten(1))
-    expected = torch.cat(parts)
+        sentences.append(
+            F.scaled_dot_product_attention(*apart, is_causal=kind == "causal")[0].transpose(0, 1).flatten(1)
+        )
+    expected = torch.cat(sentences)
     theirs = torch.autograd.grad((expected * weight.double()).sum(), exact)
     for one, other in zip((mixed, *ours), (expected, *theirs), strict=True):
         assert (one - other).abs().max() <= 2**-6 * other.abs().max()  # bf16 keeps 8 bits of what goes in and comes out

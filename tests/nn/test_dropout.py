@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
+from regard.accel.ways import switched_on
 from regard.nn.dropout import Dropout, cpu_mask
 
 
@@ -38,11 +41,13 @@ def test_gradient_is_the_mask() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_with_a_residual_it_is_the_sum(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_with_a_residual_it_is_the_sum(dtype: torch.dtype, fast: bool) -> None:
     dropout = Dropout(0.4)
     x, residual = (torch.randn(30, 8, dtype=dtype, requires_grad=True) for _ in range(2))
     torch.manual_seed(1)
-    together = dropout(x, residual)
+    with switched_on() if fast else contextlib.nullcontext():
+        together = dropout(x, residual)
     torch.manual_seed(1)
     apart = residual + dropout(x)
     loose = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {}  # one rounding in place of two

@@ -33,7 +33,7 @@ def test_padding_is_never_seen(lengths: list[int], more: int) -> None:
 def test_causal_rows_see_themselves_and_what_stands_before(lengths: list[int], more: int) -> None:
     size = max(1, max(lengths) + more)
     layout = Layout.padded(torch.tensor(lengths), size, causal=True)
-    assert layout.mask is None, "the kernels' own causal path needs no mask, padded or not"
+    assert layout.mask is None and layout.lengths is None, "the kernels' own causal path needs no mask, padded or not"
     allowed = written_out(layout, size, size)
     for row, length in zip(allowed.expand(len(lengths), -1, -1, -1), lengths, strict=True):
         for query in range(length):  # real queries; nobody reads the others
@@ -63,7 +63,7 @@ def test_packing_keeps_what_is_real_and_loses_no_gradient(lengths: list[int], mo
     packing, rows = packing_of(lengths, size, narrow)
     x = torch.randn(len(lengths), size, 2, requires_grad=True)
     packed = packing.pack(x)
-    assert packed.shape == (rows, 2) and not packed[sum(lengths) :].any()
+    assert packed.shape == (1, rows, 2) and not packed[0, sum(lengths) :].any()
     kept = packing.unpack(packed)
     where = real(torch.tensor(lengths), size)[..., None]
     assert torch.equal(kept, x * where)
@@ -72,29 +72,31 @@ def test_packing_keeps_what_is_real_and_loses_no_gradient(lengths: list[int], mo
     assert torch.equal(x.grad, weight * where)
 
 
-@given(lengths_of_batch, st.integers(1, 3), st.lists(st.integers(1, 3), min_size=1, max_size=3), st.booleans())
-def test_heads_are_split_and_joined_as_by_unpacking_and_transposing(
-    lengths: list[int], more: int, counts: list[int], narrow: bool
-) -> None:
+@given(lengths_of_batch, st.integers(1, 3), st.booleans())
+def test_heads_are_packed_and_unpacked_with_their_positions(lengths: list[int], more: int, narrow: bool) -> None:
     assume(any(lengths))
-    size, width = max(lengths) + more, 2
+    size, heads, width = max(lengths) + more, 3, 2
     packing, rows = packing_of(lengths, size, narrow)
-    where = real(torch.tensor(lengths), size)[:, None, :, None]
-    x = torch.randn(rows, sum(counts) * width, dtype=torch.float64, requires_grad=True)
-    expected = packing.unpack(x).view(len(lengths), size, -1, width).transpose(1, 2).split(counts, 1)
-    found = packing.split_heads(x, counts, width)
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one * where, other)
-    joined = [packing.join_heads(one) for one in found]
-    together = torch.cat(joined, 1)
-    assert torch.equal(together[: sum(lengths)], x[: sum(lengths)]) and not together[sum(lengths) :].any()
-    # Gradients at padding are 0, which is what attention leaves there.
-    weights = [torch.randn_like(one) * where for one in found]
-    (gradient,) = torch.autograd.grad(sum((w * f).sum() for w, f in zip(weights, found, strict=True)), x)
-    (reference,) = torch.autograd.grad(sum((w * e).sum() for w, e in zip(weights, expected, strict=True)), x)
-    assert torch.equal(gradient, reference)
-    (back,) = torch.autograd.grad(joined[0], found[0], packing.pack(weights[0].transpose(1, 2).flatten(2)))
-    assert torch.equal(back, weights[0])
+    where = real(torch.tensor(lengths), size)
+    x = torch.randn(len(lengths), heads, size, width)
+    packed = packing.pack_heads(x)
+    assert packed.shape == (1, heads, rows, width) and not packed[:, :, sum(lengths) :].any()
+    assert torch.equal(packing.unpack_heads(packed), x * where[:, None, :, None])
+    positions = packing.positions()
+    expected = torch.arange(size).expand(len(lengths), size)[where]
+    assert positions.shape == (1, rows) and torch.equal(positions[0, : sum(lengths)], expected)
+
+
+@given(lengths_of_batch, st.integers(1, 4), st.booleans())
+def test_a_window_hides_what_is_far_and_shows_nothing_more(lengths: list[int], window: int, causal: bool) -> None:
+    size = max(1, max(lengths))
+    layout = Layout.padded(torch.tensor(lengths), size, causal)
+    allowed, near = (
+        written_out(layout, size, size),
+        written_out(layout.within(window, size, size, torch.device("cpu")), size, size),
+    )
+    distance = (torch.arange(size)[:, None] - torch.arange(size)).abs()
+    assert torch.equal(near, allowed & (distance < window))
 
 
 @given(lengths_of_batch, st.integers(0, 3))

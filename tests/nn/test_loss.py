@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
 
 import pytest
 import torch
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from kinds import compiled, on_processors
 from torch.nn import functional as F
 
+from regard.accel.fused import in_one_pass
 from regard.accel.native import Native
-from regard.nn.loss import default_chunk, linear_cross_entropy, softened
+from regard.accel.ways import switched_on
+from regard.nn.loss import default_chunk, linear_cross_entropy, softmax_gradient
 
 M, D, V = 50, 12, 31
 
@@ -31,16 +33,26 @@ def inputs(dtype: torch.dtype, ignored: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("ignored", [0, 13, M])
 @pytest.mark.parametrize("chunk", [0, 7])
-@pytest.mark.parametrize("soften", [None, softened])
+@pytest.mark.parametrize("way", ["plain", "switched on", "in one pass"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_loss_and_gradients(
-    smoothing: float, with_bias: bool, ignored: int, chunk: int, soften: Any, dtype: torch.dtype, tolerance: float
+    smoothing: float,
+    with_bias: bool,
+    ignored: int,
+    chunk: int,
+    way: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hidden, weight, bias, labels = inputs(dtype, ignored)
     used, count = bias if with_bias else None, M - ignored if chunk else None
-    loss, nll = linear_cross_entropy(
-        hidden, weight, labels, bias=used, smoothing=smoothing, chunk=chunk, count=count, soften=soften
-    )
+    with switched_on() if way == "switched on" else contextlib.nullcontext():
+        if way == "in one pass":
+            monkeypatch.setattr(softmax_gradient, "ways", (in_one_pass,))
+        loss, nll = linear_cross_entropy(
+            hidden, weight, labels, bias=used, smoothing=smoothing, chunk=chunk, count=count
+        )
     (loss / 3).backward()
     ours = [hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
     assert not nll.requires_grad
@@ -109,7 +121,7 @@ def test_the_loops_soften_as_the_operators_do(
     log_p = logits.double().log_softmax(1)
     expected = log_p.exp() - 0.9 * F.one_hot(labels, width)
     right = logits.double().gather(1, labels[:, None]).sum().item()
-    surprise, found = loops.soften(logits, labels, 0.9)
+    surprise, found = loops.softmax_gradient(logits, labels, 0.9)
     assert surprise == pytest.approx(F.nll_loss(log_p, labels, reduction="sum").item(), rel=1e-5, abs=1e-4)
     assert found == pytest.approx(right, rel=1e-6, abs=1e-6)
     # Numbers up to 1, of which bf16 keeps 8 bits.
@@ -120,5 +132,5 @@ def test_the_loops_soften_as_the_operators_do(
 def test_a_label_that_is_none_is_refused() -> None:
     hidden, weight, _, labels = inputs(torch.float32, 0)
     labels[3] = V
-    with pytest.raises(IndexError):
+    with switched_on(), pytest.raises(IndexError):
         linear_cross_entropy(hidden, weight, labels)

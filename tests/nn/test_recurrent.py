@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from regard.nn.layout import Layout
-from regard.nn.recurrent import AdditiveAttention, AttentiveRecurrent, Recurrent, gated
+from regard.nn.recurrent import AdditiveAttention, AttentiveRecurrent, Recurrent, RecurrentState, gated
 from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
@@ -83,3 +83,26 @@ def test_a_small_translator_learns_to_copy() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.3
+
+
+def test_a_state_holds_any_tensors() -> None:
+    """An LSTM has two, of any shape behind the hypotheses: they follow, leave and enter together."""
+
+    def state(first: int, batch: int) -> RecurrentState:
+        number = torch.arange(first, first + batch, dtype=torch.float32)
+        matrix = number[:, None, None, None]
+        tensors = {"hidden": number[:, None, None].expand(-1, 2, 3), "cell": matrix.expand(-1, 1, 4, 5)}
+        memory = matrix.expand(-1, 1, 6, 7)
+        return RecurrentState(tensors, 2, memory, memory, torch.full((batch,), 6))
+
+    one = state(0, 3)
+    assert one.tensors["hidden"].shape == (3, 2, 2, 3) and one.tensors["cell"].shape == (3, 1, 2, 4, 5)
+    for tensor in one.tensors.values():
+        tensor[:, :, 1] += 0.5  # the second hypothesis
+    one.follow(torch.tensor([[1, 1], [0, 1], [1, 0]]))
+    one.keep(torch.tensor([2, 0]))
+    one.admit(state(10, 2), torch.tensor([1]))
+    for tensor in one.tensors.values():
+        numbers = tensor.transpose(1, 2).flatten(2)  # [B, N, …]
+        assert torch.equal(numbers.amin(2), numbers.amax(2))
+        assert numbers[:, :, 0].tolist() == [[2.5, 2.0], [10.0, 10.0], [11.0, 11.0]]

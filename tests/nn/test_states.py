@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.models.transformer import Transformer, TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
+from regard.nn.multihead import Attention
 from regard.nn.positions import Learned, NoPositions, Positions, RelativeBias, Rotary, Sinusoidal
 from regard.nn.sequences import Memory, Tokens
+from regard.nn.slots import CacheShape
 from regard.nn.states import KeyValueState
 
 V = 23
 KINDS: list[Positions] = [Sinusoidal(), Learned(64), Rotary(), RelativeBias(8, 16), NoPositions()]
 
 
-def model_with(positions: Positions) -> TransformerModel:
+def model_with(positions: Positions) -> EncoderDecoder:
     options = Transformer(
         width=16, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2, positions=positions, order="pre"
     )
@@ -34,7 +37,7 @@ def sources(batch: int) -> Tokens:
 class Oracle:
     """Every hypothesis as a list of ids; hidden states come from the whole prefix, one hypothesis at a time."""
 
-    def __init__(self, model: TransformerModel, memory: Memory, beams: int) -> None:
+    def __init__(self, model: EncoderDecoder, memory: Memory, beams: int) -> None:
         self.model, self.memory = model, memory
         self.ids: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in memory.lengths]
 
@@ -93,7 +96,7 @@ def test_any_history_equals_the_whole_prefix(positions: Positions, beams: int) -
         torch.manual_seed(seed)
         model = model_with(positions)
 
-        def begin(batch: int, model: TransformerModel = model) -> tuple[Oracle, KeyValueState]:
+        def begin(batch: int, model: EncoderDecoder = model) -> tuple[Oracle, KeyValueState]:
             memory = model.encode(sources(batch))
             oracle, state = Oracle(model, memory, beams), model.start(memory, beams, capacity=48)
             lengths = torch.randint(1, 4, (batch,))
@@ -148,10 +151,10 @@ def test_dead_slots_are_written_again_and_live_ones_do_not_move() -> None:
     for number in range(100):
         model.step(torch.randint(1, V, (2, beams)), state)
         state.follow(torch.zeros(2, beams, dtype=torch.int64))  # one ancestor a step: 3 of 4 slots die
-        live = state.visible.any(1)
+        live = state.slots.visible.any(1)
         assert (live.sum(1) == number + 2).all(), "a token is seen by nobody"
         # Room for those of the next step, and ahead of it at most an eighth, or four steps.
-        assert state.slots <= (number + 2 + beams) * 9 / 8 + 4 * beams + 1, "dead slots were kept"
+        assert state.slots.count <= (number + 2 + beams) * 9 / 8 + 4 * beams + 1, "dead slots were kept"
 
 
 @torch.inference_mode()
@@ -221,3 +224,42 @@ def test_too_many_tokens_are_refused() -> None:
         model.step(torch.ones(1, 1, dtype=torch.int64), state)
     with pytest.raises(ValueError, match="one token for each of 1"):
         model.step(torch.ones(1, 2, dtype=torch.int64), state)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [1, 2])
+def test_keys_and_values_of_different_widths(beams: int) -> None:
+    """Each layer caches what its attention says, and all of it stays with its hypothesis."""
+    torch.manual_seed(0)
+    shapes = [CacheShape(groups=2, key=3, value=5), CacheShape(groups=1, key=4, value=2)]
+
+    def begin(batch: int) -> KeyValueState:
+        return KeyValueState(shapes=shapes, batch=batch, beams=beams, capacity=20, device=torch.device("cpu"))
+
+    def write(state: KeyValueState, queries: int, lengths: Tensor | None, first: int) -> None:
+        """Keys and values that hold the number of their sentence, ``first`` + b."""
+        state.advance(queries, lengths)
+        number = torch.arange(first, first + state.batch, dtype=torch.float32)[:, None, None, None]
+        for cache, shape in zip(state.caches, shapes, strict=True):
+            new = [number.expand(-1, shape.groups, queries, width) for width in (shape.key, shape.value)]
+            seen = cache.append(*new)
+            assert [x.shape[1::2] for x in seen] == [(shape.groups, shape.key), (shape.groups, shape.value)]
+        state.advanced(queries, lengths)
+
+    state, other = begin(3), begin(2)
+    write(state, 4, torch.tensor([4, 2, 3]), first=0)
+    write(other, 5, torch.tensor([1, 5]), first=10)
+    write(state, beams, None, first=0)
+    state.keep(torch.tensor([2, 0]))
+    state.admit(other, torch.tensor([1]))
+    for cache, shape in zip(state.caches, shapes, strict=True):
+        assert cache.key.shape == (3, shape.groups, state.slots.count, shape.key)
+        assert cache.value.shape == (3, shape.groups, state.slots.count, shape.value)
+        for b, number in enumerate([2, 10, 11]):
+            live = state.slots.visible[b].any(0)
+            assert {float(x) for kept in (cache.key, cache.value) for x in kept[b][:, live].flatten()} == {number}
+
+
+def test_an_attention_says_what_it_caches() -> None:
+    attention = Attention(heads=4, key_value_heads=2).build(32)
+    assert attention.cache_shape == CacheShape(groups=2, key=8, value=8)

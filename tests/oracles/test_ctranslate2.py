@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import regard
-from regard.decoding.backends import build_engine
+from regard.decoding.backends import build_backend
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.rnn import RNN
@@ -62,9 +62,9 @@ def test_random_models_give_the_same_probabilities(name: str) -> None:
         return [torch.randint(4, V, (n,), generator=generator).tolist() for n in lengths]
 
     sources, targets = sentences(), sentences()
-    engine: Any = build_engine("ctranslate2", one)
+    backend: Any = build_backend("ctranslate2", one)
     pieces = [[str(token) for token in ids] for ids in targets]
-    theirs = engine.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
+    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
     ours = forced_scores(one.model, sources, targets, one.settings)
     for mine, other in zip(ours, theirs, strict=True):
         # Both in fp32; without a norm at the end the logits reach hundreds.
@@ -76,7 +76,9 @@ def test_the_packaged_model(beam: int) -> None:
     corpus = resources.files("regard") / "packaged" / "tatoeba-zh-en" / "dev.zh.xz"
     lines = lzma.decompress(corpus.read_bytes()).decode().split("\n")[:SENTENCES]
     options: dict[str, Any] = {"beam": beam, "length_penalty": "power:1.0", "stopping": "first"}
-    ours, theirs = (regard.load("zh-en", engine=name).translate(lines, **options) for name in ("regard", "ctranslate2"))
+    ours, theirs = (
+        regard.load("zh-en", backend=name).translate(lines, **options) for name in ("regard", "ctranslate2")
+    )
     for mine, other in zip(ours, theirs, strict=True):
         # The same hypothesis, or one that is as good: a tie.
         assert mine.text == other.text or mine.normalized == pytest.approx(other.normalized, abs=1e-4)
@@ -85,7 +87,7 @@ def test_the_packaged_model(beam: int) -> None:
 
 def test_int8_is_another_precision_of_the_same_model() -> None:
     lines = ["我爱机器学习。", "今天天气很好。", "你叫什么名字？"]
-    found = regard.load("zh-en", engine="ctranslate2:int8").translate(lines, beam=1)
+    found = regard.load("zh-en", backend="ctranslate2:int8").translate(lines, beam=1)
     assert all(one.text for one in found)
 
 
@@ -93,7 +95,7 @@ def test_pytorch_keeps_its_threads() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        regard.load("zh-en", engine="ctranslate2").translate("我爱机器学习。", length_penalty="power:1.0")
+        regard.load("zh-en", backend="ctranslate2").translate("我爱机器学习。", length_penalty="power:1.0")
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -104,16 +106,16 @@ def test_what_it_cannot_do_is_said() -> None:
         return pytest.raises(RegardError, match=re.escape(message))
 
     with refused("give power:0.6 as length penalty"):
-        regard.load("zh-en", engine="ctranslate2").translate("你好", beam=5)
+        regard.load("zh-en", backend="ctranslate2").translate("你好", beam=5)
     with refused("ctranslate2:int7: expected one of float32, int8"):
-        regard.load("zh-en", engine="ctranslate2:int7")
-    with refused("engine 'fast': expected regard, ctranslate2"):
-        regard.load("zh-en", engine="fast")
+        regard.load("zh-en", backend="ctranslate2:int7")
+    with refused("backend 'fast': expected regard, ctranslate2"):
+        regard.load("zh-en", backend="fast")
     with refused("positions would have to be sinusoidal or learned"):
-        build_engine("ctranslate2", loaded(positions=RelativeBias()))
+        build_backend("ctranslate2", loaded(positions=RelativeBias()))
     with refused("norm would have to be a layer norm with eps 1e-5"):
-        build_engine("ctranslate2", loaded(norm=RMSNorm()))
+        build_backend("ctranslate2", loaded(norm=RMSNorm()))
     with refused("a post-norm stack may have no final norm"):
-        build_engine("ctranslate2", loaded(final_norm=True))
+        build_backend("ctranslate2", loaded(final_norm=True))
     with refused("architecture transformer only"):
-        build_engine("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))
+        build_backend("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))

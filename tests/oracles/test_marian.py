@@ -15,7 +15,8 @@ from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.interop import marian
 from regard.interop.transforms import absent, export_weights, import_weights, join, pad, same, stack, transpose
-from regard.models.transformer import Transformer, TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
 from regard.nn.positions import Sinusoidal
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
@@ -66,7 +67,7 @@ def halved_sinusoids(length: int, width: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def imported(theirs: Any) -> TransformerModel:
+def imported(theirs: Any) -> EncoderDecoder:
     return marian.import_model(theirs.config.to_dict(), theirs.state_dict())
 
 

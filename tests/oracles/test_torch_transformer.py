@@ -77,7 +77,8 @@ def test_same_weights_same_outputs_and_gradients(
     theirs = nn.Transformer(
         D, H, LAYERS, LAYERS, F, dropout=0.0, activation=activation, batch_first=True, norm_first=order == "pre"
     ).to(dtype)
-    encoder, decoder = (spec.build(D).to(dtype) for spec in options.tree())
+    tree = options.tree()
+    encoder, decoder = (spec.build(D).to(dtype) for spec in (tree.encoder, tree.decoder))
     for parameter in [*encoder.parameters(), *decoder.parameters()]:
         nn.init.normal_(parameter, 0, spread)  # biases and gains too, and wide enough that nothing is nearly 0
     stacks = {"encoder": encoder, "decoder": decoder}

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard.accel.fused import Fused
+from regard.accel.ways import switched_on
 from regard.config import Config, read_config
 from regard.data.batch import Batch
 from regard.errors import RegardError
@@ -140,13 +141,13 @@ def test_layers_are_compiled_in_few_graphs_for_all_lengths(fake_gpu: None) -> No
     fused = Fused(model, GPU, backend=counter)
     for lengths in (LENGTHS, [[5, 4, 3], [7, 7, 2]], [[12, 3, 3, 3], [2, 9, 9, 1]], [[8] * 6, [9, 8, 7, 6, 5, 4]]):
         source, target = map(on_gpu, lengths)
-        with torch.autocast("cuda"), fused.layers():
+        with torch.autocast("cuda"), switched_on(), fused.switched_on():
             hidden = model(target, model.encode(source)).hidden
         assert hidden.shape == (*target.ids.shape, 32)
     assert counter.frame_count <= 4, "the first and the other layers, of encoder and decoder"
     assert not counters["graph_break"]
     before = counter.frame_count
-    with record(model), torch.autocast("cuda"), fused.layers():
+    with record(model), torch.autocast("cuda"), switched_on(), fused.switched_on():
         model(target, model.encode(source))
     model(target, model.encode(source))
     assert counter.frame_count == before, "whoever records sees the layers, and outside they are called as they are"

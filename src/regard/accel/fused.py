@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from regard.errors import RegardError
 from regard.models.recorder import watched
 from regard.nn.layers import TransformerLayer
-from regard.nn.loss import Soften, softened
+from regard.nn.loss import softmax_gradient
 
 
 class Fused:
@@ -30,16 +31,34 @@ class Fused:
         self.model = model
         layers = [module for module in model.modules() if isinstance(module, TransformerLayer)]
         self.calls = [(layer, torch.compile(layer._call_impl, dynamic=True, backend=backend)) for layer in layers]
-        self.soften: Soften = torch.compile(softened, dynamic=True, backend=backend)
+        self.softmax_gradient = torch.compile(in_one_pass, dynamic=True, backend=backend)
 
     @contextlib.contextmanager
-    def layers(self) -> Iterator[None]:
-        """Inside, layers are called compiled; by themselves where somebody records the model."""
+    def switched_on(self) -> Iterator[None]:
+        """Inside, layers and the softmax gradient are called compiled; while the model is recorded, layers are not."""
         calls: list[Any] = [] if watched(self.model) else self.calls
+        ways = softmax_gradient.ways
         for layer, call in calls:
             layer._compiled_call_impl = call  # as ``nn.Module.compile`` does it, for good
+        softmax_gradient.ways = (self.softmax_gradient, *ways)
         try:
             yield
         finally:
+            softmax_gradient.ways = ways
             for layer, _ in calls:
                 layer._compiled_call_impl = None
+
+
+def in_one_pass(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor, Tensor]:
+    """softmax - ``rest`` · one-hot of logits [R, V], in their type, and Σ -log p(label) and Σ logit of the label, fp32.
+
+    The operation of nn/loss.py for a compiler, which wants each number once: uncompiled the plain one is faster.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    top = wide.amax(1, keepdim=True)
+    exponential = (wide - top).exp()
+    total = exponential.sum(1, keepdim=True)
+    right = wide.gather(1, labels[:, None]).sum()
+    one_hot: Tensor = torch.arange(wide.shape[1], device=wide.device) == labels[:, None]
+    p = exponential / total
+    return torch.where(one_hot, p - rest, p).to(logits.dtype), (top + total.log()).sum() - right, right

@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
         self.dtype, loops = dtype, native.multiplying(torch.int8)
         weight = weight.detach().float()
         self.outputs = len(weight)
-        step = weight.abs().amax(1).clamp_(min=LEAST).div_(loops.weight_steps if loops else WEIGHTS)  # [out]
+        step = weight.abs().amax(1).clamp_(min=LEAST).div_(loops.weight_limit if loops else WEIGHTS)  # [out]
         rounded = (weight / step[:, None]).round_().to(torch.int8)
         self.matrix = native.Matrix(loops, rounded, bias, step) if loops else None
         if self.matrix is None:

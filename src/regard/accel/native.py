@@ -1,4 +1,4 @@
-"""The loops of c/, called on tensors. Where there is no library of them everything goes by PyTorch's operators."""
+"""The native kernels of c/, called on tensors. Without a compiled library PyTorch's operators compute everything."""
 
 from __future__ import annotations
 
@@ -10,46 +10,45 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from regard.accel import shared_library
+from regard.accel import shared_library, structures
+from regard.accel.structures import Dropping, HeadRows, KeyValues, Linear, Strided, VarLen, number, pointer, size
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LANES = 16  # numbers that the loops take at a time
-FEW_THREADS = 2  # of PyTorch's, with which operators take as long in training as the loops on one core
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights, as in products.h
-INPUTS_OF_UNIT = (1, 2, 4)  # that share 4 bytes, by kind
-PARTS = ("products with weights", "attention", "norms")  # of a stack's time, as in stack.c
-
-pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+LANES = 16  # fp32 numbers of the widest register: head widths that the kernels take are multiples
+FEW_THREADS = 2  # threads of PyTorch up to which the kernels, which use one, are faster in training than its operators
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights: ``enum kind`` of products.h
+INPUTS_OF_UNIT = (1, 2, 4)  # inputs in the 4 bytes of a unit, by kind (products.h)
+PARTS = ("products with weights", "attention", "norms")  # of a stack's time: ``enum part`` of stack.c
 
 
 @functools.cache
 def library() -> Native | None:
-    """The compiled loops; None where there are none."""
+    """The compiled kernels; None where there are none."""
     return shared_library.load(Native)
 
 
 def at_hand() -> bool:
-    """Whether there is a ``library`` that needs not be compiled first."""
+    """Whether ``library`` is there without being compiled first."""
     loaded = library.cache_info().currsize > 0
     return (loaded or shared_library.is_there()) and library() is not None
 
 
 def multiplying(dtype: torch.dtype) -> Native | None:
-    """The loops, where they multiply with weights of this type."""
-    loops = library()
-    return loops if loops and loops.multiplies.get(dtype) else None
+    """The kernels, if they multiply with weights of this type."""
+    kernels = library()
+    return kernels if kernels and kernels.multiplies.get(dtype) else None
 
 
 def for_training(x: Tensor, dtype: torch.dtype | None = None) -> Native | None:
-    """The loops, where they know numbers of the type of x or ``dtype``, and on one core outrun PyTorch's operators."""
+    """The kernels, if they take x's type (or ``dtype``) and are faster in training than PyTorch's operators."""
     known = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
     return library() if known and torch.get_num_threads() <= FEW_THREADS else None
 
 
-def _seen(call: Callable[P, T]) -> Callable[P, T]:
-    """The call, shown to PyTorch's profiler as the operators are."""
+def _profiled(call: Callable[P, T]) -> Callable[P, T]:
+    """The call, which PyTorch's profiler lists as it does operators."""
 
     @functools.wraps(call)
     def shown(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,91 +60,41 @@ def _seen(call: Callable[P, T]) -> Callable[P, T]:
     return shown
 
 
-class Linear(ctypes.Structure):
-    """``struct linear`` of products.h; zeros: there is none."""
-
-    _fields_ = (
-        ("inputs", size), ("outputs", size), ("kind", ctypes.c_int),
-        ("panels", pointer), ("bias", pointer), ("steps", pointer), ("offsets", pointer),
-    )  # fmt: skip
-
-
-class Kept(ctypes.Structure):
-    """``struct kept`` of attention.h: keys or values [B, G, S, K] and their strides in numbers."""
-
-    _fields_ = (("at", pointer), ("sentence", size), ("head", size), ("token", size))
-
-    @classmethod
-    def of(cls, x: Tensor) -> Kept:
-        assert x.stride(3) == 1
-        return cls(x.data_ptr(), *x.stride()[:3])
-
-
-class Seen(ctypes.Structure):
-    """``struct seen`` of stack.c: what is attended to in one layer."""
-
-    _fields_ = (("keys", Kept), ("values", Kept))
-
-
-class Rows(ctypes.Structure):
-    """``struct table`` of varlen.h: the numbers of some heads, row by row."""
-
-    _fields_ = (("at", pointer), ("step", size))
-
-    @classmethod
-    def of(cls, x: Tensor) -> Rows:
-        """x [R, heads · K], which may be some columns of a wider table."""
-        assert x.stride(1) == 1
-        return cls(x.data_ptr(), x.stride(0))
-
-
-class VarLen(ctypes.Structure):
-    """``struct varlen`` of varlen.h: which rows make a sentence, and how they attend."""
-
-    _fields_ = (
-        ("queries", pointer), ("keys", pointer), *((name, size) for name in ("sentences", "heads", "groups", "width")),
-        ("causal", ctypes.c_int), ("halves", ctypes.c_int), ("scale", number),
-    )  # fmt: skip
-
-
-class Dropping(ctypes.Structure):
-    """``struct dropout`` of rows.h."""
-
-    _fields_ = (("bytes", pointer), ("least", ctypes.c_int), ("scale", number))
-
-
 class Native:
-    """One method for each loop; tensors are fp32, on the CPU, and need no gradient."""
+    """A method for each kernel; tensors are on the CPU, need no gradient, and are fp32 where nothing else is said."""
 
-    def __init__(self, loops: Any) -> None:
-        self._linear, self._stack, self._spent = loops.run_linear, loops.run, loops.seconds_spent
-        self._project, self._rank, self._rank_all = loops.project, loops.rank, loops.rank_all
+    def __init__(self, kernels: Any) -> None:
+        """``kernels``: the loaded library. Raises StructureMismatch if it was compiled with other structures."""
+        if different := structures.mismatch(kernels):
+            raise structures.StructureMismatch(different)
+        self._linear, self._stack, self._spent = kernels.run_linear, kernels.run, kernels.seconds_spent
+        self._project, self._topk, self._topk_of_table = kernels.project, kernels.topk, kernels.topk_of_table
         self._linear.argtypes = (pointer, pointer, size, pointer)
         self._stack.argtypes = (pointer, pointer)
-        self._project.argtypes = (pointer, pointer, size, size, pointer, Seen, ctypes.c_int, size, size)
-        found = (size, size, pointer, size, pointer, pointer, pointer)
-        self._rank.argtypes, self._rank.restype = (pointer, size, size, *found), None
-        self._rank_all.argtypes = (pointer, pointer, size, *found)
-        self._attend, self._attend_back = loops.attend_varlen, loops.attend_varlen_back
-        self._attend.argtypes = (pointer, Rows, Rows, Rows, Rows, pointer)
-        self._attend_back.argtypes = (pointer, Rows, Rows, Rows, pointer, Rows, Rows, Rows, Rows)
-        self._soften, self._add_halves = loops.soften, loops.add_halves
-        self._soften.argtypes = (pointer, size, size, pointer, number, ctypes.c_int, pointer)
-        self._add_halves.argtypes, self._add_halves.restype = (pointer, pointer, size), None
-        self._drop, self._drop_back = loops.drop_and_add, loops.drop_back
+        self._project.argtypes = (pointer, pointer, size, size, pointer, KeyValues, ctypes.c_int, size, size)
+        of_topk = (size, size, pointer, size, pointer, pointer, pointer)
+        self._topk.argtypes, self._topk.restype = (pointer, size, size, *of_topk), None
+        self._topk_of_table.argtypes = (pointer, pointer, size, *of_topk)
+        self._attend, self._attend_backward = kernels.attend_varlen, kernels.attend_varlen_backward
+        self._attend.argtypes = (pointer, *(HeadRows,) * 4, pointer)
+        self._attend_backward.argtypes = (pointer, *(HeadRows,) * 3, pointer, *(HeadRows,) * 4)
+        self._softmax_gradient, self._add_bf16 = kernels.softmax_gradient, kernels.add_bf16
+        self._softmax_gradient.argtypes = (pointer, size, size, pointer, number, ctypes.c_int, pointer)
+        self._add_bf16.argtypes, self._add_bf16.restype = (pointer, pointer, size), None
+        self._drop, self._drop_backward = kernels.drop_and_add, kernels.drop_backward
         self._drop.argtypes = (Dropping, pointer, ctypes.c_int, pointer, size, pointer)
-        self._drop_back.argtypes = (Dropping, pointer, size, pointer, ctypes.c_int)
-        self._drop.restype = self._drop_back.restype = None
-        self._multiply_once = loops.multiply_once
+        self._drop_backward.argtypes = (Dropping, pointer, size, pointer, ctypes.c_int)
+        self._drop.restype = self._drop_backward.restype = None
+        self._multiply_once = kernels.multiply_once
         self._multiply_once.argtypes = (pointer, size, pointer, ctypes.c_int, size, size, pointer, pointer)
-        self._sum_columns = loops.sum_columns
+        self._sum_columns = kernels.sum_columns
         self._sum_columns.argtypes, self._sum_columns.restype = (pointer, size, size, ctypes.c_int, pointer), None
         self._spent.restype = ctypes.POINTER(ctypes.c_double * len(PARTS))
-        self.panel: int = loops.panel()
-        self.weight_steps: int = loops.weight_steps()  # of weights in int8, on either side of 0
-        self.multiplies = {dtype: bool(loops.multiplies(kind)) for dtype, kind in KINDS.items()}
+        self.panel: int = kernels.panel()
+        self.weight_limit: int = kernels.weight_limit()  # the largest absolute value of a weight in int8
+        self.multiplies = {dtype: bool(kernels.multiplies(kind)) for dtype, kind in KINDS.items()}
 
-    @_seen
+    @_profiled
     def product(self, x: Tensor, matrix: Matrix) -> Tensor:
         """x [*, in] → [*, out]"""
         x = x.contiguous()
@@ -155,134 +104,141 @@ class Native:
             raise MemoryError("no memory for the rows of a product")
         return out
 
-    @_seen
+    @_profiled
     def stack(self, stack: ctypes.Structure, call: ctypes.Structure) -> None:
-        """All layers of a stack (compiled.py)."""
+        """A forward pass through all layers of a stack (stack.py)."""
         if not self._stack(ctypes.byref(stack), ctypes.byref(call)):
-            raise MemoryError("no memory for what lies between the layers")
+            raise MemoryError("no memory for the activations of a stack")
 
-    @_seen
+    @_profiled
     def project(self, matrix: Matrix, memory: Tensor, lengths: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Keys and values [B, G, S, K] of a memory [B, S, D], written up to the ``lengths`` [B]."""
+        """Writes the keys and values [B, G, S, K] of a memory [B, S, D], for its first ``lengths`` [B] tokens."""
         memory, lengths = memory.contiguous(), lengths.to("cpu", torch.int64)
         batch, groups, tokens, width = keys.shape
         done = self._project(
             ctypes.byref(matrix.linear), memory.data_ptr(), batch, tokens, lengths.data_ptr(),
-            Seen(Kept.of(keys), Kept.of(values)), keys.dtype == torch.bfloat16, groups, width,
+            KeyValues(Strided.of(keys), Strided.of(values)), keys.dtype == torch.bfloat16, groups, width,
         )  # fmt: skip
         if not done:
             raise MemoryError("no memory for keys and values")
 
-    @_seen
-    def ranked(self, scores: Tensor, k: int, end: int, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities and tokens [R, k] of the best of scores [R, V], best first, and those of ``end`` [R].
+    @_profiled
+    def topk(self, scores: Tensor, k: int, end: int, suppressed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores [R, V] → log-probabilities and tokens [R, k] of the top k, best first, and those of ``end`` [R].
 
-        The scores may be overwritten. Of equal ones the first is first; ``hidden`` [n] are not among them.
+        The scores may be overwritten. Of equal scores the first token is first; ``suppressed`` [n] are left out.
         """
         scores = scores.contiguous()
-        found, places = _best(scores, k, hidden)
-        self._rank(scores.data_ptr(), *scores.shape, k, end, *places)
+        found, arguments = _room_for_topk(scores, k, suppressed)
+        self._topk(scores.data_ptr(), *scores.shape, k, end, *arguments)
         return found
 
-    @_seen
-    def best(self, table: Matrix, x: Tensor, k: int, end: int, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """``ranked`` of the scores of x [R, D] by an output table."""
+    @_profiled
+    def topk_of_table(
+        self, table: Matrix, x: Tensor, k: int, end: int, suppressed: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``topk`` of the scores that x [R, D] gets by an output table."""
         x = x.contiguous()
-        found, places = _best(x, k, hidden)
-        if not self._rank_all(ctypes.byref(table.linear), x.data_ptr(), len(x), k, end, *places):
+        found, arguments = _room_for_topk(x, k, suppressed)
+        if not self._topk_of_table(ctypes.byref(table.linear), x.data_ptr(), len(x), k, end, *arguments):
             raise MemoryError("no memory for the scores of a few rows")
         return found
 
-    @_seen
+    @_profiled
     def attention(self, varlen: VarLen, *tables: Tensor) -> Tensor:
-        """Query, key, value and what is mixed, each [R, heads · K] → the logarithms of the queries' sums [R, H]."""
+        """``tables``: query, key, value (read) and mixed (written), each [R, heads · K] in packed rows.
+
+        Returns the log-sum-exp of each query's scores [R, H], which ``attention_backward`` needs.
+        """
         sums = torch.empty(len(tables[0]), varlen.heads)
-        if not self._attend(ctypes.byref(varlen), *map(Rows.of, tables), sums.data_ptr()):
+        if not self._attend(ctypes.byref(varlen), *map(HeadRows.of, tables), sums.data_ptr()):
             raise MemoryError("no memory for the heads of a sentence")
         return sums
 
-    @_seen
-    def attention_back(
-        self, varlen: VarLen, there: Sequence[Tensor], sums: Tensor, gradient: Tensor, back: Sequence[Tensor]
+    @_profiled
+    def attention_backward(
+        self, varlen: VarLen, inputs: Sequence[Tensor], sums: Tensor, gradient: Tensor, gradients: Sequence[Tensor]
     ) -> None:
-        """Query, key and value, ``there``, and the gradient of what was mixed → their gradients, written ``back``."""
-        tables = *map(Rows.of, there), sums.data_ptr(), Rows.of(gradient), *map(Rows.of, back)
-        if not self._attend_back(ctypes.byref(varlen), *tables):
+        """The gradient of ``mixed`` → the ``gradients`` of query, key and value, which were the ``inputs``."""
+        tables = *map(HeadRows.of, inputs), sums.data_ptr(), HeadRows.of(gradient), *map(HeadRows.of, gradients)
+        if not self._attend_backward(ctypes.byref(varlen), *tables):
             raise MemoryError("no memory for the heads of a sentence")
 
-    @_seen
-    def soften(self, logits: Tensor, labels: Tensor, rest: float) -> tuple[float, float]:
-        """Logits [R, V] in fp32 or bf16 → in place softmax - ``rest`` · one-hot(labels [R]).
+    @_profiled
+    def softmax_gradient(self, logits: Tensor, labels: Tensor, confidence: float) -> tuple[float, float]:
+        """Logits [R, V] in fp32 or bf16 → in place softmax - ``confidence`` · one-hot(labels [R]).
 
-        Returned are the sums of -log p(label) and of the labels' logits.
+        Returns the sum of the negative log-likelihoods -log p(label), and that of the labels' logits.
         """
-        found = (ctypes.c_double * 2)()
-        halves = logits.dtype == torch.bfloat16
-        done = self._soften(logits.data_ptr(), *logits.shape, labels.data_ptr(), rest, halves, found)
+        sums = (ctypes.c_double * 2)()
+        bf16 = logits.dtype == torch.bfloat16
+        done = self._softmax_gradient(logits.data_ptr(), *logits.shape, labels.data_ptr(), confidence, bf16, sums)
         if done < 0:
             raise IndexError(f"a label is not among the {logits.shape[1]} of the output table")
         if not done:
             raise MemoryError("no memory for a row of logits")
-        return found[0], found[1]
+        return sums[0], sums[1]
 
-    @_seen
-    def product_once(self, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = False) -> Tensor:
-        """x [R, in] and weight [out, in], or if ``turned`` [in, out], which will not be the same again → [R, out]."""
+    @_profiled
+    def product_once(self, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False) -> Tensor:
+        """x [R, in] and weight [out, in], or if ``transposed`` [in, out] → [R, out]; for weights that change."""
         x, weight = x.contiguous(), weight.contiguous()
-        outputs, inputs = weight.shape[::-1] if turned else weight.shape
+        outputs, inputs = weight.shape[::-1] if transposed else weight.shape
         out = x.new_empty(len(x), outputs)
         at_bias = None if bias is None else bias.data_ptr()
-        sizes = len(x), weight.data_ptr(), turned, outputs, inputs
+        sizes = len(x), weight.data_ptr(), transposed, outputs, inputs
         if not self._multiply_once(x.data_ptr(), *sizes, at_bias, out.data_ptr()):
-            raise MemoryError("no memory to lay out the weights of a product")
+            raise MemoryError("no memory to prepack the weights of a product")
         return out
 
-    @_seen
+    @_profiled
     def drop_and_add(self, dropping: Dropping, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + dropped x, which is in fp32 or bf16."""
+        """residual + dropout(x), x in fp32 or bf16."""
         x, out = x.contiguous(), torch.empty_like(residual, memory_format=torch.contiguous_format)
-        halves = x.dtype == torch.bfloat16
-        self._drop(dropping, x.data_ptr(), halves, residual.contiguous().data_ptr(), x.numel(), out.data_ptr())
+        bf16 = x.dtype == torch.bfloat16
+        self._drop(dropping, x.data_ptr(), bf16, residual.contiguous().data_ptr(), x.numel(), out.data_ptr())
         return out
 
-    @_seen
-    def drop_back(self, dropping: Dropping, gradient: Tensor, dtype: torch.dtype) -> Tensor:
-        """The gradient of what ``drop_and_add`` returned → that of its x."""
+    @_profiled
+    def drop_backward(self, dropping: Dropping, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+        """The gradient of what ``drop_and_add`` returned → that of its x, in ``dtype``."""
         found = torch.empty_like(gradient, dtype=dtype, memory_format=torch.contiguous_format)
-        halves = dtype == torch.bfloat16
-        self._drop_back(dropping, gradient.contiguous().data_ptr(), found.numel(), found.data_ptr(), halves)
+        bf16 = dtype == torch.bfloat16
+        self._drop_backward(dropping, gradient.contiguous().data_ptr(), found.numel(), found.data_ptr(), bf16)
         return found
 
-    @_seen
+    @_profiled
     def column_sums(self, x: Tensor) -> Tensor:
         """x [R, N] in fp32 or bf16 → [N] in fp32."""
         sums = torch.zeros(x.shape[1])
         self._sum_columns(x.data_ptr(), *x.shape, x.dtype == torch.bfloat16, sums.data_ptr())
         return sums
 
-    @_seen
+    @_profiled
     def add(self, sums: Tensor, parts: Tensor) -> None:
-        """sums += parts, which are in bf16; both lie alike."""
-        self._add_halves(sums.data_ptr(), parts.data_ptr(), sums.numel())
+        """sums += parts, which are in bf16 and have the same strides."""
+        self._add_bf16(sums.data_ptr(), parts.data_ptr(), sums.numel())
 
     def spent(self) -> dict[str, float]:
         """The seconds that ``stack`` has taken in this process, by part."""
         return dict(zip(PARTS, self._spent().contents, strict=True))
 
 
-def _best(rows: Tensor, k: int, hidden: Tensor | None) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int | None, ...]]:
-    """Room for what ``Native.ranked`` finds, and its last arguments."""
+def _room_for_topk(
+    rows: Tensor, k: int, suppressed: Tensor | None
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int | None, ...]]:
+    """The tensors that a top-k kernel fills, and its last arguments."""
     values, ends = rows.new_empty(len(rows), k), rows.new_empty(len(rows))
     tokens = torch.empty_like(values, dtype=torch.int64)
-    not_these = (None, 0) if hidden is None else (hidden.data_ptr(), len(hidden))
-    return (values, tokens, ends), (*not_these, values.data_ptr(), tokens.data_ptr(), ends.data_ptr())
+    left_out = (None, 0) if suppressed is None else (suppressed.data_ptr(), len(suppressed))
+    return (values, tokens, ends), (*left_out, values.data_ptr(), tokens.data_ptr(), ends.data_ptr())
 
 
 class Matrix:
-    """The weights of a linear layer, laid out once for ``Native.product``; they never change."""
+    """The prepacked weights of a linear layer, for ``Native.product``; they never change."""
 
-    def __init__(self, native: Native, weight: Tensor, bias: Tensor | None, steps: Tensor | None = None) -> None:
-        """weight [out, in] in fp32, bf16 or int8, bias [out], ``steps`` [out] of weights in int8."""
+    def __init__(self, native: Native, weight: Tensor, bias: Tensor | None, scales: Tensor | None = None) -> None:
+        """weight [out, in] in fp32, bf16 or int8, bias [out]; in int8 a weight is an integer times ``scales`` [out]."""
         self.native, kind = native, KINDS[weight.dtype]
         self.outputs, inputs = weight.shape
         panels = -(-self.outputs // native.panel)
@@ -297,10 +253,10 @@ class Matrix:
 
         whole = weight.new_zeros(panels * native.panel, units * unit)
         whole[: self.outputs, :inputs] = weight.detach()
-        laid_out = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
-        offsets = 128 * weight.sum(1, dtype=torch.int32) if steps is not None else None
+        packed = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
+        offsets = 128 * weight.sum(1, dtype=torch.int32) if scales is not None else None
         self._tensors = (
-            laid_out, padded(bias, torch.float32), padded(steps, torch.float32), padded(offsets, torch.int32),
+            packed, padded(bias, torch.float32), padded(scales, torch.float32), padded(offsets, torch.int32),
         )  # fmt: skip
         self.linear = Linear(inputs, self.outputs, kind, *(x.data_ptr() for x in self._tensors))
 

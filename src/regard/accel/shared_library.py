@@ -1,4 +1,4 @@
-"""Where the compiled kernels come from: the wheel, the user's cache folder, or compiled for this process alone.
+"""Where the native kernels come from: the wheel, the user's cache folder, or compiled for this process alone.
 
 What a process loads as code must be what this user compiled. So a file of the cache is loaded only if file and folder
 belong to the user and nobody else may write to them; what somebody could have put there is left alone.
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from regard.accel import processors
+from regard.accel.structures import StructureMismatch
 
 SOURCES = Path(__file__).with_name("c")
-PATIENCE = 60  # seconds that a compiler is given
+PATIENCE = 60  # seconds after which a compiler is given up
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def load(wrap: Callable[[Any], T]) -> T | None:
 
 
 def is_there() -> bool:
-    """Whether there is a library that needs not be compiled first."""
+    """Whether a library is there without being compiled first."""
     if sys.platform != "linux":
         return False
     compiler = processors.compiler()
@@ -86,12 +87,13 @@ def compile_into(path: Path, compiler: str, kind: tuple[str, ...] = processors.H
 
 
 def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
-    """The library of a file; one that cannot be loaded, or has not our functions, is named and left alone."""
+    """The library of a file; None, with a warning, if it cannot be loaded or has other functions or structures."""
     try:
         return wrap(ctypes.CDLL(str(path)))
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, StructureMismatch) as error:
         reason = "it lacks a function" if isinstance(error, AttributeError) else "it cannot be loaded"
-        warnings.warn(f"{path}: not regard's compiled kernels: {reason}; delete it", stacklevel=1)
+        reason = str(error) if isinstance(error, StructureMismatch) else reason
+        warnings.warn(f"{path}: not regard's native kernels: {reason}; delete it", stacklevel=1)
         return None
 
 
@@ -105,7 +107,7 @@ def _packaged() -> Path | None:
 
 @functools.cache
 def _abilities() -> str:
-    """The names of what the processor can, in Linux's words; "" where there is no ``/proc`` to say."""
+    """The names that Linux has for the processor's instruction sets; "" without ``/proc``."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -115,9 +117,9 @@ def _abilities() -> str:
 
 @functools.cache
 def _place_of(compiler: str, kind: tuple[str, ...]) -> Path | None:
-    """Where the library lies that a compiler makes for a kind of processor; another source has another place.
+    """The path of the library that a compiler makes of these sources for a kind of processor.
 
-    None where nothing tells this processor from another that shares the cache.
+    None where this processor cannot be told from another one whose user shares the cache.
     """
     if not _abilities():
         return None

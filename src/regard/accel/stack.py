@@ -1,6 +1,7 @@
-"""A stack of layers as one call of c/stack.c, for inference on a CPU: the face of ``TransformerStack``.
+"""A stack of layers as one call of c/stack.c, for inference on a CPU, called like a ``TransformerStack``.
 
-Between the operators of a decoding step PyTorch and Python take longer than the operators do.
+In a decoding step Python and PyTorch take longer between the operators than the operators themselves: so there is one
+call for all of them.
 """
 
 from __future__ import annotations
@@ -12,79 +13,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard.accel.native import LANES, Kept, Linear, Native, Seen, number, pointer, size
+from regard.accel import structures
+from regard.accel.native import LANES, Native
+from regard.accel.structures import KeyValues, Strided
 from regard.nn.feedforward import ACTIVATIONS, PositionWise
 from regard.nn.kernels import additive_mask
 from regard.nn.layers import TransformerLayer
 from regard.nn.layout import Layout
 from regard.nn.multihead import Core, MultiHeadAttention
 from regard.nn.norm import RootMeanSquareNorm
+from regard.nn.padding import real
 from regard.nn.residual import Residual
 from regard.nn.sequences import Memory
+from regard.nn.slots import CacheShape
 from regard.nn.stacks import TransformerStack
 from regard.nn.states import LayerCache
 
 
-class _Norm(ctypes.Structure):
-    _fields_ = (("gain", pointer), ("bias", pointer), ("epsilon", number), ("centred", ctypes.c_int))
-
-
-class _Attention(ctypes.Structure):
-    _fields_ = (("input", Linear), ("output", Linear), ("norm", _Norm))
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("own", _Attention), ("cross", _Attention), ("input", Linear), ("gate", Linear), ("output", Linear),
-        ("norm", _Norm),
-    )  # fmt: skip
-
-
-class _Stack(ctypes.Structure):
-    _fields_ = (
-        *((name, size) for name in ("layers", "width", "heads", "groups", "head_width", "inner")),
-        ("norm_first", ctypes.c_int), ("activation", ctypes.c_int), ("layer", ctypes.POINTER(_Layer)), ("last", _Norm),
-    )  # fmt: skip
-
-
-class _Mask(ctypes.Structure):
-    _fields_ = (("at", pointer), ("sentence", size), ("head", size), ("query", size))
-
-
-class _Rows(ctypes.Structure):
-    _fields_ = (("places", pointer), ("count", size), ("queries", size))
-
-
-class _Call(ctypes.Structure):
-    _fields_ = (
-        ("rows", _Rows), ("x", pointer), ("halves", ctypes.c_int),
-        ("own", pointer), ("slots", pointer), ("keys", size), ("mask", _Mask),
-        ("memory", pointer), ("memory_keys", size), ("memory_mask", _Mask),
-        ("cosine", pointer), ("sine", pointer), ("turn", size),
-    )  # fmt: skip
-
-
 class CompiledStack(nn.Module):
-    """What a stack computes whose linear layers have a ``Matrix``; see ``fits``."""
+    """Computes what a stack does that ``fits``."""
 
     def __init__(self, stack: TransformerStack, native: Native) -> None:
         super().__init__()
         self.stack, self.native = stack, native
-        # What the structures point to lives as long as they do, even if a module is given other tensors.
+        # The structures point into these tensors, which must live even if a module is given others.
         self._held = [parameter.detach() for parameter in stack.parameters()]
         layers: list[Any] = list(stack.layers)
         attention, inner = layers[0].self_attention, layers[0].feedforward
         self.groups, self.head_width = attention.groups, attention.head_width
-        self._layers = (_Layer * len(layers))(*map(_layer, layers))
-        self._stack = _Stack(
+        self._layers = (structures.Layer * len(layers))(*map(_layer, layers))
+        self._stack = structures.Stack(
             layers=len(layers), width=attention.output.matrix.outputs, heads=attention.heads, groups=self.groups,
             head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
-            activation=_activation(inner), layer=self._layers, last=_norm(stack.norm),
+            activation=_activation(inner), layer=self._layers, final_norm=_norm(stack.norm),
         )  # fmt: skip
 
     @property
     def layers(self) -> nn.ModuleList:
         return self.stack.layers
+
+    @property
+    def cache_shapes(self) -> list[CacheShape]:
+        return self.stack.cache_shapes
 
     def forward(
         self,
@@ -94,43 +64,43 @@ class CompiledStack(nn.Module):
         memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_layout: Layout | None = None,
         caches: Sequence[LayerCache] | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """As ``TransformerStack``'s, x [B, Q, D] in fp32 → [B, Q, D]."""
-        assert layout.packing is None and x.dtype == torch.float32, (
-            "this is for inference, and numbers between are fp32"
-        )
+        assert layout.packing is None and x.dtype == torch.float32, "for inference, with activations in fp32"
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _padding_left_out(layout) if caches is None else caches[0].state.live
-        places = torch.arange(batch * queries) if live is None else live
+        live = _padding_left_out(layout, queries) if caches is None else live
+        indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
-        call = _Call(rows=_Rows(places.data_ptr(), len(places), queries), x=rows.data_ptr(), keys=keys)
+        computed = structures.Rows(indices.data_ptr(), len(indices), queries)
+        call = structures.Call(rows=computed, x=rows.data_ptr(), keys=keys)
         mask = additive_mask(queries, keys, x, layout, bias)
         call.mask, held = self._mask(mask, batch, queries, keys)
         used: list[Any] = [held]
         if stack.rotation is not None:
-            turned = stack.rotation(queries, layout.positions, x.device)
-            cosine, sine = (part.expand(-1, 1, queries, -1).contiguous() for part in (turned.cosine, turned.sine))
+            rotated = stack.rotation(queries, layout.positions, x.device)
+            cosine, sine = (part.expand(-1, 1, queries, -1).contiguous() for part in (rotated.cosine, rotated.sine))
             call.cosine, call.sine = cosine.data_ptr(), sine.data_ptr()
-            call.turn = cosine.stride(0) if len(cosine) > 1 else 0
+            call.rotation_stride = cosine.stride(0) if len(cosine) > 1 else 0
             used += [cosine, sine]
         if caches is not None:
-            kept = [cache.room(batch, self.groups, self.head_width, x) for cache in caches]
-            slots = caches[0].state.new.contiguous()
-            used += [slots, _seen(kept)]
-            call.slots, call.own = slots.data_ptr(), ctypes.addressof(used[-1])
-            call.keys, call.halves = caches[0].state.extent, _in_halves(kept)
+            pairs = [cache.room(x) for cache in caches]
+            slots = caches[0].slots.new.contiguous()
+            used += [slots, _key_values(pairs)]
+            call.slots, call.cache = slots.data_ptr(), ctypes.addressof(used[-1])
+            call.keys, call.bf16 = caches[0].slots.extent, _in_bf16(pairs)
         if memory is not None:
             assert memory_layout is not None
             if isinstance(memory, Tensor):
                 memory = self.project_memory(Memory(memory, torch.full((batch,), memory.shape[1])))
             pairs = list(memory)
-            call.memory_keys, call.halves = pairs[0][0].shape[2], _in_halves(pairs)
+            call.memory_keys, call.bf16 = pairs[0][0].shape[2], _in_bf16(pairs)
             mask = additive_mask(queries, call.memory_keys, x, memory_layout, None)
             call.memory_mask, held = self._mask(mask, batch, queries, call.memory_keys)
-            used += [held, pairs, _seen(pairs)]
+            used += [held, pairs, _key_values(pairs)]
             call.memory = ctypes.addressof(used[-1])
         self.native.stack(self._stack, call)
         if live is not None:
@@ -138,7 +108,7 @@ class CompiledStack(nn.Module):
         return rows.view(batch, queries, width)
 
     def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
-        """As ``TransformerStack``'s; of the padding nothing is made."""
+        """As ``TransformerStack``'s; nothing is computed for the padding."""
         batch, tokens, _ = memory.hidden.shape
         pairs = []
         for layer in self.layers:
@@ -149,26 +119,26 @@ class CompiledStack(nn.Module):
             pairs.append((keys, values))
         return pairs
 
-    def _mask(self, mask: Tensor | None, batch: int, queries: int, keys: int) -> tuple[_Mask, Tensor | None]:
-        """As the loops read it, and the tensor that holds it."""
+    def _mask(self, mask: Tensor | None, batch: int, queries: int, keys: int) -> tuple[structures.Mask, Tensor | None]:
+        """The mask for c/stack.c, and the tensor that it points into."""
         if mask is None:
-            return _Mask(), None
+            return structures.Mask(), None
         mask = mask.expand(batch, self._stack.heads, queries, keys)
         mask = mask if mask.stride(3) == 1 else mask.contiguous()
-        return _Mask(mask.data_ptr(), *mask.stride()[:3]), mask
+        return structures.Mask(mask.data_ptr(), *mask.stride()[:3]), mask
 
 
-def _padding_left_out(layout: Layout) -> Tensor | None:
-    """The places of real tokens among B × T, where padding is hidden by a mask [B, 1, 1, T]; None: all are."""
-    return None if layout.mask is None else layout.mask[:, 0, 0].flatten().nonzero()[:, 0]
+def _padding_left_out(layout: Layout, tokens: int) -> Tensor | None:
+    """The indices of real tokens in the flattened B × T; None: all are."""
+    return None if layout.lengths is None else real(layout.lengths, tokens).flatten().nonzero()[:, 0]
 
 
-def _seen(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
-    """``struct seen`` of each layer, of its keys and values [B, G, S, K]."""
-    return (Seen * len(pairs))(*(Seen(Kept.of(key), Kept.of(value)) for key, value in pairs))
+def _key_values(pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
+    """``struct key_values`` of each layer, from its keys and values [B, G, S, K]."""
+    return (KeyValues * len(pairs))(*(KeyValues(Strided.of(key), Strided.of(value)) for key, value in pairs))
 
 
-def _in_halves(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+def _in_bf16(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
     return pairs[0][0].dtype == torch.bfloat16
 
 
@@ -179,7 +149,7 @@ def fits(stack: nn.Module) -> bool:
 
 
 def _shape(layer: nn.Module) -> object:
-    """What all layers of a stack must have in common; None where the loops cannot compute one."""
+    """What all layers of a stack must have in common; None where c/stack.c cannot compute one."""
     if not isinstance(layer, TransformerLayer) or not isinstance(layer.feedforward, PositionWise):
         return None
     attentions = [part for part in (layer.self_attention, layer.cross_attention) if part is not None]
@@ -205,26 +175,26 @@ def _linears(layer: Any) -> list[Any]:
     return [own.query_key_value, own.output, *of_cross, inner.input, *of_gate, inner.output]
 
 
-def _layer(layer: Any) -> _Layer:
+def _layer(layer: Any) -> structures.Layer:
     own, cross, inner = layer.self_attention, layer.cross_attention, layer.feedforward
-    found = _Layer(
-        own=_Attention(own.query_key_value.matrix.linear, own.output.matrix.linear),
+    found = structures.Layer(
+        self_attention=structures.Attention(own.query_key_value.matrix.linear, own.output.matrix.linear),
         input=inner.input.matrix.linear, output=inner.output.matrix.linear, norm=_norm(layer.feedforward_residual.norm),
     )  # fmt: skip
-    found.own.norm = _norm(layer.self_attention_residual.norm)
+    found.self_attention.norm = _norm(layer.self_attention_residual.norm)
     if cross is not None:
-        found.cross = _Attention(cross.query.matrix.linear, cross.output.matrix.linear)
-        found.cross.norm = _norm(layer.cross_attention_residual.norm)
+        found.cross_attention = structures.Attention(cross.query.matrix.linear, cross.output.matrix.linear)
+        found.cross_attention.norm = _norm(layer.cross_attention_residual.norm)
     if inner.gate is not None:
         found.gate = inner.gate.matrix.linear
     return found
 
 
-def _norm(norm: Any) -> _Norm:
+def _norm(norm: Any) -> structures.Norm:
     if norm is None:
-        return _Norm()
+        return structures.Norm()
     bias = getattr(norm, "bias", None)
-    return _Norm(
+    return structures.Norm(
         gain=norm.weight.data_ptr(), bias=None if bias is None else bias.data_ptr(), epsilon=norm.eps,
         centred=isinstance(norm, nn.LayerNorm),
     )  # fmt: skip

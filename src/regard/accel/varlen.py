@@ -1,131 +1,200 @@
-"""Attention in training: sentences of any length, one after another, without padding between them.
+"""Attention in training over packed rows: sentences of any length, one after another, without padding between them.
 
-On a CPU by loops of our own (c/varlen.h): nothing is padded, split into heads, masked or joined again, which takes
-longer than the products of a head do. On CUDA by FlashAttention's kernel for variable lengths (Dao 2023).
+On a CPU by native kernels (c/varlen.h): nothing is padded, split into heads, masked or joined again, which takes longer
+than the products of a head. On CUDA by FlashAttention's kernel for variable lengths (Dao 2023).
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from regard.accel import native
-from regard.accel.linear import type_of_products
-from regard.accel.native import LANES, Native, VarLen
+from regard.accel.native import LANES, Native
+from regard.accel.structures import VarLen
 from regard.nn.layout import Layout
 from regard.nn.packing import Packing
 
 
-class Attend(Protocol):
-    """Equation (1) in every sentence: query [R, H · K] and key_value [R', 2 · G · K] → [R, H · K].
-
-    Without ``key_value`` all three are in ``query`` [R, (H + 2 G) · K].
-    """
-
-    def __call__(self, query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int) -> Tensor: ...
-
-
-def choose(attention: Any, x: Tensor, layout: Layout) -> Attend | None:
-    """Who computes in this way what the attention would; ``x`` [R, D] or [B, Q, D] goes into it."""
-    core = attention.core
-    if not attention.training or core._forward_hooks or core._forward_pre_hooks or layout.positions is not None:
+def native_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor | None:
+    """The operation ``attention`` in training on a CPU: packed rows, or a batch without padding."""
+    if bias is not None or dropout or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    packing = layout.key_packing if attention.cross else layout.packing
-    dtype = type_of_products(x)
-    if x.device.type == "cuda":
-        fits = dtype in (torch.bfloat16, torch.float16) and attention.head_width % 8 == 0
-        fits = fits and attention.head_width <= 256 and None not in (packing, layout.packing)
-        return partial(flash, dropout=core.dropout) if fits else None
-    if core.dropout or attention.head_width % LANES or torch.compiler.is_compiling():
+    if not _only_lengths_and_causality(layout) or not _alike(query, key, value) or query.shape[3] % LANES:
         return None
-    if packing is None and layout.mask is not None:
+    if 0 in (*query.shape, *key.shape) or any(x.stride(3) != 1 for x in (query, key, value)):
         return None
-    loops = native.for_training(x, dtype)
-    return partial(attend, loops) if loops else None
-
-
-def flash(
-    query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int, *, dropout: float = 0.0
-) -> Tensor:
-    """``Attend`` on CUDA, in bf16 or fp16, where everything is packed."""
-    own, keys = layout.packing, layout.packing if key_value is None else layout.key_packing
-    assert own is not None and keys is not None
-    apart = _apart(query, key_value, heads, groups)
-    width = apart[0].shape[1] // heads
-    mixed: Tensor = torch.ops.aten._flash_attention_forward(
-        *(x.view(len(x), -1, width) for x in apart), own.starts, keys.starts, own.size, keys.size,
-        dropout, layout.causal, False,
-    )[0]  # fmt: skip
-    return mixed.flatten(1)
-
-
-def attend(loops: Native, query: Tensor, key_value: Tensor | None, layout: Layout, heads: int, groups: int) -> Tensor:
-    """``Attend`` on a CPU. What is not packed is [B, Q, …]."""
-    key_packing = layout.packing if key_value is None else layout.key_packing
-    starts = [_starts(x, packing) for x, packing in ((query, layout.packing), (key_value, key_packing))]
+    kernels = native.for_training(query)
+    if kernels is None:
+        return None
+    scale = query.shape[3] ** -0.5 if scale is None else scale
+    starts, key_starts = _starts(query, layout.packing), _starts(key, layout.key_packing)
     mixed: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key_value, loops, *starts, heads, groups, layout.causal
+        query, key, value, kernels, starts, key_starts, layout.causal, scale
     )
     return mixed
 
 
-def _starts(x: Tensor | None, packing: Packing | None) -> Tensor | None:
-    """[B + 1] where each sentence begins among the rows of x."""
-    if x is None or packing is not None:
-        return None if packing is None else packing.starts
-    return torch.arange(0, x.numel() // x.shape[-1] + 1, x.shape[1])
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor | None:
+    """The operation ``attention`` on CUDA, in bf16 or fp16, where queries and keys are packed rows."""
+    queries, keys = layout.packing, layout.key_packing
+    if query.device.type != "cuda" or queries is None or keys is None or bias is not None or layout.mask is not None:
+        return None
+    width = query.shape[3]
+    if not _alike(query, key, value) or query.dtype not in (torch.bfloat16, torch.float16):
+        return None
+    if width % 8 or width > 256:
+        return None
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        *(x[0].transpose(0, 1) for x in (query, key, value)), queries.starts, keys.starts, queries.size, keys.size,
+        dropout, layout.causal, False, scale=scale,
+    )[0]  # fmt: skip
+    return mixed.transpose(0, 1)[None]
+
+
+def _alike(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether queries, keys and values are of one type and one head width."""
+    return query.dtype == key.dtype == value.dtype and query.shape[3] == key.shape[3] == value.shape[3]
+
+
+def _only_lengths_and_causality(layout: Layout) -> bool:
+    """Whether packed rows say all that the layout says: no mask, no positions of a cache, padding only where packed."""
+    if layout.mask is not None or layout.positions is not None or layout.key_positions is not None:
+        return False
+    return layout.lengths is None or layout.key_packing is not None
+
+
+def _starts(heads: Tensor, packing: Packing | None) -> Tensor:
+    """[B + 1] where each sentence begins among the rows of heads [B, H, T, K]."""
+    if packing is not None:
+        return packing.starts
+    return torch.arange(0, heads.shape[0] * heads.shape[2] + 1, heads.shape[2])
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key_value: Tensor | None, loops: Native, starts: Tensor, key_starts: Tensor | None,
-        heads: int, groups: int, causal: bool,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, kernels: Native, starts: Tensor, key_starts: Tensor,
+        causal: bool, scale: float,
     ) -> Tensor:  # fmt: skip
-        there = _apart(query, key_value, heads, groups)
-        key_starts = starts if key_starts is None else key_starts
-        width = there[0].shape[1] // heads
+        batch, heads, queries, width = query.shape
         ctx.varlen = VarLen(
-            starts.data_ptr(), key_starts.data_ptr(), len(starts) - 1, heads, groups, width, causal,
-            query.dtype == torch.bfloat16, width**-0.5,
+            starts.data_ptr(), key_starts.data_ptr(), len(starts) - 1, heads, key.shape[1], width, causal,
+            query.dtype == torch.bfloat16, scale,
         )  # fmt: skip
-        mixed = query.new_empty(*query.shape[:-1], heads * width)
-        sums = loops.attention(ctx.varlen, *there, mixed.flatten(0, -2))
+        mixed = query.new_empty(batch, queries, heads, width).transpose(1, 2)
+        sums = kernels.attention(ctx.varlen, *map(_table, (query, key, value, mixed)))
         _clear_spare(mixed, starts)
-        ctx.save_for_backward(query, key_value, sums, starts, key_starts)
-        ctx.loops = loops
+        ctx.save_for_backward(query, key, value, sums, starts, key_starts)
+        ctx.kernels = kernels
         return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key_value, sums, starts, key_starts = ctx.saved_tensors
-        heads, groups = ctx.varlen.heads, ctx.varlen.groups
-        d_query, d_key_value = torch.empty_like(query), None if key_value is None else torch.empty_like(key_value)
-        ctx.loops.attention_back(
+        query, key, value, sums, starts, key_starts = ctx.saved_tensors
+        d_query, d_key, d_value = _empty_side_by_side((query, key, value))
+        ctx.kernels.attention_backward(
             ctx.varlen,
-            _apart(query, key_value, heads, groups),
+            tuple(map(_table, (query, key, value))),
             sums,
-            gradient.contiguous().flatten(0, -2),
-            _apart(d_query, d_key_value, heads, groups),
+            _table(gradient).contiguous(),
+            tuple(map(_table, (d_query, d_key, d_value))),
         )
-        _clear_spare(d_query, starts)
-        if d_key_value is not None:
-            _clear_spare(d_key_value, key_starts)
-        return d_query, d_key_value, *(None,) * 6
+        for part, its_starts in ((d_query, starts), (d_key, key_starts), (d_value, key_starts)):
+            _clear_spare(part, its_starts)
+        return d_query, d_key, d_value, *(None,) * 5
 
 
-def _clear_spare(x: Tensor, starts: Tensor) -> None:
-    """0 in the rows of x after the last sentence."""
-    x.flatten(0, -2)[int(starts[-1]) :] = 0
+def _table(heads: Tensor) -> Tensor:
+    """[B, H, T, K] → [B · T, H · K]: no copy where heads are columns of a table."""
+    return heads.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _apart(query: Tensor, key_value: Tensor | None, heads: int, groups: int) -> tuple[Tensor, ...]:
-    """Queries, keys and values as columns of their tables, each [rows, heads · K]."""
-    if key_value is None:
-        table = query.flatten(0, -2)
-        width = table.shape[1] // (heads + 2 * groups)
-        return torch.split(table, [heads * width, groups * width, groups * width], 1)
-    return query.flatten(0, -2), *key_value.flatten(0, -2).chunk(2, 1)
+def _clear_spare(heads: Tensor, starts: Tensor) -> None:
+    """0 in the rows after the last sentence."""
+    _table(heads)[int(starts[-1]) :] = 0
+
+
+def split_heads(x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...] | None:
+    """The operation of nn/multihead.py in training on a CPU: gradients that lie side by side are joined for nothing."""
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.requires_grad:
+        return None
+    parts: tuple[Tensor, ...] = _Split.apply(x, tuple(counts))  # type: ignore[no-untyped-call]
+    return parts
+
+
+class _Split(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+        parts = torch.split(x.view(*x.shape[:2], sum(counts), x.shape[2] // sum(counts)), list(counts), dim=2)
+        return tuple(part.transpose(1, 2) for part in parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        joined = _joined(gradients)
+        if joined is None:
+            joined = torch.cat([gradient.transpose(1, 2) for gradient in gradients], 2)
+        return joined.flatten(2), None
+
+
+def _empty_side_by_side(heads: Sequence[Tensor]) -> list[Tensor]:
+    """Empty tensors like some heads [B, H, T, K] each, those of equal B and T as columns of one table."""
+    found: list[Tensor] = []
+    at = 0
+    while at < len(heads):
+        batch, _, tokens, width = heads[at].shape
+        until = at + 1
+        while until < len(heads) and heads[until].shape[::2] == heads[at].shape[::2] and _follows(heads, until):
+            until += 1
+        counts = [x.shape[1] for x in heads[at:until]]
+        table = heads[at].new_empty(batch, tokens, sum(counts), width)
+        found += [part.transpose(1, 2) for part in torch.split(table, counts, dim=2)]
+        at = until
+    return found
+
+
+def _follows(heads: Sequence[Tensor], number: int) -> bool:
+    """Whether these heads lie behind the ones before, in the same rows of a table."""
+    before, one = heads[number - 1], heads[number]
+    return one.stride() == before.stride() and one.data_ptr() == _end(before)
+
+
+def _end(heads: Tensor) -> int:
+    """The address behind the last head of the first row."""
+    return heads.data_ptr() + heads.shape[1] * heads.stride(1) * heads.itemsize
+
+
+def _joined(heads: Sequence[Tensor]) -> Tensor | None:
+    """[B, H, T, K] each → the table [B, T, Σ H, K] of which they are the columns; None where they are not."""
+    batch, _, tokens, width = heads[0].shape
+    count = sum(x.shape[1] for x in heads)
+    strides = tokens * count * width, width, count * width, 1
+    one_storage = len({x.untyped_storage().data_ptr() for x in heads}) == 1
+    side_by_side = all(_follows(heads, number) for number in range(1, len(heads)))
+    if not one_storage or not side_by_side or (batch > 1 and heads[0].stride(0) != strides[0]):
+        return None
+    if heads[0].stride()[1:] != strides[1:]:
+        return None
+    shape = batch, tokens, count, width
+    return heads[0].as_strided(shape, (strides[0], strides[2], strides[1], 1), heads[0].storage_offset())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from regard.bench.breakdown import breakdown, in_lines
-from regard.decoding.backends import Own
+from regard.decoding.backends import Engine
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.pipelines import Translator
@@ -61,9 +61,9 @@ def decoding_speed(
     found = []
     for beam in beams:
         search = translator.search(beam=beam, n_best=1)
-        list(translator.engine(sources[:32], search, batch_tokens))
+        list(translator.backend(sources[:32], search, batch_tokens))
         start = time.perf_counter()
-        results = list(translator.engine(sources, search, batch_tokens))
+        results = list(translator.backend(sources, search, batch_tokens))
         if device.type == "cuda":
             torch.cuda.synchronize()  # before the clock is read
         seconds = time.perf_counter() - start
@@ -87,9 +87,9 @@ def decoding_speed(
 
 def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
     """Shares of the time of one running batch in this thread, the only one that the profiler sees."""
-    model, settings, engine = translator.model, translator.settings, translator.engine
-    if isinstance(engine, Own):
-        model = engine.prepared(sources, search)
+    model, settings, backend = translator.model, translator.settings, translator.backend
+    if isinstance(backend, Engine):
+        model = backend.prepared(sources, search)
     return breakdown(
         lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,

@@ -23,7 +23,7 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a CUDA GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16, fp16 or int8 (on a CPU).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Engine = Annotated[
+Backend = Annotated[
     str,
     typer.Option(
         help="What searches: regard, or ctranslate2 (ctranslate2:int8, …), which wants power:A and is an extra."
@@ -62,7 +62,7 @@ def print_json(value: Any) -> None:
 
 
 def open_translator(
-    model: str, device: str, dtype: str, threads: int = 0, engine: str = "regard", shortlist: str = ""
+    model: str, device: str, dtype: str, threads: int = 0, backend: str = "regard", shortlist: str = ""
 ) -> Translator:
     """The model ready to translate."""
     import torch
@@ -76,7 +76,7 @@ def open_translator(
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return Translator(directory.load(model, place, kind), engine=engine, shortlist=shortlist)
+    return Translator(directory.load(model, place, kind), backend=backend, shortlist=shortlist)
 
 
 def files_of_model(name: str) -> list[Path]:
@@ -98,14 +98,14 @@ def files_of_model(name: str) -> list[Path]:
 
 
 def check_search(
-    engine: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
+    backend: str, shortlist: str, beam: int | None, n_best: int = 1, length_penalty: str | None = None
 ) -> None:
     """Raise for wrong options of a search, before a model is loaded."""
-    from regard.decoding.backends import check_engine
+    from regard.decoding.backends import check_backend
     from regard.decoding.ranking import LengthPenalty
     from regard.decoding.search import Search
 
-    check_engine(engine, shortlist)
+    check_backend(backend, shortlist)
     Search(
         beam=max(n_best, 1) if beam is None else beam,
         n_best=n_best,

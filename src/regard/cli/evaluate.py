@@ -12,11 +12,11 @@ import typer
 
 from regard import limits
 from regard.cli.common import (
+    Backend,
     BatchTokens,
     Beam,
     Device,
     Dtype,
-    Engine,
     Json,
     LengthPenalty,
     Model,
@@ -61,7 +61,7 @@ def evaluate(
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
     batch_tokens: BatchTokens = 4096,
-    engine: Engine = "regard",
+    backend: Backend = "regard",
     shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -83,9 +83,9 @@ def evaluate(
         check_output(output, (source, *reference, compare, shortlist, *models))
     if published:
         evaluation.moses_tokenizer()  # raises if it is not installed
-    check_search(engine, shortlist, beam, length_penalty=length_penalty)
+    check_search(backend, shortlist, beam, length_penalty=length_penalty)
     other = _other(compare, len(sources), device, dtype) if compare else []
-    translator = open_translator(model, device, dtype, threads, engine, shortlist)
+    translator = open_translator(model, device, dtype, threads, backend, shortlist)
     search = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     hypotheses = _translate(translator, sources, search)
     failed = _written(output, hypotheses)  # raised after the scores are printed

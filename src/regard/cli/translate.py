@@ -11,11 +11,11 @@ import typer
 
 from regard import limits
 from regard.cli.common import (
+    Backend,
     BatchTokens,
     Beam,
     Device,
     Dtype,
-    Engine,
     Json,
     LengthPenalty,
     Model,
@@ -50,7 +50,7 @@ def translate(
     replace: Annotated[
         bool, typer.Option("--replace-invalid", help="Translate bytes that are not UTF-8 as U+FFFD; default: an error.")
     ] = False,
-    engine: Engine = "regard",
+    backend: Backend = "regard",
     shortlist: Shortlist = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -66,9 +66,9 @@ def translate(
     from regard.data.corpus import open_lines, read_lines
 
     check_input(file)
-    check_search(engine, shortlist, beam, n_best, length_penalty)
+    check_search(backend, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
-    translator = open_translator(model, device, dtype, threads, engine, shortlist)
+    translator = open_translator(model, device, dtype, threads, backend, shortlist)
     # Typed lines are translated one at a time.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(

@@ -1,4 +1,4 @@
-"""What can search for translations: regard's own engine, the default, or CTranslate2 with the same weights."""
+"""What can search for translations: regard's engine, the default backend, or CTranslate2 with the same weights."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from regard.accel import prepacked as packed
 from regard.decoding.running_batch import Result
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
-from regard.decoding.workers import WORTH, Flights
+from regard.decoding.workers import WORTH, DecodingWorkers
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.recorder import watched
 
 #: (sources without end marks, search, batch_tokens) → their results, in order.
-Engine = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
+Backend = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
 
 
-def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engine:
-    """The engine of that name for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like.
+def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Backend:
+    """The backend of that name for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like.
 
-    ``shortlist``: the file of one, for regard's own.
+    ``shortlist``: the file of one, for regard's engine.
     """
-    check_engine(name, shortlist)
+    check_backend(name, shortlist)
     kind, _, precision = name.partition(":")
     if kind == "ctranslate2":
-        from regard.interop.ctranslate2 import CTranslate2
+        from regard.decoding.ctranslate2 import CTranslate2
 
         place = next(loaded.model.parameters()).device
         return CTranslate2(
@@ -40,13 +40,13 @@ def build_engine(name: str, loaded: Loaded, shortlist: str | Path = "") -> Engin
             device=place.type,
             threads=torch.get_num_threads(),
         )
-    return Own(loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
+    return Engine(loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
 
 
-def check_engine(name: str, shortlist: str | Path = "") -> None:
-    """What can be known of an engine before a model is loaded: that there is one, with all that it needs."""
+def check_backend(name: str, shortlist: str | Path = "") -> None:
+    """What can be known of a backend before a model is loaded: that there is one, with all that it needs."""
     if shortlist and name != "regard":
-        raise RegardError(f"engine {name!r}: shortlists are for regard's own engine")
+        raise RegardError(f"backend {name!r}: shortlists are for regard's own engine")
     if shortlist and not Path(shortlist).is_file():
         raise RegardError(f"{shortlist}: no such file; expected a shortlist (regard shortlist makes one)")
     kind, colon, precision = name.partition(":")
@@ -55,30 +55,30 @@ def check_engine(name: str, shortlist: str | Path = "") -> None:
 
         library()
     elif name != "regard":
-        raise RegardError(f"engine {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
+        raise RegardError(f"backend {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
 
 
-class Own:
-    """regard's own engine. On a CPU text is decoded by a twin of the model, made once (nn/packed.py)."""
+class Engine:
+    """regard's engine. On a CPU text is decoded by a prepared model, made once (accel/prepacked.py)."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
         self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
-        self._flights = Flights()
-        self._twin: tuple[object, Any] = (None, None)  # the state of the weights that it was made of, and it
+        self._workers = DecodingWorkers()
+        self._prepared: tuple[object, Any] = (None, None)  # the state of the weights that it was made of, and it
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
-        return self._flights.decode(
+        return self._workers.decode(
             self.prepared(sources, search), sources, self.settings, search,
             batch_tokens=batch_tokens, shortlist=self.shortlist,
         )  # fmt: skip
 
     def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
-        """The model's twin, or the model itself where making that is not worth it: for little text, without loops."""
+        """The prepared model; the model itself where preparing is not worth it: little text, no native kernels."""
         weights = list(self.model.parameters())
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
         if weights[0].device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         state = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self._twin[0] != state:
-            self._twin = state, packed.twin(self.model)
-        return self._twin[1]
+        if self._prepared[0] != state:
+            self._prepared = state, packed.twin(self.model)
+        return self._prepared[1]

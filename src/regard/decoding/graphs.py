@@ -1,7 +1,7 @@
 """A step of decoding as one CUDA graph: the host launches it at once, and not its hundreds of kernels one by one.
 
-A graph runs the same kernels on the same memory again. So all steps must be alike (``Flight.uniform``,
-``KeyValueState.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is recorded
+A graph runs the same kernels on the same memory again. So all steps must be alike (``RunningBatch.uniform``,
+``Slots.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is captured
 when a step has the shapes of the one before, and lasts until sentences enter, leave, or need more slots in a way that
 changes them.
 """
@@ -15,25 +15,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.decoding.running_batch import Flight
+from regard.decoding.running_batch import RunningBatch
 from regard.decoding.search import Candidates
 from regard.nn.positions import SinusoidalPositions
 
 
 class Advanced(NamedTuple):
-    """What a step made beside the changes of its flight: ``parents`` [B, N] and, in beam search, the candidates."""
+    """What a step made beside the changes of its batch: ``parents`` [B, N] and, in beam search, the candidates."""
 
     parents: Tensor
     candidates: Candidates | None
 
 
 Advance = Callable[[], Advanced]
-#: Records work and gives what runs it (again), and what the work returned: tensors that each run fills.
+#: Captures work and gives what runs it (again), and what the work returned: tensors that each run fills.
 Capture = Callable[[Advance], tuple[Callable[[], None], Advanced]]
 
 
 class CudaCapture:
-    """Records for CUDA; the graphs, of which only the newest is used, share their memory."""
+    """Captures for CUDA; the graphs, of which only the newest is used, share their memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -44,7 +44,7 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
-            # Not torch.cuda.graph, which also empties the cache of memory, and that takes longer than the recording.
+            # Not torch.cuda.graph, which also empties the cache of memory, and that takes longer than the capture.
             graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 advanced = advance()
@@ -59,7 +59,7 @@ CAPTURES: dict[str, Callable[[torch.device], Capture]] = {"cuda": CudaCapture}
 
 
 class Graphs:
-    """The steps of one engine, recorded where that pays and else run as they are."""
+    """The steps of one scheduler, captured where that pays and else run as they are."""
 
     def __init__(self, model: Any, capture: Capture) -> None:
         self.model = model
@@ -70,40 +70,40 @@ class Graphs:
         self.replay: Callable[[], None] | None = None
         self.advanced: Advanced | None = None
 
-    def step(self, flight: Flight, advance: Advance) -> Advanced:
-        """``advance`` moves the flight by one step, on the device and on the host; so does this."""
-        flight.state.make_room(flight.state.beams)
-        shapes, known = _shapes(flight), self.shapes
+    def step(self, running: RunningBatch, advance: Advance) -> Advanced:
+        """``advance`` moves the batch by one step, on the device and on the host; so does this."""
+        running.state.make_room(running.state.beams)
+        shapes, known = _shapes(running), self.shapes
         self.shapes = shapes
         if shapes != known or self.capture is None:
             self.replay = self.advanced = None
             return advance()
         if self.replay is None:
             try:
-                self._record(self.capture, flight, advance)
+                self._capture(self.capture, running, advance)
             except RuntimeError as error:
                 warnings.warn(f"decoding goes on without CUDA graphs: {str(error).splitlines()[0]}", stacklevel=2)
                 self.capture = None
                 return advance()
         else:
-            self._put_back(flight)
-            flight.state.passed()
-            flight.ages = flight.ages + 1
+            self._put_back(running)
+            running.state.passed()
+            running.ages = running.ages + 1
         assert self.replay is not None and self.advanced is not None
         self.replay()
         return self.advanced
 
-    def _record(self, capture: Capture, flight: Flight, advance: Advance) -> None:
-        """Records a step, which counts it on the host; on the device nothing has happened then."""
-        owners = [flight, flight.state, *flight.state.caches]
+    def _capture(self, capture: Capture, running: RunningBatch, advance: Advance) -> None:
+        """Captures a step, which counts it on the host; on the device nothing has happened then."""
+        owners = [running, running.state, running.state.slots, *running.state.caches]
         before = [dict(vars(owner)) for owner in owners]
-        tensors = _tensors(flight)
+        tensors = _tensors(running)
 
         def work() -> Advanced:
             # Its mask is made in the graph, of what may change: the lengths.
-            flight.state.refresh_memory_layout()
+            running.state.refresh_memory_layout()
             advanced = advance()
-            for place, left in zip(tensors, _tensors(flight), strict=True):
+            for place, left in zip(tensors, _tensors(running), strict=True):
                 if left is not place:
                     place.copy_(left)
             return advanced
@@ -115,34 +115,34 @@ class Graphs:
                 vars(owner).update(values)
             raise
         layout = before[1]["memory_layout"]
-        _hold(flight, tensors)
-        flight.state.memory_layout = layout
+        _hold(running, tensors)
+        running.state.memory_layout = layout
         self.tensors, self.replay, self.advanced = tensors, replay, advanced
         self.tables = [module.table for module in self.model.modules() if isinstance(module, SinusoidalPositions)]
 
-    def _put_back(self, flight: Flight) -> None:
+    def _put_back(self, running: RunningBatch) -> None:
         """What was changed between two steps, when sentences entered, goes where the graph reads it."""
-        for place, now in zip(self.tensors, _tensors(flight), strict=True):
+        for place, now in zip(self.tensors, _tensors(running), strict=True):
             if now is not place:
                 place.copy_(now)
-        _hold(flight, self.tensors)
+        _hold(running, self.tensors)
 
 
-OWN = (*Flight.per_sentence, "table")  # a flight's tensors
+OWN = (*RunningBatch.per_sentence, "table")  # a batch's tensors
 
 
-def _tensors(flight: Flight) -> list[Tensor]:
+def _tensors(running: RunningBatch) -> list[Tensor]:
     """All that goes from a step to the next, in an order of its own."""
-    return [*(getattr(flight, name) for name in OWN), *flight.state.tensors()]
+    return [*(getattr(running, name) for name in OWN), *running.state.tensors()]
 
 
-def _hold(flight: Flight, tensors: list[Tensor]) -> None:
-    """The way back of ``_tensors``."""
+def _hold(running: RunningBatch, tensors: list[Tensor]) -> None:
+    """The inverse of ``_tensors``: gives a batch and its state the ``tensors``."""
     for name, tensor in zip(OWN, tensors, strict=False):
-        setattr(flight, name, tensor)
-    flight.state.hold(tensors[len(OWN) :])
+        setattr(running, name, tensor)
+    running.state.hold(tensors[len(OWN) :])
 
 
-def _shapes(flight: Flight) -> object:
+def _shapes(running: RunningBatch) -> object:
     """What must not change while a graph is used: shapes, and how many positions there are tables for."""
-    return flight.state.capacity, [tensor.shape for tensor in _tensors(flight)]
+    return running.state.capacity, [tensor.shape for tensor in _tensors(running)]

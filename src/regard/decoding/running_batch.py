@@ -1,4 +1,4 @@
-"""The sentences that are being decoded together: their hypotheses, live and finished, as tensors.
+"""The sentences that are decoded together: their hypotheses, live and finished, as tensors.
 
 Sentences stand on axis 0 and may be of different ages: finished ones leave (``keep``), waiting ones enter
 (``admit``). Nothing here loops over sentences but the collection of those that are done.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
-from regard.decoding.topk import Best
+from regard.decoding.topk import TopK
 from regard.errors import RegardError
 from regard.nn.rows import Places
 
@@ -40,22 +40,24 @@ class Result:
     hypotheses: list[Hypothesis]
 
 
-class Flight:
-    """B sentences in the air. Tensors by sentence:
+class RunningBatch:
+    """B sentences that are decoded together. Tensors by sentence:
 
     - live: ``scores`` [B, R], ``ids`` [B, R, C] and ``last`` [B, R] (the newest token); R = 1 before the first step
       and N after it; C is the longest output; ``length`` [B] tokens so far, ``limit`` [B] the most there may be;
-    - finished: ``pool_normalized``, ``pool_scores`` and ``pool_lengths`` [B, K], ``pool_ids`` [B, K, C], best first,
-      -inf where there is none yet;
-    - ``done`` [B]: nothing more can enter the pool; ``hopeful`` [B, R]: this live hypothesis still may lead into it.
+    - finished: ``finished_normalized``, ``finished_scores`` and ``finished_lengths`` [B, K], ``finished_ids``
+      [B, K, C], best first, -inf where there is none yet;
+    - ``done`` [B]: no further hypothesis can be among the finished ones that are kept; ``alive`` [B, R]: this live
+      hypothesis may still lead to one that can.
 
-    ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking. A
-    ``uniform`` flight does the same at every step, whatever they are: so a step can be recorded (graphs.py).
+    ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking,
+    and so is ``finished`` [B]: the sentence's result is out, and it waits to be removed. A ``uniform`` batch does the
+    same at every step, whatever the ages are, so that a step can be captured (graphs.py).
     """
 
     per_sentence = (
-        "scores", "ids", "last", "length", "limit", "bound", "done", "hopeful",
-        "pool_normalized", "pool_scores", "pool_lengths", "pool_ids",
+        "scores", "ids", "last", "length", "limit", "bound", "done", "alive",
+        "finished_normalized", "finished_scores", "finished_lengths", "finished_ids",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +68,7 @@ class Flight:
         penalty = search.length_penalty
         self.state, self.search, self.eos, self.uniform = state, search, eos, uniform
         self.index, self.limits, self.ages = index, limits, np.zeros(batch, dtype=np.int64)
-        self.landed = np.zeros(batch, dtype=bool)  # their result is out; they wait to be removed
+        self.finished = np.zeros(batch, dtype=bool)
         self.table = penalty.table(longest, device)
         self.scores = torch.zeros(batch, 1, device=device)
         self.ids = torch.zeros(batch, 1, longest, dtype=torch.int64, device=device)
@@ -77,29 +79,29 @@ class Flight:
         # depends on its age and is looked up at every step.
         self.bound = self.table[self.limit]
         self.done = torch.zeros(batch, dtype=torch.bool, device=device)
-        self.hopeful = torch.ones(batch, 1, dtype=torch.bool, device=device)
-        self.pool_normalized = torch.full((batch, kept), -torch.inf, device=device)
-        self.pool_scores = torch.full((batch, kept), -torch.inf, device=device)
-        self.pool_lengths = torch.zeros(batch, kept, dtype=torch.int64, device=device)
-        self.pool_ids = torch.zeros(batch, kept, longest, dtype=torch.int64, device=device)
+        self.alive = torch.ones(batch, 1, dtype=torch.bool, device=device)
+        self.finished_normalized = torch.full((batch, kept), -torch.inf, device=device)
+        self.finished_scores = torch.full((batch, kept), -torch.inf, device=device)
+        self.finished_lengths = torch.zeros(batch, kept, dtype=torch.int64, device=device)
+        self.finished_ids = torch.zeros(batch, kept, longest, dtype=torch.int64, device=device)
 
     @property
     def batch(self) -> int:
         return len(self.index)
 
-    def keep(self, alive: np.ndarray) -> None:
-        """The chosen sentences stay, ``alive`` [B'] ascending."""
-        index = torch.as_tensor(alive, device=self.scores.device)
+    def keep(self, staying: np.ndarray) -> None:
+        """The chosen sentences stay, ``staying`` [B'] ascending."""
+        index = torch.as_tensor(staying, device=self.scores.device)
         self.state.keep(index)
         for name in self.per_sentence:
             setattr(self, name, getattr(self, name).index_select(0, index))
-        for name in ("index", "limits", "ages", "landed"):
-            setattr(self, name, getattr(self, name)[alive])
+        for name in ("index", "limits", "ages", "finished"):
+            setattr(self, name, getattr(self, name)[staying])
 
-    def admit(self, other: Flight) -> None:
-        """The sentences of another flight take the places of those that have landed, and then come behind."""
-        landed = torch.as_tensor(self.landed.nonzero()[0], device=self.scores.device)
-        free = landed if len(landed) else None
+    def admit(self, other: RunningBatch) -> None:
+        """The sentences of another batch take the rows of those that have finished, and then come behind."""
+        finished = torch.as_tensor(self.finished.nonzero()[0], device=self.scores.device)
+        free = finished if len(finished) else None
         self.state.admit(other.state, free)
         places = Places.of(other.batch, free, self.batch, self.scores.device)
         if other.table.shape[0] > self.table.shape[0]:
@@ -110,22 +112,22 @@ class Flight:
             if mine.dim() == 3:
                 mine, theirs = (torch.nn.functional.pad(x, (0, longest - x.shape[2])) for x in (mine, theirs))
             setattr(self, name, places.put(mine, theirs))
-        for name in ("index", "limits", "ages", "landed"):
+        for name in ("index", "limits", "ages", "finished"):
             grown = np.resize(getattr(self, name), places.batch)  # a copy
             grown[places.index.cpu().numpy()] = getattr(other, name)
             setattr(self, name, grown)
 
     def live(self) -> Tensor | None:
-        """The hypotheses that are worth another step, [R] of B · N; None: all."""
-        return None if self.hopeful.all() else self.hopeful.flatten().nonzero()[:, 0]
+        """The hypotheses that are ``alive``, [R] of B · N; None: all."""
+        return None if self.alive.all() else self.alive.flatten().nonzero()[:, 0]
 
-    def greedy(self, best: Best) -> None:
+    def greedy(self, topk: TopK) -> None:
         """The best token of each sentence is taken, until it is the end mark."""
-        token, value = best.tokens[:, :, 0], best.values[:, :, 0]  # [B, 1]
+        token, value = topk.tokens[:, :, 0], topk.values[:, :, 0]  # [B, 1]
         if self.uniform or (self.ages + 1 >= self.limits).any():
             last = (self.length + 1 >= self.limit)[:, None]
             if self.search.stopping != "huggingface":
-                token, value = token.masked_fill(last, self.eos), torch.where(last, best.eos, value)
+                token, value = token.masked_fill(last, self.eos), torch.where(last, topk.eos, value)
             ends = (token == self.eos) | last
         else:
             ends = token == self.eos
@@ -135,29 +137,31 @@ class Flight:
         self.length = self.length + 1
         now = (ends[:, 0] & ~self.done)[:, None]
         divisor = self.table[self.length.clamp(max=self.table.shape[0] - 1)][:, None]
-        self.pool_scores = torch.where(now, self.scores, self.pool_scores)
-        self.pool_normalized = torch.where(now, self.scores / divisor, self.pool_normalized)
-        self.pool_lengths = torch.where(now, self.length[:, None] - (token == self.eos).long(), self.pool_lengths)
-        self.pool_ids = self.ids  # the one hypothesis, cut by its length
+        self.finished_scores = torch.where(now, self.scores, self.finished_scores)
+        self.finished_normalized = torch.where(now, self.scores / divisor, self.finished_normalized)
+        self.finished_lengths = torch.where(
+            now, self.length[:, None] - (token == self.eos).long(), self.finished_lengths
+        )
+        self.finished_ids = self.ids  # the one hypothesis, cut by its length
         self.done = self.done | ends[:, 0]
-        self.hopeful = ~self.done[:, None]
+        self.alive = ~self.done[:, None]
         self.last, self.ages = token, self.ages + 1
 
-    def beam(self, best: Best) -> tuple[Candidates, Survivors]:
+    def beam(self, topk: TopK) -> tuple[Candidates, Survivors]:
         """One step of beam search; the state has not yet followed the survivors' parents."""
         beam, stopping = self.search.beam, self.search.stopping
-        found = candidates(self.scores, best.values, best.tokens, 2 * beam)
+        found = candidates(self.scores, topk.values, topk.tokens, 2 * beam)
         ends = found.tokens[:, :beam] == self.eos
         if self.uniform or (self.ages + 1 >= self.limits).any():
             last = (self.length + 1 >= self.limit)[:, None]  # [B, 1]
             if stopping == "huggingface":
                 ends = ends | last
             else:
-                found = self._only_ends(found, last, best.eos)
+                found = self._only_ends(found, last, topk.eos)
                 ends = ends | last
         live = survivors(found, beam, self.eos)
         if self.uniform or self.scores.device.type != "cpu" or ends.any():
-            self._finish(found, ends)
+            self._add_finished(found, ends)
         batch, _, longest = self.ids.shape
         place = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
         self.ids = self.ids.gather(1, live.parents[:, :, None].expand(batch, beam, longest))
@@ -179,10 +183,10 @@ class Flight:
             found.tokens.masked_fill(last, self.eos),
         )
 
-    def _finish(self, found: Candidates, ends: Tensor) -> None:
-        """The first N candidates, where they end [B, N], enter the pool of the best."""
+    def _add_finished(self, found: Candidates, ends: Tensor) -> None:
+        """The first N candidates, where they end [B, N], join the finished hypotheses, of which the best are kept."""
         beam = self.search.beam
-        batch, kept, longest = self.pool_ids.shape
+        batch, kept, longest = self.finished_ids.shape
         scores, parents, tokens = (x[:, :beam] for x in found)
         length = (self.length + 1)[:, None]
         normalized = scores / self.table[length.clamp(max=self.table.shape[0] - 1)]
@@ -190,15 +194,17 @@ class Flight:
         ids = self.ids.gather(1, parents[:, :, None].expand(batch, beam, longest))
         place = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
         ids.scatter_(2, place, tokens[:, :, None])
-        self.pool_normalized, order = torch.cat((self.pool_normalized, normalized), 1).topk(kept, dim=1)
-        self.pool_scores = torch.cat((self.pool_scores, scores), 1).gather(1, order)
+        self.finished_normalized, order = torch.cat((self.finished_normalized, normalized), 1).topk(kept, dim=1)
+        self.finished_scores = torch.cat((self.finished_scores, scores), 1).gather(1, order)
         lengths = length - (tokens == self.eos).long()
-        self.pool_lengths = torch.cat((self.pool_lengths, lengths), 1).gather(1, order)
-        self.pool_ids = torch.cat((self.pool_ids, ids), 1).gather(1, order[:, :, None].expand(batch, kept, longest))
+        self.finished_lengths = torch.cat((self.finished_lengths, lengths), 1).gather(1, order)
+        self.finished_ids = torch.cat((self.finished_ids, ids), 1).gather(
+            1, order[:, :, None].expand(batch, kept, longest)
+        )
 
     def _stop(self) -> None:
         """Which sentences are done after a step, and which hypotheses of the others are worth another one."""
-        search, worst = self.search, self.pool_normalized[:, -1:]  # [B, 1]
+        search, worst = self.search, self.finished_normalized[:, -1:]  # [B, 1]
         live = self.scores > -torch.inf
         if search.stopping == "first":
             over = ~live[:, 0] | (worst[:, 0] > -torch.inf)
@@ -213,21 +219,21 @@ class Flight:
             # still, so that its bound is no better: the n best stay those of the full search.
             live = better if search.stopping == "exact" else live
         self.done = self.done | over | (self.length >= self.limit)
-        self.hopeful = live & ~self.done[:, None]
+        self.alive = live & ~self.done[:, None]
 
-    def land(self) -> list[Result]:
-        """The results of the sentences that are done and have not landed yet. This waits for the device."""
-        new = self.done.cpu().numpy() & ~self.landed
+    def finish(self) -> list[Result]:
+        """The results of the sentences that are done and whose result is not out yet. This waits for the device."""
+        new = self.done.cpu().numpy() & ~self.finished
         rows = new.nonzero()[0]
         if not len(rows):
             return []
-        self.landed |= new
+        self.finished |= new
         index = torch.as_tensor(rows, device=self.scores.device)
         n_best = self.search.n_best
-        normalized = self.pool_normalized.index_select(0, index)[:, :n_best].tolist()
-        scores = self.pool_scores.index_select(0, index)[:, :n_best].tolist()
-        lengths = self.pool_lengths.index_select(0, index)[:, :n_best].tolist()
-        ids = self.pool_ids.index_select(0, index)[:, :n_best].tolist()
+        normalized = self.finished_normalized.index_select(0, index)[:, :n_best].tolist()
+        scores = self.finished_scores.index_select(0, index)[:, :n_best].tolist()
+        lengths = self.finished_lengths.index_select(0, index)[:, :n_best].tolist()
+        ids = self.finished_ids.index_select(0, index)[:, :n_best].tolist()
         results = []
         for b, row in enumerate(rows):
             number, limit = int(self.index[row]), int(self.limits[row])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.accel.ways import switched_on
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.topk import rows_at_once
 from regard.nn.sequences import Tokens
@@ -51,7 +52,7 @@ def forced_scores(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), switched_on():
             for batch in forced_batches(
                 sources, targets, settings, prompts=prompts, ended=ended, batch_tokens=batch_tokens, device=device
             ):

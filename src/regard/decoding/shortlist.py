@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regard.data.lexicon import model_one
+from regard.decoding.topk import TopK, rows_at_once, topk_tokens
 from regard.directory import Loaded, read_tensors
 from regard.errors import RegardError
 from regard.outputs import write_output
 from regard.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from regard.accel.native import Native
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Shortlist:
         for row, ids in zip(found, sources, strict=True):
             row[self.likely[np.asarray(ids, dtype=np.int64)]] = True
         return torch.from_numpy(found)
+
+    def head(self, model: Any, sources: Sequence[Sequence[int]], eos: int, suppressed: Tensor | None) -> ShortlistHead:
+        """The rows of the model's output table that these sources may use."""
+        allowed = self.allowed(sources, len(model.output_table()[0]))
+        return ShortlistHead(model, allowed, eos, suppressed)
 
     def write(self, path: Path) -> None:
         """As safetensors, in one step."""
@@ -64,6 +73,41 @@ class Shortlist:
         if len(likely) != size[0] or not len(common) or listed.min() < 0 or listed.max() >= size[1]:
             raise RegardError(f"{path}: damaged: its ids do not fit the vocabulary of {loaded.path}")
         return cls(common, likely, digest.tobytes())
+
+
+class ShortlistHead:
+    """The rows of a model's output table that some sentence of a batch may use, with the face of the model itself.
+
+    ``allowed`` [B, V] says which sentence may use what; those that are ``suppressed`` [n] none may.
+    """
+
+    def __init__(self, model: Any, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
+        table, bias = model.output_table()
+        if suppressed is not None:
+            allowed = allowed.index_fill(1, suppressed.cpu(), False)
+        tokens = allowed.any(0).nonzero()[:, 0]
+        self.closed = ~allowed[:, tokens].to(table.device)  # [B, C]
+        self.eos = int(torch.searchsorted(tokens, eos))
+        self.tokens = tokens.to(table.device)  # [C], ascending
+        self.table, self.bias = table[self.tokens], None if bias is None else bias[self.tokens]
+
+    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """hidden [*, D] → [*, C]"""
+        return torch.nn.functional.linear(hidden.to(self.table.dtype), self.table, self.bias)
+
+    def topk(
+        self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None, native: Native | None = None
+    ) -> TopK:
+        """As ``topk_tokens``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
+        if banned is not None:
+            place = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
+            banned = torch.where(self.tokens[place] == banned, place, -1)
+        topk = topk_tokens(
+            self, hidden, k, self.eos,
+            chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
+            native=native,
+        )  # fmt: skip
+        return topk._replace(tokens=self.tokens[topk.tokens])
 
 
 def learn(

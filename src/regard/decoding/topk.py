@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from regard.nn.kernels import VECTOR
+from regard.accel.products import VECTOR
 
 if TYPE_CHECKING:
     from regard.accel.native import Matrix, Native
@@ -42,7 +42,7 @@ class HasLogits(Protocol):
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor: ...
 
 
-class Best(NamedTuple):
+class TopK(NamedTuple):
     values: Tensor  # [B, R, k] log-probabilities, best first
     tokens: Tensor  # [B, R, k]
     eos: Tensor  # [B, R] log-probability of the end mark
@@ -67,7 +67,7 @@ def topk_by_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, index.gather(1, place)
 
 
-def best_tokens(
+def topk_tokens(
     model: HasLogits,
     hidden: Tensor,
     k: int,
@@ -79,20 +79,20 @@ def best_tokens(
     closed: Tensor | None = None,
     native: Native | None = None,
     table: Matrix | None = None,
-) -> Best:
+) -> TopK:
     """The k best continuations of hidden [B, R, D], the logits of ``chunk`` rows at a time (0 = of all).
 
     ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
     share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
-    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary. ``native``: loops that
+    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary. ``native``: kernels that
     rank in one pass; ``table``: the model's output table as they multiply with it.
     """
     batch, rows, width = hidden.shape
     flat = hidden.reshape(batch * rows, width)
     if native is not None and table is not None and banned is None and closed is None:
         k = min(k, table.outputs)
-        values, tokens, ends = native.best(table, flat, k, eos, suppressed)
-        return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+        values, tokens, ends = native.topk_of_table(table, flat, k, eos, suppressed)
+        return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
     barred = None if banned is None else banned.reshape(batch * rows, -1)
     parts = []
     for at in range(0, batch * rows, chunk or batch * rows):
@@ -101,30 +101,30 @@ def best_tokens(
         scores = model.logits(flat[part])
         if closed is not None:
             scores.masked_fill_(closed[part], -torch.inf)
-        parts.append(_best_of(scores, k, eos, suppressed, ban, native))
+        parts.append(_topk(scores, k, eos, suppressed, ban, native))
     values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
     k = values.shape[-1]
-    return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+    return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
 
 
-def spread(best: Best, chosen: Tensor, batch: int, rows: int) -> Best:
-    """The best of the ``chosen`` [M] rows among all B × R; the others have no continuation: -inf."""
-    k = best.values.shape[-1]
-    values = best.values.new_full((batch * rows, k), -torch.inf).index_copy_(0, chosen, best.values[0])
-    tokens = best.tokens.new_zeros((batch * rows, k)).index_copy_(0, chosen, best.tokens[0])
-    ends = best.eos.new_full((batch * rows,), -torch.inf).index_copy_(0, chosen, best.eos[0])
-    return Best(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+def spread(topk: TopK, chosen: Tensor, batch: int, rows: int) -> TopK:
+    """The continuations of the ``chosen`` [M] rows among all B × R; the others have no continuation: -inf."""
+    k = topk.values.shape[-1]
+    values = topk.values.new_full((batch * rows, k), -torch.inf).index_copy_(0, chosen, topk.values[0])
+    tokens = topk.tokens.new_zeros((batch * rows, k)).index_copy_(0, chosen, topk.tokens[0])
+    ends = topk.eos.new_full((batch * rows,), -torch.inf).index_copy_(0, chosen, topk.eos[0])
+    return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
 
 
-def _best_of(
+def _topk(
     scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None, native: Native | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``best_tokens``, for logits [M, V] that may be overwritten."""
+    """As ``topk_tokens``, for logits [M, V] that may be overwritten."""
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
     k = min(k, scores.shape[1])
     if native is not None and banned is None and scores.dtype == torch.float32:
-        return native.ranked(scores, k, eos, suppressed)
+        return native.topk(scores, k, eos, suppressed)
     hidden_away: list[Tensor] = []
     end = scores[:, eos].clone()
     if suppressed is not None:

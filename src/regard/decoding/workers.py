@@ -1,6 +1,6 @@
-"""Decoding on several CPU cores: a few flights side by side, each in a process of its own.
+"""Decoding on several CPU cores: a running batch a core, each in a process of its own.
 
-The products of a step are small, and dividing each among the cores gains little; flights of one core each do not wait
+The products of a step are small, and dividing each among the cores gains little; batches of one core each do not wait
 for one another. Each sentence comes out as it would alone (engine.py).
 """
 
@@ -16,7 +16,7 @@ from regard.decoding.engine import decode
 from regard.decoding.inputs import Settings
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
-from regard.machine.processes import Helpers, can_fork
+from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.recorder import watched
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 WORTH = 1024  # tokens (sentences × beam × length) that a process of its own wants
 
 
-class Flights:
+class DecodingWorkers:
     """``decode`` on as many of PyTorch's threads as are worth it, a process each.
 
-    They are kept for the next text, as long as it is to be decoded by the same model in the same way.
+    The processes are kept for the next text, as long as it is to be decoded by the same model in the same way.
     """
 
     def __init__(self) -> None:
-        self.helpers: Helpers | None = None
-        self.way: tuple[Any, ...] = ()  # in which they decode
+        self.forked: ForkedWorkers | None = None
+        self.way: tuple[Any, ...] = ()  # the arguments with which they decode
 
     def decode(
         self,
@@ -45,9 +45,9 @@ class Flights:
         batch_tokens: int,
         shortlist: Shortlist | None = None,
     ) -> list[Result]:
-        """The results of all sources, in their order; each flight may have ``batch_tokens``."""
+        """The results of all sources, in their order; each process may have ``batch_tokens``."""
 
-        def flight(mine: Sequence[Sequence[int]]) -> list[Result]:
+        def decoded(mine: Sequence[Sequence[int]]) -> list[Result]:
             return list(decode(model, mine, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
 
         tokens = search.beam * sum(len(ids) + 1 for ids in sources)
@@ -55,20 +55,20 @@ class Flights:
         most = min(torch.get_num_threads(), tokens // WORTH) if on_cpu and not watched(model) else 1
         with can_fork() as forks:
             if most < 2 or not forks:
-                return flight(sources)
+                return decoded(sources)
             way = model, settings, search, batch_tokens, shortlist, most
-            if self.helpers is None or not self.helpers.ready() or not _same(self.way, way):
-                if self.helpers is not None:
-                    self.helpers.close()
-                self.helpers, self.way = Helpers(lambda job: _packed(flight(json.loads(job))), most - 1), way
+            if self.forked is None or not self.forked.ready() or not _same(self.way, way):
+                if self.forked is not None:
+                    self.forked.close()
+                self.forked, self.way = ForkedWorkers(lambda job: _written(decoded(json.loads(job))), most - 1), way
             order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
             parts = [order[first::most] for first in range(most)]
             jobs = [json.dumps([list(map(int, sources[i])) for i in part]).encode() for part in parts]
-            found = self.helpers.each(jobs)
+            found = self.forked.each(jobs)
         results = [
             Result(part[result.index], result.hypotheses)
-            for part, packed in zip(parts, found, strict=True)
-            for result in _unpacked(packed)
+            for part, message in zip(parts, found, strict=True)
+            for result in _read(message)
         ]
         return sorted(results, key=lambda result: result.index)
 
@@ -80,9 +80,9 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     )
 
 
-def _packed(results: list[Result]) -> bytes:
+def _written(results: list[Result]) -> bytes:
     return json.dumps([(one.index, one.hypotheses) for one in results]).encode()
 
 
-def _unpacked(part: bytes) -> list[Result]:
-    return [Result(index, [Hypothesis(*each) for each in hypotheses]) for index, hypotheses in json.loads(part)]
+def _read(message: bytes) -> list[Result]:
+    return [Result(index, [Hypothesis(*each) for each in hypotheses]) for index, hypotheses in json.loads(message)]

@@ -1,24 +1,20 @@
-"""CTranslate2 as another engine for our Transformer: the same weights, written in its format and run by it.
+"""A model directory of CTranslate2 from our Transformer.
 
-It gets ids, not text: a piece of its vocabulary is the number of ours. It ranks by score / length^α and is done with a
-sentence when as many hypotheses have ended as the beam is wide, which is our ``power`` penalty and ``first`` stopping.
+CTranslate2 gets ids, not text: a piece of its vocabulary is the number of ours.
 """
 
 from __future__ import annotations
 
 import importlib
-import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regard.decoding.running_batch import Hypothesis, Result
-from regard.decoding.search import Search
 from regard.errors import RegardError
-from regard.models.transformer import TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
 from regard.nn.layers import TransformerLayer
 from regard.nn.multihead import MultiHeadAttention
 from regard.nn.norm import LayerNorm
@@ -26,7 +22,6 @@ from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack
 from regard.text.settings import TextSettings
 
-PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16", "auto")
 POSITIONS = 4096  # sinusoids that are written; learned positions are as many as were learned
 
 
@@ -38,83 +33,11 @@ def library() -> Any:
         raise RegardError("CTranslate2 is not installed: pip install 'regard[ctranslate2]'") from None
 
 
-class CTranslate2:
-    """An engine for a ``Translator``: converted once into a temporary folder, then run."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        settings: TextSettings,
-        *,
-        precision: str = "float32",
-        device: str = "cpu",
-        threads: int = 0,
-    ) -> None:
-        if precision not in PRECISIONS:
-            raise RegardError(f"ctranslate2:{precision}: expected one of {', '.join(PRECISIONS)}")
-        package = library()
-        self.settings = settings
-        of_pytorch = torch.get_num_threads()
-        with tempfile.TemporaryDirectory() as folder:
-            write(model, settings, Path(folder) / "model")
-            try:
-                # Batches side by side, a thread for each: dividing their small products among threads is slower.
-                # A GPU takes one batch after another.
-                self.translator: Any = package.Translator(
-                    str(Path(folder) / "model"),
-                    device=device,
-                    compute_type=precision,
-                    inter_threads=max(1, threads) if device == "cpu" else 1,
-                    intra_threads=1,
-                )
-            except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
-                raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
-            finally:
-                torch.set_num_threads(of_pytorch)  # CTranslate2 has told the OpenMP of both its own number
-
-    def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
-        """The results of all sources (ids without end mark), in their order."""
-        settings, penalty = self.settings, search.length_penalty
-        if penalty.kind != "power" and search.beam > 1:
-            raise RegardError(
-                f"CTranslate2 ranks by score / length^α only: give power:{penalty.alpha:g} as length penalty"
-            )
-        if not sources:
-            return
-        forced = [str(token) for token in settings.forced_prefix]
-        found = self.translator.translate_batch(
-            [[str(token) for token in (*ids, settings.eos)] for ids in sources],
-            [forced] * len(sources) if forced else None,
-            beam_size=search.beam,
-            num_hypotheses=search.n_best,
-            length_penalty=penalty.alpha,
-            no_repeat_ngram_size=search.no_repeat_ngram,
-            suppress_sequences=[[str(token)] for token in settings.suppressed] or None,
-            max_batch_size=max(1, batch_tokens // search.beam),
-            batch_type="tokens",
-            max_input_length=0,
-            min_decoding_length=0,  # an output may be empty, as ours may
-            # One limit for all: that of the longest source.
-            max_decoding_length=max(len(ids) for ids in sources) + search.max_extra,
-            return_scores=True,
-            return_end_token=True,
-        )
-        for index, result in enumerate(found):
-            pairs = zip(result.hypotheses, result.scores, strict=True)
-            yield Result(index, [self._hypothesis(pieces, score, len(forced), search) for pieces, score in pairs])
-
-    def _hypothesis(self, pieces: list[str], normalized: float, forced: int, search: Search) -> Hypothesis:
-        ids = [int(piece) for piece in pieces][forced:]
-        ended = bool(ids) and ids[-1] == self.settings.eos
-        score = normalized * len(ids) ** search.length_penalty.alpha
-        return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
-
-
 def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
     library()
     options = _checked(model)
-    assert isinstance(model, TransformerModel)
+    assert isinstance(model, EncoderDecoder)
     specs = importlib.import_module("ctranslate2.specs")
     common = importlib.import_module("ctranslate2.specs.common_spec")
     activation = {
@@ -162,9 +85,9 @@ def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
 
 def _checked(model: nn.Module) -> Any:
     """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
-    if not isinstance(model, TransformerModel):
+    options = model.options if isinstance(model, EncoderDecoder) else None
+    if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
-    options = model.options
     if model.prepared_output is not None:
         raise RegardError("CTranslate2 takes a model in fp32 and cuts it itself: give ctranslate2:int8, and no dtype")
     if not isinstance(options.positions, Sinusoidal | Learned):
@@ -173,6 +96,8 @@ def _checked(model: nn.Module) -> Any:
         raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
     if options.order == "post" and options.normed_at_the_end:
         raise RegardError("CTranslate2 cannot hold this model: a post-norm stack may have no final norm")
+    if options.key_value_heads not in (0, options.heads):
+        raise RegardError("CTranslate2 cannot hold this model: key_value_heads would have to be 0")
     return options
 
 

@@ -17,7 +17,8 @@ from regard.errors import RegardError
 from regard.interop.transforms import Entry, absent, constant, export_weights, import_weights, repeat, same, stack
 from regard.models import registry
 from regard.models.base import Share
-from regard.models.transformer import Transformer, TransformerModel
+from regard.models.bodies import EncoderDecoder
+from regard.models.transformer import Transformer
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal, sinusoids
 from regard.text.settings import TextSettings
@@ -47,6 +48,7 @@ FIXED: dict[str, Any] = {
     "final_norm": False,
     "gated": False,
     "bias": True,
+    "key_value_heads": 0,
     "output_bias": True,
     "embedding_dropout": None,
 }
@@ -187,7 +189,7 @@ def _layer(stack_name: str) -> list[Entry]:
     return [same(f"{ours}.{a}.{kind}", f"{theirs}.{b}.{kind}") for a, b in modules for kind in ("weight", "bias")]
 
 
-def import_model(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TransformerModel:
+def import_model(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> EncoderDecoder:
     """Our model, in evaluation mode, from their configuration and state dict."""
     options = options_from(config)
     if registry.layers(options) > len(weights):
@@ -202,9 +204,10 @@ def import_model(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Tr
     return model.eval()
 
 
-def export_model(model: TransformerModel, settings: TextSettings) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def export_model(model: EncoderDecoder, settings: TextSettings) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Their configuration and state dict from our model."""
     options = model.options
+    assert isinstance(options, Transformer), "MarianMT holds Transformers only"
     source, target = model.source_embedding.table.weight, model.target_embedding.table.weight
     config = config_from(options, settings, len(source), len(target))
     ours = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in model.ties}
@@ -242,6 +245,8 @@ def _means(options: Transformer, name: str) -> Any:
     """What an option that is left to others comes to."""
     if name == "final_norm":
         return options.normed_at_the_end
+    if name == "key_value_heads" and options.key_value_heads == options.heads:
+        return 0
     if name == "embedding_dropout" and options.embedding_dropout == options.dropout:
         return None
     return getattr(options, name)

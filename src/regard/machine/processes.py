@@ -22,7 +22,7 @@ from typing import BinaryIO
 import torch
 
 SIZE = 8  # bytes of a number
-IDLE = 60.0  # seconds without a job after which a helper ends
+IDLE = 60.0  # seconds without a job after which a worker ends
 
 _lock = threading.Lock()
 _busy = 0
@@ -59,7 +59,7 @@ def as_a_child() -> None:
     torch.set_num_threads(1)
 
 
-class Helpers:
+class ForkedWorkers:
     """Forked processes that do the same work as this one, beside it and again and again.
 
     A process that was forked has every page of memory in common with its parent until one of them writes to it, and
@@ -69,11 +69,11 @@ class Helpers:
 
     def __init__(self, work: Callable[[bytes], bytes], count: int) -> None:
         self.work = work
-        self.children: list[_Child] = []
+        self.children: list[_ForkedWorker] = []
         gc.freeze()  # nothing that is there already is looked through for garbage: PyTorch alone has 500,000 objects
         try:
             for _ in range(count):
-                self.children.append(_Child(work, self.children))
+                self.children.append(_ForkedWorker(work, self.children))
         finally:
             gc.unfreeze()
         self.close = weakref.finalize(self, _end, os.getpid(), self.children)
@@ -83,9 +83,9 @@ class Helpers:
         return self.close.alive and all(child.lives() for child in self.children)
 
     def each(self, jobs: Sequence[bytes]) -> list[bytes]:
-        """What the work makes of each job, in order: of the first here, of the others by a helper each.
+        """What the work makes of each job, in order: of the first here, of the others by a worker each.
 
-        A helper that ends before its work is done, by an error or by force, leaves its job to this process, in which an
+        A worker that ends before its work is done, by an error or by force, leaves its job to this process, in which an
         error then is the caller's to see.
         """
         gc.freeze()
@@ -107,10 +107,10 @@ class Helpers:
             gc.unfreeze()
 
 
-class _Child:
-    """One helper, seen from its parent: messages go there and come back, each after its size."""
+class _ForkedWorker:
+    """One worker, seen from its parent: messages go there and come back, each after its size."""
 
-    def __init__(self, work: Callable[[bytes], bytes], elders: Sequence[_Child]) -> None:
+    def __init__(self, work: Callable[[bytes], bytes], elders: Sequence[_ForkedWorker]) -> None:
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         with forking():
             self.process = os.fork()
@@ -153,14 +153,14 @@ class _Child:
             os.waitpid(self.process, 0)
 
 
-def _end(parent: int, children: list[_Child]) -> None:
+def _end(parent: int, children: list[_ForkedWorker]) -> None:
     """All of them; a copy of the parent, forked by somebody else, has none."""
     while children and os.getpid() == parent:
         children.pop().end()
 
 
 def _serve(work: Callable[[bytes], bytes], jobs: BinaryIO, results: BinaryIO) -> None:
-    """A helper's life: until its parent ends or forgets it."""
+    """What a worker does until its parent ends or forgets it."""
     while select.select([jobs], [], [], IDLE)[0] and (job := _read(jobs)) is not None:
         _write(results, work(job))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,9 +11,17 @@ from torch import Tensor, nn
 from regard.accel import int8, native
 from regard.accel import prepacked as packed
 from regard.accel.linear import available
-from regard.nn.embedding import Embedding
+from regard.nn.embedding import Embedding, TokenEmbedding
 
 Share = Literal["all", "target", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Spec of the logits, hidden · tableᵀ + ``bias``: the table is the ``target``'s embedding, or with None its own."""
+
+    tied_to: Literal["target"] | None = "target"
+    bias: bool = False
 
 
 class TiedModel(nn.Module):
@@ -21,8 +30,9 @@ class TiedModel(nn.Module):
     ``ties`` names parameters that are one in memory, as {left out on disk: kept}; they are joined before loading.
     """
 
-    source_embedding: Embedding
-    target_embedding: Embedding
+    source_embedding: TokenEmbedding
+    target_embedding: TokenEmbedding
+    options: object  # whose ``build`` made the model: for whoever saves or exports it, and read by no model
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +43,14 @@ class TiedModel(nn.Module):
         self.cache_dtype: torch.dtype | None = None  # of keys and values; None: that in which they come
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
-    def tie(self, share: Share, output_bias: bool = False) -> None:
-        """Once the embeddings are made: ``share`` says which tables are one; "none" makes an output table."""
+    def tie(self, target: Embedding, scores: Scores) -> None:
+        """Once the embeddings are made: joins the tables that are one, or makes the output table."""
         vocabulary, width = self.target_embedding.table.weight.shape
-        if share == "all":
+        if target.tied_to == "source":
             self.target_embedding.table = self.source_embedding.table
             self.ties["target_embedding.table.weight"] = "source_embedding.table.weight"
-        self.output = nn.Linear(width, vocabulary, bias=False) if share == "none" else None
-        self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if output_bias else None
+        self.output = nn.Linear(width, vocabulary, bias=False) if scores.tied_to is None else None
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if scores.bias else None
 
     @property
     def longest(self) -> int | None:

@@ -1,8 +1,8 @@
 """Everything that runs can be seen: ``with regard.record(model) as trace:``.
 
-The recorder is PyTorch hooks on named submodules, so that no model knows of it. Attention weights are computed anew
-from what an attention core was given, for the chosen heads only and beside the forward: what the model returns is the
-same to the last bit. A compiled function does not see later hooks, so whoever holds one asks ``watched(model)``.
+The recorder sets PyTorch hooks on named submodules, and no model knows of it. Attention weights are recomputed from the
+inputs of an attention core, for the chosen heads only and beside the forward pass, so that the model's outputs stay the
+same to the last bit. A compiled function does not call later hooks: its owner asks ``watched(model)`` first.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Heads = Sequence[int] | None  # None = all of them
 
 
 class Trace:
-    """What was recorded, by module name and in the order of the calls.
+    """The recorded tensors, by module name and in the order of the calls.
 
-    ``attention[name]`` holds a tensor [B, chosen heads, Q, S] for each call of that attention, and ``heads[name]`` says
-    which heads these are; ``outputs[name]`` holds what a module returned at each call.
+    ``attention[name]`` holds a tensor [B, chosen heads, Q, S] for each call of that attention, and ``heads[name]`` the
+    numbers of the chosen heads; ``outputs[name]`` holds the module's output of each call.
     """
 
     def __init__(self) -> None:
@@ -45,14 +45,14 @@ class Trace:
         return calls[0] if len(calls) == 1 else torch.cat(calls, dim=2)
 
     def output(self, name: str) -> Any:
-        """What a module returned at its only recorded call."""
+        """The output of a module that was called once while recording."""
         calls = _found(self.outputs, name, "output")
         if len(calls) != 1:
             raise RegardError(f"'{name}' was called {len(calls)} times, not once; see trace.outputs")
         return calls[0]
 
     def clear(self) -> None:
-        """Forget all calls and go on recording."""
+        """Drop all recorded calls; recording goes on."""
         for calls in (*self.attention.values(), *self.outputs.values()):
             calls.clear()
 
@@ -63,7 +63,7 @@ def record(
     heads: Heads | Mapping[str, Heads] = None,
     outputs: str | Sequence[str] = (),
 ) -> Iterator[Trace]:
-    """Record what happens inside of ``model`` while the block runs.
+    """Record attention weights and outputs of modules of ``model`` while the block runs.
 
     ``heads``: None for every head of every attention, ``[0, 3]`` for these heads of each, ``[]`` for no attention, or
     a mapping of attention names to heads, for those only: ``{"decoder.layers.3.cross_attention": [0, 3]}``.
@@ -113,12 +113,12 @@ def _cores(model: nn.Module) -> dict[str, nn.Module]:
     """The attention cores by the names of their attentions."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if callable(getattr(type(module), "weights", None)):  # a core can say what its weights were
+        if callable(getattr(type(module), "weights", None)):  # only attention cores have this method
             found[name.removesuffix(".core")] = module
     return found
 
 
-# id(model) → how many recordings are going on. An entry goes when its recording ends, so no id outlives its model.
+# id(model) → how many recordings of it run. An entry is removed when its recordings end, so no id outlives its model.
 _WATCHED: dict[int, int] = {}
 
 
@@ -163,7 +163,7 @@ def _found(calls: Mapping[str, list[Any]], name: str, what: str) -> list[Any]:
 def _see_attention(
     trace: Trace, name: str, heads: Heads, core: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
-    """The weights of the chosen heads, from what the core was given. At once, since a cache may be written in place."""
+    """Records the weights of the chosen heads, at once: a cache that holds the keys may be written in place later."""
     query, key, _, layout = args  # [B, H, Q, K], [B, G, S, K]
     count, groups = query.shape[1], key.shape[1]
     which = range(count) if heads is None else heads
@@ -187,7 +187,7 @@ def _see_output(calls: list[Any], module: nn.Module, args: tuple[Any, ...], out:
 
 
 def _copied(value: Any) -> Any:
-    """Tensors copied, for they may be changed in place later; also those inside of tuples."""
+    """A copy of a tensor, which may be changed in place later, and of the tensors inside a tuple."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, tuple):

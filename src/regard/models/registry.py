@@ -1,8 +1,8 @@
 """Architectures by name, and their options read from and written to plain dictionaries.
 
-The tables are closed: a name in a file chooses among the entries below, and is never imported itself. An architecture
-is a frozen dataclass of *options* with ``build(vocabulary, target_vocabulary) -> nn.Module``; its module may have
-``PRESETS: dict[str, options]``. Some options are *parts*, small dataclasses of their own, written as
+The tables are closed: a name in a file chooses among their entries, and nothing is imported by a name from a file. An
+architecture is a frozen dataclass of *options* with ``build(vocabulary, target_vocabulary) -> Model``; its module may
+have ``PRESETS: dict[str, options]``. Some options are *parts*, small dataclasses of their own, written as
 
     positions = "rotary"                              the part with its defaults
     positions = { kind = "rotary", theta = 500000.0 }   the part with its own options
@@ -18,6 +18,7 @@ import importlib
 import json
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -29,11 +30,25 @@ from torch.overrides import TorchFunctionMode
 from regard import limits
 from regard.errors import RegardError, nearest
 
-# name → "module:class", imported when asked for. A new architecture is one line here.
-ARCHITECTURES: dict[str, str] = {
-    "transformer": "regard.models.transformer:Transformer",
-    "rnn": "regard.models.rnn:RNN",
-    "decoder": "regard.models.decoder:DecoderOnly",
+
+@dataclass(frozen=True)
+class Architecture:
+    """A line of the registry: where the ``options`` are, and what the models can.
+
+    ``source``: they encode one and decode beside it; without it they go on from a prompt. ``generates``: they predict
+    the next token of a target.
+    """
+
+    options: str  # "module:class", imported when the architecture is asked for
+    source: bool
+    generates: bool = True
+
+
+# By name. A new architecture is one line here.
+ARCHITECTURES: dict[str, Architecture] = {
+    "transformer": Architecture("regard.models.transformer:Transformer", source=True),
+    "rnn": Architecture("regard.models.rnn:RNN", source=True),
+    "decoder": Architecture("regard.models.decoder:DecoderOnly", source=False),
 }
 
 # option → kind → "module:class": which parts an option may hold.
@@ -52,7 +67,7 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 
-# What no model comes near: a number beyond is a slip or an attack, and even the sketch of such a model costs hours.
+# No model comes near these numbers. A larger one is a slip or an attack: even the outline of such a model costs hours.
 LARGEST: dict[str, int] = {
     "width": 1 << 17,
     "feedforward": 1 << 20,
@@ -69,7 +84,7 @@ LARGEST: dict[str, int] = {
 
 
 class Options(Protocol):
-    """What every architecture's options offer."""
+    """The options of any architecture."""
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> nn.Module: ...
 
@@ -80,7 +95,13 @@ def options_class(architecture: str) -> type[Any]:
     >>> options_class("transformer").__name__
     'Transformer'
     """
-    return _imported(_entry(ARCHITECTURES, architecture, "model.architecture", "architecture"))
+    return _imported(capabilities(architecture).options)
+
+
+def capabilities(architecture: str) -> Architecture:
+    """What the models of an architecture can, without importing it; an unknown name raises RegardError."""
+    found: Architecture = _entry(ARCHITECTURES, architecture, "model.architecture", "architecture")
+    return found
 
 
 def presets(architecture: str) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def architecture_of(options: Any) -> str:
     """The registered name of the options' class."""
     path = f"{type(options).__module__}:{type(options).__qualname__}"
     for name, registered in ARCHITECTURES.items():
-        if registered == path:
+        if registered.options == path:
             return name
     raise RegardError(f"{path} is not a registered architecture; known: {', '.join(ARCHITECTURES)}")
 
@@ -136,9 +157,9 @@ def options_table(architecture: str) -> list[tuple[str, str, Any, str]]:
 
 
 class Uninitialized(TorchFunctionMode):
-    """Inside, ``torch.nn.init`` does nothing: for models whose weights will be loaded, or are not wanted at all.
+    """Inside, ``torch.nn.init`` does nothing: for models whose weights are loaded afterwards, or only outlined.
 
-    On the meta device it saves more than that: there the functions import half of PyTorch's compiler.
+    On the meta device more is saved: there the functions of ``torch.nn.init`` import half of PyTorch's compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

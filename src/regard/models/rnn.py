@@ -6,15 +6,15 @@ of the source at each step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from regard.models.base import Share, TiedModel, one_vocabulary
+from regard.models.base import Scores, Share, TiedModel, one_vocabulary
+from regard.models.options import at_least_one, option
 from regard.nn.embedding import Embedding
 from regard.nn.layout import Layout
-from regard.nn.positions import NoPositions
 from regard.nn.recurrent import AttentiveRecurrent, Recurrent, RecurrentState
 from regard.nn.sequences import Memory, Output, Tokens
 
@@ -23,34 +23,37 @@ from regard.nn.sequences import Memory, Output, Tokens
 class RNN:
     """The options of the recurrent translator."""
 
-    width: int = field(default=512, metadata={"help": "width D of embeddings, states and annotations"})
-    encoder_layers: int = field(default=1, metadata={"help": "GRUs of the encoder, one on another"})
-    decoder_layers: int = field(default=1, metadata={"help": "GRUs of the decoder; the lowest attends to the source"})
-    bidirectional: bool = field(default=True, metadata={"help": "the encoder reads both ways, half of the width each"})
-    dropout: float = field(default=0.2, metadata={"help": "dropout on states between layers and before the output"})
-    embedding_dropout: float | None = field(
-        default=None, metadata={"help": "dropout on embeddings; not given: as dropout"}
-    )
-    share: Share = field(
-        default="all",
-        metadata={"help": "one table for source, target and output (all), target and output (target), or none shared"},
+    width: int = option(512, "width D of embeddings, states and annotations")
+    encoder_layers: int = option(1, "GRUs of the encoder, one on another")
+    decoder_layers: int = option(1, "GRUs of the decoder; the lowest attends to the source")
+    bidirectional: bool = option(True, "the encoder reads both ways, half of the width each")
+    dropout: float = option(0.2, "dropout on states between layers and before the output")
+    embedding_dropout: float | None = option(None, "dropout on embeddings; not given: as dropout")
+    share: Share = option(
+        "all", "one table for source, target and output (all), target and output (target), or none shared"
     )
 
     def __post_init__(self) -> None:
-        for name in ("width", "encoder_layers", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        at_least_one(self, "width", "encoder_layers", "decoder_layers")
 
-    def tree(self) -> tuple[Recurrent, AttentiveRecurrent]:
-        """The specs of encoder and decoder that these options stand for."""
-        return (
-            Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
-            AttentiveRecurrent(layers=self.decoder_layers, dropout=self.dropout),
+    def tree(self) -> RecurrentTree:
+        """The specs that these options stand for."""
+        source = Embedding(dropout=self.dropout if self.embedding_dropout is None else self.embedding_dropout)
+        return RecurrentTree(
+            source=source,
+            encoder=Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
+            target=replace(source, tied_to="source" if self.share == "all" else None),
+            decoder=AttentiveRecurrent(layers=self.decoder_layers, dropout=self.dropout),
+            scores=Scores(tied_to=None if self.share == "none" else "target"),
         )
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> RNNModel:
         """The initialised model; ``target_vocabulary`` None: one vocabulary for both languages."""
-        return RNNModel(self, vocabulary, one_vocabulary(self.share, vocabulary, target_vocabulary))
+        sizes = vocabulary, one_vocabulary(self.share, vocabulary, target_vocabulary)
+        model = RNNModel(self.tree(), self.width, *sizes)
+        model.options = self
+        initialize(model)
+        return model
 
 
 PRESETS = {
@@ -61,22 +64,30 @@ PRESETS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecurrentTree:
+    """A whole model as specs: what enters, the two sides, and how hidden states become scores."""
+
+    source: Embedding
+    encoder: Recurrent
+    target: Embedding
+    decoder: AttentiveRecurrent
+    scores: Scores
+
+
 class RNNModel(TiedModel):
-    """Figure 1 of Bahdanau et al., with the contract of every model: see regard.models.transformer."""
+    """Figure 1 of Bahdanau et al., with the contract of every model."""
 
     has_source = True
 
-    def __init__(self, options: RNN, vocabulary: int, target_vocabulary: int) -> None:
+    def __init__(self, tree: RecurrentTree, width: int, vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
-        self.options, self.width = options, options.width
-        dropout = options.dropout if options.embedding_dropout is None else options.embedding_dropout
-        encoder, decoder = options.tree()
-        self.source_embedding = Embedding(vocabulary, options.width, NoPositions(), dropout=dropout)
-        self.encoder = encoder.build(options.width)
-        self.target_embedding = Embedding(target_vocabulary, options.width, NoPositions(), dropout=dropout)
-        self.decoder = decoder.build(options.width, options.width)
-        self.tie(options.share)
-        initialize(self)
+        self.spec, self.width = tree, width
+        self.source_embedding = tree.source.build(vocabulary, width)
+        self.encoder = tree.encoder.build(width)
+        self.target_embedding = tree.target.build(target_vocabulary, width)
+        self.decoder = tree.decoder.build(width, width)
+        self.tie(tree.target, tree.scores)
 
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their annotations, hidden [B, S, D]."""
@@ -94,22 +105,28 @@ class RNNModel(TiedModel):
         """The state before the first word; its size does not depend on ``capacity``."""
         assert memory is not None, "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
-        return RecurrentState(self.decoder.first_state(memory), beams, key, value, memory.lengths)
+        return RecurrentState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
 
     def step(
-        self, tokens: Tensor, state: RecurrentState, lengths: Tensor | None = None, extent: int | None = None
+        self,
+        tokens: Tensor,
+        state: RecurrentState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
         x = self.target_embedding(tokens)
         hidden: Tensor
         if lengths is None:
-            hidden, state.hidden = self.decoder.step(x, state.hidden, state.key, state.value, state.layout())
+            hidden, states = self.decoder.step(x, state.tensors["hidden"], state.key, state.value, state.layout())
+            state.tensors["hidden"] = states
             return hidden
-        before = state.hidden[:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
+        before = state.tensors["hidden"][:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
         hidden, states = self.decoder(x, before, state.key, state.value, state.layout())
         last = (lengths - 1).clamp(min=0)[:, None, None, None].expand(-1, 1, *states.shape[2:])
         after = torch.where((lengths > 0)[:, None, None], states.gather(1, last).squeeze(1), before)  # [B, L, D]
-        state.hidden = after.unsqueeze(2).expand(-1, -1, state.beams, -1).contiguous()
+        state.tensors["hidden"] = state.for_all_beams(after)
         return hidden
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regard.nn.attention import _softmax
+from regard.nn.attention import masked_softmax
 from regard.nn.layout import Layout
 
 
@@ -44,4 +44,4 @@ class AdditiveCore(nn.Module):
         mixed = torch.tanh(query[..., :, None, :] + key[..., None, :, :])  # [B, H, Q, S, K]
         scores = (mixed @ vector).to(torch.promote_types(query.dtype, torch.float32))
         scores = scores if scale is None else scores * scale
-        return _softmax(scores if bias is None else scores + bias, layout)
+        return masked_softmax(scores if bias is None else scores + bias, layout)

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.nn.dropout import Dropout
-from regard.nn.positions import Positions
+from regard.nn.positions import NoPositions, Positions
 
 
-class Embedding(nn.Module):
-    """Ids → vectors: Dropout(√D · table[id] + position). The table may be shared: ``embedding.table = other.table``."""
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """Spec of the entrance of token ids: their vectors times ``factor``, with ``positions`` and ``dropout``.
 
-    def __init__(
-        self, vocabulary: int, width: int, positions: Positions, *, dropout: float = 0.0, scaled: bool = True
-    ) -> None:
+    ``tied_to`` "source" makes the target's table the source's; the model joins them.
+    """
+
+    positions: Positions = field(default=NoPositions())
+    factor: float = 1.0
+    dropout: float = 0.0
+    tied_to: Literal["source"] | None = None
+
+    def build(self, vocabulary: int, width: int) -> TokenEmbedding:
+        """The module, with a table of ``vocabulary`` rows."""
+        return TokenEmbedding(self, vocabulary, width)
+
+
+class TokenEmbedding(nn.Module):
+    """Ids → vectors: Dropout(factor · table[id] + position). A table may be shared: ``one.table = other.table``."""
+
+    def __init__(self, spec: Embedding, vocabulary: int, width: int) -> None:
         super().__init__()
+        self.spec, self.factor = spec, spec.factor
         self.table = Table(vocabulary, width)
-        self.positions = positions.build_added(width)
-        self.scale = math.sqrt(width) if scaled else 1.0
-        self.dropout = Dropout(dropout)
+        self.positions = spec.positions.build_added(width)
+        self.dropout = Dropout(spec.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """ids [B, T], ``positions`` [B, T] (None: 0 … T-1) → [B, T, D]."""
         x = self.table(ids)
         if self.positions is not None:
-            x = self.positions(x, positions, self.scale)
-        elif self.scale != 1:
-            x = x * self.scale
+            x = self.positions(x, positions, self.factor)
+        elif self.factor != 1:
+            x = x * self.factor
         out: Tensor = self.dropout(x)
         return out
 
@@ -40,7 +56,7 @@ class Embedding(nn.Module):
             self.positions.reserve(length)
 
     def extra_repr(self) -> str:
-        return f"scale={self.scale:.6g}"
+        return f"factor={self.factor:.6g}"
 
 
 class Table(nn.Embedding):

@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from regard.accel.linear import Linear
 from regard.nn.dropout import Dropout
+from regard.nn.linear import Linear
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 

@@ -1,10 +1,12 @@
-"""One place that chooses the kernel of scaled dot-product attention, and counts when no fast one fitted."""
+"""Kernels of scaled dot-product attention: PyTorch's where it fits, else the equation; faster ways stand in accel/.
+
+All kernels have the signature of the equation (``attend`` in attention.py) and are compared with it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,73 +14,13 @@ from torch.nn import functional as F
 
 from regard.nn.attention import attend
 from regard.nn.layout import Layout
+from regard.nn.ops import Operation
 
-
-class Kernel(Protocol):
-    """The face that the equation and every fast kernel share."""
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        layout: Layout,
-        *,
-        bias: Tensor | None = None,
-        scale: float | None = None,
-        dropout: float = 0.0,
-    ) -> Tensor: ...
-
-
-#: How often the written-out equation had to step in, by reason.
+#: How often a call could not be computed by a fast kernel, by reason.
 slow_calls: Counter[str] = Counter()
 
 
-def choose(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, bias: Tensor | None = None, dropout: float = 0.0
-) -> Kernel:
-    """The fastest kernel that can do this call; the equation itself, counted, where none can."""
-    if query.shape[-2] == 0 or key.shape[-2] == 0:
-        slow_calls["nothing to attend to"] += 1
-        return attend
-    if dropout and query.device.type == "cpu":
-        slow_calls["attention dropout on CPU"] += 1
-        return attend
-    if bias is not None and bias.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
-        slow_calls["gradient of a bias on CPU"] += 1  # PyTorch's function falls back by itself
-    if _plain(query, key, bias) and not _blind(query, key, layout):
-        return products
-    return fused
-
-
-SHORT = 8  # queries up to which plain products are faster on a CPU than its blocked kernel
-FEW = 400  # multiplications of one head's query below which ``bmm`` is a plain loop, which a sum over keys outruns
-VECTOR = 16  # fp32 numbers in the widest register of a CPU
-SQUARE = 128 * 128  # queries × keys up to which they are so in training: the way back is 2 to 4 times faster
-
-
-def _plain(query: Tensor, key: Tensor, bias: Tensor | None) -> bool:
-    """Whether a CPU does this call sooner by plain products."""
-    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64, torch.bfloat16):
-        return False
-    if query.shape[1] != key.shape[1] or torch.compiler.is_compiling():
-        return False
-    if torch.is_grad_enabled() and query.requires_grad and bias is not None and bias.requires_grad:
-        return False
-    return query.shape[-2] <= SHORT or query.shape[-2] * key.shape[-2] <= SQUARE
-
-
-def _blind(query: Tensor, key: Tensor, layout: Layout) -> bool:
-    """Whether some query sees nothing, for which ``products`` has no answer; asked on a CPU, once per forward."""
-
-    def look() -> Tensor:
-        allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
-        return torch.tensor(False) if allowed is None else ~allowed.any(-1).all()
-
-    return bool(layout.once(("blind", query.shape[-2], key.shape[-2]), look))
-
-
-def products(
+def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -88,64 +30,54 @@ def products(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Two products, the weights kept for the way back: where they are few; shapes as in ``attend``."""
-    assert not dropout, "it would have to fall between the products"
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    mask = additive_mask(query.shape[-2], key.shape[-2], query, layout, bias)
-    if not torch.is_grad_enabled():
-        return _two_products(query, key, value, mask, scale)[0]
-    mixed: Tensor = _Products.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
-    return mixed
+    """Shapes as in ``attend``. Packed rows are a batch of one: query [1, H, R, K] → [1, H, R, Kv]."""
+    if layout.packing is not None or layout.key_packing is not None:
+        return unpacked(query, key, value, layout, bias=bias, scale=scale, dropout=dropout)
+    if reason := _needs_equation(query, key, bias, dropout):
+        slow_calls[reason] += 1
+        return attend(query, key, value, layout, bias=bias, scale=scale, dropout=dropout)
+    return fused(query, key, value, layout, bias=bias, scale=scale, dropout=dropout)
 
 
-def _two_products(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What comes out, [B, H, Q, Kv], and what the way back needs: query, key, value and weights, each [B · H, …]."""
-    many = query.shape[:2]
-    # One copy for all products and the way back, and none where heads stand apart already.
-    query, key, value = (x.reshape(many.numel(), *x.shape[2:]) for x in (query, key, value))
-    scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
-    if mask is not None:
-        scores.view(*many, *scores.shape[1:]).add_(mask)
-    weights = _softmax(scores).to(value.dtype)
-    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < FEW:
-        mixed = (weights.transpose(1, 2) * value).sum(1)
-    else:
-        mixed = torch.bmm(weights, value)
-    return mixed.view(*many, *query.shape[1:2], value.shape[2]), (query, key, value, weights)
+attention = Operation(_attention)
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, in at least fp32."""
-    keys = scores.shape[-1]
-    if keys < VECTOR:  # PyTorch's loop for rows that do not fill a register takes ten times as long
-        scores = F.pad(scores, (0, VECTOR - keys), value=-math.inf)
-    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))[..., :keys]
+def _needs_equation(query: Tensor, key: Tensor, bias: Tensor | None, dropout: float) -> str:
+    """Why PyTorch's function would not be a fast kernel for this call, or ""."""
+    if query.shape[-2] == 0 or key.shape[-2] == 0:
+        return "nothing to attend to"
+    if dropout and query.device.type == "cpu":
+        return "attention dropout on CPU"
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
+        return "gradient of a bias on CPU"
+    return ""
 
 
-class _Products(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        ctx.many, ctx.scale = query.shape[:2], scale
-        mixed, kept = _two_products(query, key, value, mask, scale)
-        ctx.save_for_backward(*kept)
-        return mixed
+def unpacked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Packed rows for kernels that know padded batches only; the bias is that of the padded batch."""
+    if bias is not None:
+        slow_calls["a bias on packed rows"] += 1
+    query, key, value = padded_heads(query, key, value, layout)
+    mixed = attention(query, key, value, layout.padded_rows(), bias=bias, scale=scale, dropout=dropout)
+    return mixed if layout.packing is None else layout.packing.pack_heads(mixed)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights = ctx.saved_tensors
-        gradient = gradient.reshape(len(weights), *gradient.shape[2:])
-        d_value = weights.transpose(1, 2) @ gradient
-        d_weights, wide = gradient @ value.transpose(1, 2), torch.promote_types(weights.dtype, torch.float32)
-        d_scores = torch._softmax_backward_data(d_weights.to(wide), weights.to(wide), -1, wide).to(weights.dtype)
-        d_query, d_key = _scaled(d_scores, key, ctx.scale), _scaled(d_scores.transpose(1, 2), query, ctx.scale)
-        return *(x.view(*ctx.many, *x.shape[1:]) for x in (d_query, d_key, d_value)), None, None
 
-
-def _scaled(one: Tensor, other: Tensor, scale: float) -> Tensor:
-    """scale · one @ other, in one pass."""
-    return torch.baddbmm(one.new_empty(1, 1, 1), one, other, beta=0, alpha=scale)
+def padded_heads(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """The heads [B, H, Q, K], [B, G, S, K], [B, G, S, Kv] of packed rows; those of padded batches as they are."""
+    if layout.packing is not None:
+        query = layout.packing.unpack_heads(query)
+    if layout.key_packing is not None:
+        key, value = (layout.key_packing.unpack_heads(x) for x in (key, value))
+    return query, key, value
 
 
 def fused(
@@ -158,9 +90,10 @@ def fused(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """PyTorch's ``scaled_dot_product_attention``: shapes as in ``attend``, without a mask where nothing is hidden."""
+    """PyTorch's ``scaled_dot_product_attention``: without a mask where nothing is hidden, or only causality hides."""
     grouped = query.shape[1] != key.shape[1]
-    causal = layout.causal and layout.mask is None and bias is None and query.shape[-2] > 1
+    only_causal = layout.causal and layout.lengths is None and layout.mask is None and bias is None
+    causal = only_causal and query.shape[-2] > 1
     mask = None if causal else additive_mask(query.shape[-2], key.shape[-2], query, layout, bias)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
@@ -168,11 +101,11 @@ def fused(
 
 
 def additive_mask(queries: int, keys: int, like: Tensor, layout: Layout, bias: Tensor | None) -> Tensor | None:
-    """What is added to the scores, broadcastable to [B, H, Q, S]: 0 or -inf, and the bias; shared by the layers.
+    """The summand of the scores, broadcastable to [B, H, Q, S]: 0 or -inf, and the bias; shared by the layers.
 
-    It is of the type of ``like``, and where that is.
+    Its type and device are those of ``like``.
     """
-    if layout.mask is None and not layout.causal:
+    if not layout.hides():
         return None if bias is None else bias.to(like.dtype)
 
     def make() -> Tensor:

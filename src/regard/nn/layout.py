@@ -3,53 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from regard.nn.packing import Packing, _once
+from regard.nn.packing import Packing
 from regard.nn.padding import everything_is_real, real
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Who sees whom in one attention; made once per forward, above the layers, and read by the core only.
+    """Who sees whom in one attention; made once per forward, above the layers. Only an attention core reads it.
 
-    ``mask`` is boolean and broadcastable to [B, 1, Q, S] (True = may attend), or None where nothing is hidden.
-    ``causal`` says, with ``mask`` None, that query i sees keys 0 … i: kernels know this case without a mask.
+    A query sees a key where everything here allows it:
+
+    - ``lengths`` [B]: keys behind a sentence's length are padding. None: no padding, or none that a real query sees.
+    - ``causal``: query i sees keys 0 … i. Kernels know this case without a mask.
+    - ``mask``: boolean, broadcastable to [B, 1, Q, S], True = may attend. None: nothing else is hidden.
+
     ``positions`` [B, Q] and ``key_positions`` [B, S] are the tokens' places in their sentences; None is 0, 1, 2 ….
-    With a ``packing``, what comes and goes is [R, D], the real tokens, and likewise for ``key_packing`` and a memory.
+    With a ``packing`` the queries are packed rows, [1, R, D]; with a ``key_packing`` the keys are.
     """
 
-    mask: Tensor | None = None
+    lengths: Tensor | None = None
     causal: bool = False
+    mask: Tensor | None = None
     positions: Tensor | None = None
     key_positions: Tensor | None = None
     packing: Packing | None = None
     key_packing: Packing | None = None
-    _biases: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _shared: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def padded(lengths: Tensor, size: int, causal: bool = False, *, packing: Packing | None = None) -> Layout:
-        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions, or as they are packed.
+        """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions, packed or not.
 
-        With ``causal`` no mask is needed for the padding: it stands on the right, where no real query looks.
-        (Rows of padding see what they like; nobody reads them.)
+        With ``causal`` the padding needs no mask: padding stands on the right, where no real query looks. Rows of
+        padding see some keys; nobody reads those rows.
         """
-        if causal or everything_is_real(lengths, size):
-            return Layout(causal=causal, packing=packing)
-        return Layout(mask=real(lengths, size)[:, None, None, :], packing=packing)
+        hidden = None if causal or everything_is_real(lengths, size) else lengths
+        return Layout(lengths=hidden, causal=causal, packing=packing, key_packing=packing)
 
     @staticmethod
     def cross(key_lengths: Tensor, size: int, *, queries: Packing | None = None, keys: Packing | None = None) -> Layout:
         """Attention from one sequence to the ``size`` positions of another, each with its packing if it has one.
 
-        Rows of padded queries see what the others see; nobody reads them.
+        Rows of padded queries see what the others see; nobody reads those rows.
         """
-        if everything_is_real(key_lengths, size):
-            return Layout(packing=queries, key_packing=keys)
-        return Layout(mask=real(key_lengths, size)[:, None, None, :], packing=queries, key_packing=keys)
+        hidden = None if everything_is_real(key_lengths, size) else key_lengths
+        return Layout(lengths=hidden, packing=queries, key_packing=keys)
 
     @staticmethod
     def cached(visible: Tensor, positions: Tensor, key_positions: Tensor | None = None) -> Layout:
@@ -59,13 +65,45 @@ class Layout:
         """
         return Layout(mask=visible[:, None], positions=positions, key_positions=key_positions)
 
+    def padded_rows(self) -> Layout:
+        """The same layout for queries and keys that were unpacked."""
+        return self.once("padded rows", lambda: replace(self, packing=None, key_packing=None, _shared={}))
+
+    def within(self, window: int, queries: int, keys: int, device: torch.device) -> Layout:
+        """The same layout where a query sees only keys less than ``window`` positions away."""
+
+        def make() -> Layout:
+            near = self.distances(queries, keys, device).abs()[:, None] < window
+            return replace(self, mask=near if self.mask is None else self.mask & near, _shared={})
+
+        return self.once(("within", window, queries, keys), make)
+
+    def distances(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """Key position − query position, [B or 1, Q, S]."""
+        places = torch.arange(queries, device=device)[None] if self.positions is None else self.positions
+        others = self.key_positions
+        if others is None:
+            others = places if queries == keys else torch.arange(keys, device=device)[None]
+        return others[:, None, :] - places[:, :, None]
+
+    def hides(self) -> bool:
+        """Whether there may be a key that some query does not see."""
+        return self.causal or self.lengths is not None or self.mask is not None
+
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """The mask written out, broadcastable to [B, 1, Q, S]; None where every query sees every key."""
-        if not self.causal:
-            return self.mask
-        causal = torch.ones(queries, keys, dtype=torch.bool, device=device).tril_()
-        return causal if self.mask is None else self.mask & causal
+        allowed = self.mask
+        if self.lengths is not None:
+            tokens = real(self.lengths, keys)[:, None, None, :]
+            allowed = tokens if allowed is None else allowed & tokens
+        if self.causal:
+            before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril_()
+            allowed = before if allowed is None else allowed & before
+        return allowed
 
-    def once(self, key: object, make: Callable[[], Tensor]) -> Tensor:
-        """A tensor that the layers of one forward share, made when it is first asked for."""
-        return _once(self._biases, key, make)
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What the layers of one forward share, made when it is first asked for."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found

@@ -1,27 +1,35 @@
-"""Multi-head attention (section 3.2.2): the projections that stand around a core."""
+"""Multi-head attention (section 3.2.2): projections around a core.
+
+``MultiHeadAttention`` is one class for self-attention, causal self-attention and attention to a memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from regard.accel import varlen
-from regard.accel.linear import Linear
 from regard.nn import kernels
 from regard.nn.attention import attention_weights
 from regard.nn.layout import Layout
-from regard.nn.packing import Packing
+from regard.nn.linear import Linear
+from regard.nn.norm import Norm
+from regard.nn.ops import Operation
+from regard.nn.slots import CacheShape
 
 
 class Core(nn.Module):
-    """Scaled dot-product attention as a module without parameters: its inputs and outputs can be hooked."""
+    """Scaled dot-product attention as a module without parameters: hooks see its inputs and outputs.
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    ``window``: a query sees only keys less than so many positions away; 0: all.
+    """
+
+    def __init__(self, dropout: float = 0.0, window: int = 0) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.window = dropout, window
 
     def forward(
         self,
@@ -33,18 +41,28 @@ class Core(nn.Module):
         bias: Tensor | None = None,
         scale: float | None = None,
     ) -> Tensor:
-        """[B, H, Q, K], [B, G, S, K], [B, G, S, Kv] → [B, H, Q, Kv], by the fastest kernel that fits."""
+        """[B, H, Q, K], [B, G, S, K], [B, G, S, Kv] → [B, H, Q, Kv], by the fastest kernel that fits.
 
+        Where the layout is packed, queries are [1, H, R, K], and likewise keys and values.
+        """
         dropout = self.dropout if self.training else 0.0
-        return kernels.choose(query, key, value, layout, bias=bias, dropout=dropout)(
-            query, key, value, layout, bias=bias, scale=scale, dropout=dropout
-        )
+        layout = self._seen(query, key, layout)
+        return kernels.attention(query, key, value, layout, bias=bias, scale=scale, dropout=dropout)
 
     def weights(
         self, query: Tensor, key: Tensor, layout: Layout, *, bias: Tensor | None = None, scale: float | None = None
     ) -> Tensor:
         """The weights [B, H, Q, S] behind a recorded call, computed beside the forward."""
-        return attention_weights(query, key, layout, bias=bias, scale=scale)
+        layout = self._seen(query, key, layout)
+        query, key, _ = kernels.padded_heads(query, key, key, layout)
+        return attention_weights(query, key, layout.padded_rows(), bias=bias, scale=scale)
+
+    def _seen(self, query: Tensor, key: Tensor, layout: Layout) -> Layout:
+        if not self.window:
+            return layout
+        queries = query.shape[-2] if layout.packing is None else layout.packing.size
+        keys = key.shape[-2] if layout.key_packing is None else layout.key_packing.size
+        return layout.within(self.window, queries, keys, query.device)
 
 
 class KeyValueCache(Protocol):
@@ -54,36 +72,50 @@ class KeyValueCache(Protocol):
 
 
 class Rotation(Protocol):
-    """What positions do to queries and keys where they are rotated (positions.py)."""
+    """Turns queries and keys by their positions (positions.py)."""
 
     def __call__(self, heads: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Spec of ``MultiHeadAttention``: ``heads`` query heads, ``key_value_heads`` of keys and values (0 = as many).
+    """Spec of ``MultiHeadAttention``.
 
+    ``heads`` query heads H; ``key_value_heads`` G of keys and values (0: as many); ``head_width`` K (0: width / heads).
+    ``bias`` "qkv": on queries, keys and values and not on the output. ``scale`` of the scores (None: 1 / √K).
+    ``query_key_norm`` normalises each head's queries and keys. ``window``: see ``Core``; self-attention only.
     ``dropout`` is on the attention weights and 0 by default, as in the paper: no fused CPU kernel takes it.
     """
 
     heads: int
     key_value_heads: int = 0
-    bias: bool = True
+    head_width: int = 0
+    bias: bool | Literal["qkv"] = True
+    scale: float | None = None
+    query_key_norm: Norm | None = None
+    window: int = 0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.key_value_heads < 0 or (self.key_value_heads and self.heads % self.key_value_heads):
             raise ValueError(f"heads={self.heads} must be a multiple of key_value_heads={self.key_value_heads}")
+        for name in ("head_width", "window"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+
+    def width_of_head(self, width: int) -> int:
+        """The width K of a head in a model of a ``width``."""
+        if not self.head_width and width % self.heads:
+            raise ValueError(f"width={width} must be a multiple of heads={self.heads}")
+        return self.head_width or width // self.heads
 
     def build(self, width: int, memory_width: int | None = None) -> MultiHeadAttention:
         """The module for a model ``width``; ``memory_width`` makes it attention to a memory of that width."""
-        if width % self.heads:
-            raise ValueError(f"width={width} must be a multiple of heads={self.heads}")
         return MultiHeadAttention(self, width, memory_width)
 
 
 class MultiHeadAttention(nn.Module):
-    """Section 3.2.2: h heads of width D / h, projected, attended to, joined and projected again.
+    """Section 3.2.2: project to h heads, attend in each, join and project again.
 
     Self-attention (causal or not: the layout says) makes queries, keys and values in one product, attention to a
     memory makes keys and values in one. On disk they are apart: ``query``, ``key``, ``value``, ``output``.
@@ -93,18 +125,22 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.spec = spec
         self.heads, self.groups = spec.heads, spec.key_value_heads or spec.heads
-        self.head_width = width // spec.heads
-        grouped = self.groups * self.head_width
+        self.head_width = spec.width_of_head(width)
+        own, grouped = self.heads * self.head_width, self.groups * self.head_width
         self.cross = memory_width is not None
+        bias = bool(spec.bias)
         if memory_width is None:
-            self.query_key_value = Linear(width, width + 2 * grouped, bias=spec.bias)
+            self.query_key_value = Linear(width, own + 2 * grouped, bias=bias)
         else:
-            self.query = Linear(width, width, bias=spec.bias)
-            self.key_value = Linear(memory_width, 2 * grouped, bias=spec.bias)
-        self.core = Core(spec.dropout)
-        self.output = Linear(width, width, bias=spec.bias)
+            self.query = Linear(width, own, bias=bias)
+            self.key_value = Linear(memory_width, 2 * grouped, bias=bias)
+        norm = spec.query_key_norm
+        self.query_norm = None if norm is None else norm.build(self.head_width)
+        self.key_norm = None if norm is None else norm.build(self.head_width)
+        self.core = Core(spec.dropout, 0 if self.cross else spec.window)
+        self.output = Linear(own, width, bias=spec.bias is True)
         self._sizes = {
-            "query_key_value": {"query": width, "key": grouped, "value": grouped},
+            "query_key_value": {"query": own, "key": grouped, "value": grouped},
             "key_value": {"key": grouped, "value": grouped},
         }
         self.register_state_dict_post_hook(_split_on_save)  # type: ignore[no-untyped-call]
@@ -122,53 +158,41 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """x [B, Q, D] → [B, Q, D]; ``memory`` [B, S, D], or its keys and values from ``project_memory``.
 
-        Where the layout is packed, x is [R, D] and comes back so, and ``memory`` is [R', D].
+        Where the layout is packed, x is [1, R, D], and a packed memory [1, R', D].
         """
-        packing = layout.packing
-        plain = bias is None and rotation is None and cache is None and not isinstance(memory, tuple)
-        mixed: Tensor
-        if plain and (mix := varlen.choose(self, x, layout)):
-            query = self.query_key_value(x) if memory is None else self.query(x)
-            key_value = None if memory is None else self.key_value(memory)
-            mixed = mix(query, key_value, layout, self.heads, self.groups)
+        if memory is None:
+            query, key, value = split_heads(self.query_key_value(x), (self.heads, self.groups, self.groups))
+            key = self._normed(self.key_norm, key)
         else:
-            if memory is not None:
-                (query,) = self._heads(self.query(x), packing, self.heads)
-                key, value = self.project_memory(memory, layout.key_packing) if isinstance(memory, Tensor) else memory
-            else:
-                query, key, value = self._project(x, packing, rotation)
-                if cache is not None:
-                    key, value = cache.append(key, value)
-            mixed = self.core(query, key, value, layout, bias=bias)  # [B, H, Q, K]
-            mixed = mixed.transpose(1, 2).flatten(2) if packing is None else packing.join_heads(mixed)
-        joined: Tensor = self.output(mixed)  # of [B, Q, H · K] or [R, …]
-        return joined
-
-    def project_memory(self, memory: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
-        key, value = self._heads(self.key_value(memory), packing, self.groups, self.groups)
-        return key, value
-
-    def _project(self, x: Tensor, packing: Packing | None, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self._heads(self.query_key_value(x), packing, self.heads, self.groups, self.groups)
+            (query,) = split_heads(self.query(x), (self.heads,))
+            key, value = memory if isinstance(memory, tuple) else self.project_memory(memory)
+        query = self._normed(self.query_norm, query)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
-        return query, key, value
+        if cache is not None:
+            key, value = cache.append(key, value)
+        mixed = self.core(query, key, value, layout, bias=bias, scale=self.spec.scale)  # [B, H, Q, K]
+        joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # of [B, Q, H · K]
+        return joined
 
-    def _heads(self, x: Tensor, packing: Packing | None, *counts: int) -> tuple[Tensor, ...]:
-        """[B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count; copies where it is packed, [R, …].
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
+        key, value = split_heads(self.key_value(memory), (self.groups, self.groups))
+        return self._normed(self.key_norm, key), value
 
-        Split first, transposed then: so the gradients are joined once, and lie as the product before wants them.
-        """
-        if packing is not None:
-            return packing.split_heads(x, counts, self.head_width)
-        parts = torch.split(x.view(*x.shape[:-1], -1, self.head_width), list(counts), dim=2)
-        return tuple(part.transpose(1, 2) for part in parts)
+    def _normed(self, norm: nn.Module | None, heads: Tensor) -> Tensor:
+        """[B, H, Q, K] → the same, each head normalised."""
+        return heads if norm is None else norm(heads)
 
     def joined(self) -> tuple[nn.Linear, list[int]]:
         """The layer that makes several things in one product, and the rows of each: (queries,) keys, values."""
         name = "key_value" if self.cross else "query_key_value"
         return getattr(self, name), list(self._sizes[name].values())
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a decoding step caches of each position."""
+        return CacheShape(self.groups, key=self.head_width, value=self.head_width)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""
@@ -177,6 +201,18 @@ class MultiHeadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, key_value_heads={self.groups}, cross={self.cross}"
+
+
+def _split_heads(x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """x [B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count.
+
+    Split first, transposed then: the gradients are joined once, and lie as the backward pass of the product wants them.
+    """
+    parts = torch.split(x.view(*x.shape[:2], sum(counts), x.shape[2] // sum(counts)), list(counts), dim=2)
+    return tuple(part.transpose(1, 2) for part in parts)
+
+
+split_heads = Operation(_split_heads)
 
 
 def _split_on_save(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:

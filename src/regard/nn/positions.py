@@ -201,12 +201,7 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, queries: int, keys: int, layout: Layout) -> Tensor:
         """The bias [B or 1, H, Q, S], computed once per forward."""
-        device = self.weight.device
-        places = layout.positions if layout.positions is not None else torch.arange(queries, device=device)[None]
-        others = layout.key_positions
-        if others is None:
-            others = places if queries == keys else torch.arange(keys, device=device)[None]
-        bucket = self.bucket(others[:, None, :] - places[:, :, None])  # [B, Q, S]
+        bucket = self.bucket(layout.distances(queries, keys, self.weight.device))  # [B, Q, S]
         return F.embedding(bucket, self.weight).permute(0, 3, 1, 2)
 
     def bucket(self, distance: Tensor) -> Tensor:

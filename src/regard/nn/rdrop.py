@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.accel.linear import type_of_products
+from regard.nn.linear import type_of_products
 from regard.nn.loss import default_chunk, made_in_forward, real_rows
 
 

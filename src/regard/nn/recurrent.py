@@ -6,6 +6,7 @@ layer and hypothesis, whatever the length) and why training cannot run all posit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -165,18 +166,26 @@ class RecurrentDecoder(nn.Module):
 
 
 class RecurrentState:
-    """Where the hypotheses of some sentences stand: ``hidden`` [B, L, N, D]; the memory once per sentence."""
+    """What recurrent layers remember: named ``tensors`` [B, L, N, *], and the memory once per sentence.
 
-    def __init__(self, hidden: Tensor, beams: int, key: Tensor, value: Tensor, lengths: Tensor) -> None:
-        """hidden [B, L, D], the same for all beams; key [B, 1, S, D], value [B, 1, S, M], lengths [B]."""
-        self.hidden = hidden.unsqueeze(2).expand(-1, -1, beams, -1).contiguous()
-        self.key, self.value, self.lengths = key, value, lengths
+    A GRU has one tensor, its hidden states; an LSTM has two; linear attention may have matrices. Whatever they are,
+    hypotheses are followed, and sentences leave and enter, in all of them alike.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], beams: int, key: Tensor, value: Tensor, lengths: Tensor) -> None:
+        """tensors [B, L, *], the same for all beams; key [B, 1, S, D], value [B, 1, S, M], lengths [B] of a memory."""
         self.beams = beams
+        self.tensors = {name: self.for_all_beams(tensor) for name, tensor in tensors.items()}
+        self.key, self.value, self.lengths = key, value, lengths
 
     @property
     def batch(self) -> int:
         """How many sentences there are."""
-        return self.hidden.shape[0]
+        return len(self.lengths)
+
+    def for_all_beams(self, x: Tensor) -> Tensor:
+        """[B, L, *] → [B, L, N, *]: every hypothesis of a sentence gets the same."""
+        return x.unsqueeze(2).expand(-1, -1, self.beams, *x.shape[2:]).contiguous()
 
     def layout(self) -> Layout:
         """Who sees what of the memory."""
@@ -184,11 +193,14 @@ class RecurrentState:
 
     def follow(self, parents: Tensor) -> None:
         """Hypothesis n of sentence b continues parents[b, n]; parents [B, N]."""
-        self.hidden = self.hidden.gather(2, parents[:, None, :, None].expand_as(self.hidden))
+        for name, x in self.tensors.items():
+            index = parents.view(len(parents), 1, self.beams, *(1,) * (x.dim() - 3))
+            self.tensors[name] = x.gather(2, index.expand_as(x))
 
     def keep(self, index: Tensor) -> None:
         """Only the sentences of ``index`` [B'] stay, in its order."""
-        self.hidden, self.lengths = self.hidden.index_select(0, index), self.lengths.index_select(0, index)
+        self.tensors = {name: x.index_select(0, index) for name, x in self.tensors.items()}
+        self.lengths = self.lengths.index_select(0, index)
         size = int(self.lengths.max()) if len(index) else 0  # the longest may have left
         self.key, self.value = (memory[:, :, :size].index_select(0, index) for memory in (self.key, self.value))
 
@@ -200,7 +212,7 @@ class RecurrentState:
             places.put(_padded(mine, size), _padded(theirs, size))
             for mine, theirs in ((self.key, other.key), (self.value, other.value))
         )
-        self.hidden = places.put(self.hidden, other.hidden)
+        self.tensors = {name: places.put(x, other.tensors[name]) for name, x in self.tensors.items()}
         self.lengths = places.put(self.lengths, other.lengths)
 
 

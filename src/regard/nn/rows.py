@@ -34,3 +34,9 @@ class Places:
     def put(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """``theirs`` [B', *] in their places among ``mine`` [B, *], which is written over."""
         return self.room(mine).index_copy_(0, self.index, theirs)
+
+    def put_first(self, mine: Tensor, theirs: Tensor, axis: int, size: int) -> Tensor:
+        """Likewise the first ``size`` of theirs on an axis, over the first of mine there."""
+        mine = self.room(mine)
+        mine.narrow(axis, 0, size).index_copy_(0, self.index, theirs.narrow(axis, 0, size))
+        return mine

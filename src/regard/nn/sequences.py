@@ -7,64 +7,99 @@ heads, ``G`` key–value heads, ``K`` head width, ``F`` feed-forward width, ``V`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from regard.nn.packing import Packing
 from regard.nn.padding import sent
 
 
-class Tokens(NamedTuple):
+@dataclass(frozen=True)
+class Tokens:
     """Sentences as ids, padded on the right: ``ids`` [B, S] int64 and their true ``lengths`` [B] int64.
 
     An accelerator's lengths would have to be waited for, so there the ``packing`` comes with them, made by the host.
+    A subclass may add tensors with sentences on axis 0 and, where they have a second axis, positions on axis 1.
     """
 
     ids: Tensor
     lengths: Tensor
     packing: Packing | None = None
 
-    def to(self, device: torch.device | str) -> Tokens:
+    def to(self, device: torch.device | str) -> Self:
         """The same sentences on another device."""
         device = torch.device(device)
         packing = self.packing
         if self.lengths.device.type == "cpu" and device.type != "cpu" and self.lengths.any():
             packing = Packing.made(self.lengths, self.ids.shape[1]).to(device)
-        return Tokens(sent(self.ids, device), sent(self.lengths, device), None if device.type == "cpu" else packing)
+        return self._changed(lambda x: sent(x, device), packing=None if device.type == "cpu" else packing)
 
     def packed(self, wanted: bool) -> Packing | None:
-        """How to leave the padding out of all that is computed, where that is wanted and gains."""
+        """The packing of the real tokens where it is ``wanted`` and gains, else None."""
         if not wanted:
             return None
         return self.packing or Packing.of(self.lengths, self.ids.shape[1])
 
-    def some(self, rows: Tensor) -> Tokens:
-        """The chosen sentences, with no more padding than they need."""
-        lengths = self.lengths[rows]
-        return Tokens(self.ids[rows, : int(lengths.max())], lengths)
+    def some(self, rows: Tensor) -> Self:
+        """The chosen sentences, rows [B'], with no more padding than they need.
 
-    def twice(self) -> Tokens:
+        The packing of the whole does not fit a part: a part has None, and ``packed`` makes its own where that gains.
+        """
+        longest = int(self.lengths[rows].max())
+        return self._changed(lambda x: x[rows, :longest] if x.dim() > 1 else x[rows], packing=None)
+
+    def twice(self) -> Self:
         """The sentences and, after them, the same once more."""
         packing = None if self.packing is None else self.packing.twice()
-        return Tokens(torch.cat([self.ids, self.ids]), torch.cat([self.lengths, self.lengths]), packing)
+        return self._changed(lambda x: torch.cat([x, x]), packing=packing)
+
+    def _changed(self, change: Callable[[Tensor], Tensor], packing: Packing | None) -> Self:
+        return replace(self, **_each_tensor(self, change), packing=packing)
 
 
-class Memory(NamedTuple):
+@dataclass(frozen=True)
+class Memory:
     """What an encoder leaves for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real.
 
-    ``packing`` says where they stand, if the encoder computed on those alone.
+    ``packing`` says where they stand, if the encoder computed on those alone. Subclasses are as those of ``Tokens``.
     """
 
     hidden: Tensor
     lengths: Tensor
     packing: Packing | None = None
 
-    def keep(self, index: Tensor) -> Memory:
-        """The memories of the chosen sentences, index [B']."""
-        return Memory(self.hidden.index_select(0, index), self.lengths.index_select(0, index))
+    def keep(self, index: Tensor) -> Self:
+        """The memories of the chosen sentences, index [B']; they are padded, and not packed."""
+        return replace(self, **_each_tensor(self, lambda x: x.index_select(0, index)), packing=None)
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """The memories of these sentences and then of the others', padded with zeros to the longest; not packed."""
+        parts = [self, *others]
+        longest = max(part.hidden.shape[1] for part in parts)
+
+        def padded(x: Tensor) -> Tensor:
+            return F.pad(x, (0, 0) * (x.dim() - 2) + (0, longest - x.shape[1])) if x.dim() > 1 else x
+
+        tensors = [_each_tensor(part, padded) for part in parts]
+        joined = {name: torch.cat([each[name] for each in tensors]) for name in tensors[0]}
+        return replace(self, **joined, packing=None)
+
+
+def _each_tensor(batch: Tokens | Memory, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The changed tensors of a batch by name, its packing left out; a field of another kind is refused."""
+    changed: dict[str, Any] = {}
+    for each in fields(batch):
+        value = getattr(batch, each.name)
+        if isinstance(value, Tensor):
+            changed[each.name] = change(value)
+        elif value is not None and not isinstance(value, Packing):
+            raise TypeError(f"{type(batch).__name__}.{each.name} is no tensor: who divides sentences cannot divide it")
+    return changed
 
 
 @dataclass(frozen=True)

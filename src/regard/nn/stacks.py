@@ -14,6 +14,7 @@ from regard.nn.multihead import KeyValueCache
 from regard.nn.norm import Norm
 from regard.nn.positions import NoPositions, Positions
 from regard.nn.sequences import Memory
+from regard.nn.slots import CacheShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,16 @@ class TransformerStack(nn.Module):
         super().__init__()
         self.spec = spec
         self.layers = nn.ModuleList(layer.build(width) for layer in spec.layers)
-        heads = spec.layers[0].attention.heads if spec.layers else 1
-        self.bias = spec.positions.build_bias(heads, spec.causal)
-        self.rotation = spec.positions.build_rotation(width // heads)
+        attention = spec.layers[0].attention
+        self.bias = spec.positions.build_bias(attention.heads, spec.causal)
+        self.rotation = spec.positions.build_rotation(attention.width_of_head(width))
         self.norm = None if spec.final_norm is None else spec.final_norm.build(width)
+
+    @property
+    def cache_shapes(self) -> list[CacheShape]:
+        """What each layer caches in decoding."""
+        layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+        return [layer.self_attention.cache_shape for layer in layers]
 
     def forward(
         self,
@@ -49,18 +56,21 @@ class TransformerStack(nn.Module):
         memory: Tensor | Sequence[tuple[Tensor, Tensor]] | None = None,
         memory_layout: Layout | None = None,
         caches: Sequence[KeyValueCache] | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
-        """x [B, Q, D] → [B, Q, D]; with a packed layout padding is left out on the way, and 0 at the end.
+        """x [B, Q, D] → [B, Q, D]; with a packed layout layers compute on real tokens alone, and padding becomes 0.
 
         ``memory`` is [B, S, D], or each layer's keys and values. With ``caches``, one for each layer, the keys of
-        self-attention are those of the layout's ``key_positions`` [B, slots].
+        self-attention are those of the layout's ``key_positions`` [B, slots]. The results of ``live`` [R], places among
+        B · Q, are wanted: a compiled stack leaves the others out, and this one computes all.
         """
         size = x.shape[1]
         keys = size if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if self.bias is None else self.bias(size, keys, layout)
-        rotation = None if self.rotation is None else self.rotation(size, layout.positions, x.device)
+        positions = layout.positions if layout.packing is None else layout.packing.positions()
+        rotation = None if self.rotation is None else self.rotation(size, positions, x.device)
         if layout.packing is not None:
-            x = layout.packing.pack(x)  # [R, D]
+            x = layout.packing.pack(x)  # [1, R, D]
         if isinstance(memory, Tensor) and memory_layout is not None and memory_layout.key_packing is not None:
             memory = memory_layout.key_packing.pack(memory)
         for number, layer in enumerate(self.layers):

@@ -1,4 +1,4 @@
-"""The HTTP face, with LibreTranslate's routes: it checks, batches and replies; decoding is the crew's.
+"""The HTTP face, with LibreTranslate's routes: it checks, batches and replies; decoding is the worker pool's.
 
     POST /translate           q (text or [texts]), source, target, alternatives
     POST /detect              q: which language it is in
@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from regard.errors import RegardError
 from regard.pipelines import TooMuch, Translation, Translator
 from regard.serve.bodies import fields
-from regard.serve.capacity import Places
+from regard.serve.capacity import Capacity
 from regard.serve.languages import name, ranked
 from regard.serve.limits import Limits
 from regard.serve.requests import (
@@ -39,13 +39,13 @@ from regard.serve.requests import (
     prepare,
     read,
 )
-from regard.serve.workers import Caller, ClientLeft, Crew, CrewEngine, Unavailable
+from regard.serve.workers import Caller, ClientLeft, PoolBackend, Unavailable, WorkerPool
 
 SPLIT_AT_ONCE = 8  # requests of the longest kind that wait to be split; each takes a fraction of a second
 
 
-def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits) -> FastAPI:
-    """The application; each translator's engine is one of the crew's."""
+def build_app(translators: Mapping[Pair, Translator], pool: WorkerPool, limits: Limits) -> FastAPI:
+    """The application; each translator's backend is one of the pool's."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -54,10 +54,10 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
         yield
 
     app = FastAPI(title="regard", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    sentences = Places(limits.in_hand, "sentences")
-    characters = Places(SPLIT_AT_ONCE * limits.characters, "characters")  # that wait to be split into sentences
+    sentences = Capacity(limits.in_hand, "sentences")
+    characters = Capacity(SPLIT_AT_ONCE * limits.characters, "characters")  # that wait to be split into sentences
     _refuse(app)
-    _describe(app, translators, crew, limits)
+    _describe(app, translators, pool, limits)
 
     @app.post("/detect")
     async def detect(request: Request) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
         with characters.take(sum(map(len, texts))):
             prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
         caller = Caller()
-        watch = asyncio.create_task(_leave_with(request, crew, caller))
+        watch = asyncio.create_task(_leave_with(request, pool, caller))
         try:
             with sentences.take(max(1, prepared.sentences)):
                 found, timing = await to_thread.run_sync(
@@ -87,12 +87,12 @@ def build_app(translators: Mapping[Pair, Translator], crew: Crew, limits: Limits
     return app
 
 
-def _describe(app: FastAPI, translators: Mapping[Pair, Translator], crew: Crew, limits: Limits) -> None:
+def _describe(app: FastAPI, translators: Mapping[Pair, Translator], pool: WorkerPool, limits: Limits) -> None:
     """The routes that say what the server is and has."""
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "in_hand": crew.in_hand}
+        return {"status": "ok", "in_hand": pool.in_hand}
 
     @app.get("/languages")
     async def languages() -> list[dict[str, Any]]:
@@ -142,23 +142,23 @@ def _refuse(app: FastAPI) -> None:
         return JSONResponse({"error": "internal error; the server's log says more"}, 500)
 
 
-async def _leave_with(request: Request, crew: Crew, caller: Caller) -> None:
+async def _leave_with(request: Request, pool: WorkerPool, caller: Caller) -> None:
     """Drops what a client waits for when it closes its connection: after the body there comes nothing else from it."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    await to_thread.run_sync(crew.leave, caller)  # a member may have to be waited for
+    await to_thread.run_sync(pool.leave, caller)  # a worker may have to be waited for
 
 
 def _translated(wanted: TranslateRequest, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
     """In a thread of its own: translations, and where their time went, in milliseconds."""
     if prepared.unchanged:
         return [Translation(text, [], 0.0, 0.0, []) for text in wanted.texts], "decoding;dur=0"
-    engine = prepared.translator.engine
-    assert isinstance(engine, CrewEngine)
-    engine.calls.waiting, engine.calls.decoding, engine.calls.caller = 0.0, 0.0, caller
+    backend = prepared.translator.backend
+    assert isinstance(backend, PoolBackend)
+    backend.calls.waiting, backend.calls.decoding, backend.calls.caller = 0.0, 0.0, caller
     n_best = min(1 + wanted.alternatives, prepared.translator.decoding.beam)
     found = prepared.translator.translate(wanted.texts, n_best=n_best, parts=prepared.parts)
-    spent = {"waiting": engine.calls.waiting, "decoding": engine.calls.decoding}
+    spent = {"waiting": backend.calls.waiting, "decoding": backend.calls.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
 
 

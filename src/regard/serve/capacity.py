@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from starlette.exceptions import HTTPException
 
 
-class Places:
-    """``most`` places, for ``what``; used only on the event loop, so no other request runs between check and count."""
+class Capacity:
+    """Room for ``most`` of ``what`` at once.
+
+    It is used on the event loop only, so that no other request runs between check and count.
+    """
 
     def __init__(self, most: int, what: str) -> None:
         self.most, self.what, self.taken = most, what, 0
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
-        """``count`` places while the context lasts: 413 if there never are so many, 503 if there are not now."""
+        """Room for ``count`` while the context lasts: 413 if there never are so many, 503 if there are not now."""
         if count > self.most:
             raise HTTPException(413, f"{count:,} {self.what}; this server takes {self.most:,} at once: send less")
         if self.taken + count > self.most:

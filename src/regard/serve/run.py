@@ -19,7 +19,7 @@ from regard.serve.app import build_app
 from regard.serve.limits import Limits
 from regard.serve.requests import Pair
 from regard.serve.worker import Served
-from regard.serve.workers import Crew, CrewEngine
+from regard.serve.workers import PoolBackend, WorkerPool
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
 
@@ -51,12 +51,12 @@ def serve(
         translators[pair] = translator
         models[name] = Served(packed.twin(loaded.model) if device.type == "cpu" else loaded.model, loaded.settings)
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
-    crew = Crew(models, torch.get_num_threads(), tokens)
+    pool = WorkerPool(models, torch.get_num_threads(), tokens)
     for name, translator in zip(names, translators.values(), strict=True):
-        translator.engine = CrewEngine(crew, name)
+        translator.backend = PoolBackend(pool, name)
     torch.set_num_threads(1)  # what is left to this process is text
     config = uvicorn.Config(
-        build_app(translators, crew, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
+        build_app(translators, pool, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
         server_header=False, http="h11", ws="none",  # whatever else is installed: what is tested is what runs
     )  # fmt: skip
     pairs = ", ".join(f"{source} → {target}" for source, target in translators)
@@ -65,7 +65,7 @@ def serve(
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
-        crew.close()
+        pool.close()
 
 
 def _listening(host: str, port: int) -> socket.socket:

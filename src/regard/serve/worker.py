@@ -1,4 +1,4 @@
-"""What a member of the crew does: it decodes on one core whatever comes, whoever asked for it, requests in turns."""
+"""What a worker of the pool does: it decodes on one core whatever comes, whoever asked for it, requests in turns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from regard.decoding.engine import Input, records
+from regard.decoding.engine import Input, steps
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.serve.turns import Turns, size
 
-AHEAD = 2  # running batches' worth of sentences in the engine, so that a finished one is replaced without waiting
+AHEAD = 2  # running batches' worth of sentences in the scheduler, so that a finished one is replaced without waiting
 
 
 class Served(NamedTuple):
@@ -25,10 +25,10 @@ class Served(NamedTuple):
 
 
 def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
-    """What a member does until nobody holds the other end of its pipe.
+    """What a worker does until nobody holds the other end of its pipe.
 
     Sentences of one model and one search are decoded together. New ones join them while no others wait. Requests are
-    served in turns: the engine is given what two running batches hold, and the rest waits here, so that a request
+    served in turns: the scheduler is given what two running batches hold, and the rest waits here, so that a request
     of one sentence waits for no more than that, however long another one is.
     """
     waiting: dict[tuple[str, str], Turns] = {}
@@ -62,7 +62,7 @@ def _decode_some(
     """Decodes sentences of one model and search until there are none, or others wait and those at work are done."""
     served, search = models[group[0]], read(group[1])
     room = max(1, AHEAD * batch_tokens // search.beam)
-    sizes: dict[int, int] = {}  # of the sentences that the engine has
+    sizes: dict[int, int] = {}  # of the sentences that the scheduler has
     began: dict[int, float] = {}
 
     def next_ones() -> list[Input]:
@@ -77,14 +77,14 @@ def _decode_some(
         receive(False)
         return next_ones() if set(waiting) <= {group} else []
 
-    for record in records(
+    for step in steps(
         served.model, next_ones(), served.settings, search, batch_tokens=batch_tokens, more=more
     ):  # fmt: skip
-        if record.first:
-            began |= dict.fromkeys(record.sentences, time.monotonic())
-        if record.results:
-            found = [(one.index, began.pop(one.index), one.hypotheses) for one in record.results]
-            for one in record.results:
+        if step.first:
+            began |= dict.fromkeys(step.sentences, time.monotonic())
+        if step.results:
+            found = [(one.index, began.pop(one.index), one.hypotheses) for one in step.results]
+            for one in step.results:
                 del sizes[one.index]
             pipe.send_bytes(json.dumps(found).encode())
     if group in waiting:  # behind the others

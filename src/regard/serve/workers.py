@@ -1,7 +1,7 @@
-"""Decoding across requests: a few members, each of which decodes on one core whatever comes, whoever asked for it.
+"""Decoding across requests: a few workers, each of which decodes on one core whatever comes, whoever asked for it.
 
 A sentence that comes while others are decoded takes the place of one that is done (decoding/engine.py). On a CPU under
-Linux a member is a forked process, with the weights of this one; elsewhere it is a thread. One that ends is replaced;
+Linux a worker is a forked process, with the weights of this one; elsewhere it is a thread. One that ends is replaced;
 while that fails (no process, no file descriptor) the others decode, and requests get 503 if there are none.
 """
 
@@ -29,8 +29,8 @@ from regard.errors import RegardError
 from regard.machine.processes import as_a_child, forking
 from regard.serve.worker import Served, work, written
 
-TRIES = 4  # how often a sentence is given to a member before it is an error that they end
-AGAIN = 1.0  # seconds after which a member that could not be started is tried again
+TRIES = 4  # how often a sentence is given to a worker before it is an error that they end
+AGAIN = 1.0  # seconds after which a worker that could not be started is tried again
 
 
 class Done(NamedTuple):
@@ -40,8 +40,8 @@ class Done(NamedTuple):
     began: float
 
 
-class MemberEnded(Exception):
-    """The member that was to decode a sentence has ended; another one can."""
+class WorkerEnded(Exception):
+    """The worker that was to decode a sentence has ended; another one can."""
 
 
 class ClientLeft(Exception):
@@ -49,7 +49,7 @@ class ClientLeft(Exception):
 
 
 class Unavailable(RegardError):
-    """No member is running, or the server is closing."""
+    """No worker is running, or the server is closing."""
 
 
 class Caller:
@@ -61,7 +61,7 @@ class Caller:
 
 
 @dataclass
-class Member:
+class Worker:
     """One that decodes: our end of its pipe, and what it has not given back yet, by number."""
 
     pipe: Connection
@@ -74,10 +74,10 @@ class Member:
             self.pipe.send_bytes(json.dumps(message).encode())
 
 
-class Crew:
-    """The members of a server, and the sentences that they have in hand."""
+class WorkerPool:
+    """The workers of a server, and the sentences that they have in hand."""
 
-    def __init__(self, models: Mapping[str, Served], members: int, batch_tokens: int = 4096) -> None:
+    def __init__(self, models: Mapping[str, Served], workers: int, batch_tokens: int = 4096) -> None:
         self._models, self._batch_tokens = models, batch_tokens
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -85,21 +85,21 @@ class Crew:
         on_cpu = all(next(served.model.parameters()).device.type == "cpu" for served in models.values())
         self._forks = on_cpu and sys.platform == "linux"
         gc.freeze()  # what is there already is not looked through for garbage, and stays shared
-        self._members: list[Member] = []
-        for _ in range(members if self._forks else 1):
+        self._workers: list[Worker] = []
+        for _ in range(workers if self._forks else 1):
             try:
-                self._members.append(self._start())
+                self._workers.append(self._start())
             except (OSError, RuntimeError) as error:
                 self.close()
-                raise RegardError(f"cannot start {members} decoding processes ({error}); use fewer --threads") from None
+                raise RegardError(f"cannot start {workers} decoding processes ({error}); use fewer --threads") from None
 
     @property
     def in_hand(self) -> int:
         """Sentences that wait or are being decoded."""
-        return sum(len(member.pending) for member in self._members)
+        return sum(len(worker.pending) for worker in self._workers)
 
     def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search, caller: Caller) -> list[Future[Done]]:
-        """Gives each sentence to the member that has least in hand."""
+        """Gives each sentence to the worker that has least in hand."""
         shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
         futures: list[Future[Done]] = []
         with self._lock:
@@ -107,47 +107,47 @@ class Crew:
                 raise Unavailable("the server is closing")
             if caller.left:
                 raise ClientLeft()
-            if not self._members:
+            if not self._workers:
                 raise Unavailable("no decoding process is running: come again soon")
             for ids in sources:
-                place = min(range(len(self._members)), key=lambda i: len(self._members[i].pending))
+                place = min(range(len(self._workers)), key=lambda i: len(self._workers[i].pending))
                 number, future = next(self._numbers), Future[Done]()
-                self._members[place].pending[number] = future
+                self._workers[place].pending[number] = future
                 shares.setdefault(place, []).append((number, ids))
                 futures.append(future)
             caller.waits_for = set(futures)
-            chosen = [(self._members[place], sentences) for place, sentences in shares.items()]
-        for member, sentences in chosen:
-            member.send([name, written(search), sentences])
+            chosen = [(self._workers[place], sentences) for place, sentences in shares.items()]
+        for worker, sentences in chosen:
+            worker.send([name, written(search), sentences])
         return futures
 
     def leave(self, caller: Caller) -> None:
         """What a caller waits for is not waited for any more, and decoded no more where that has not begun."""
-        dropped: list[tuple[Member, list[int]]] = []
+        dropped: list[tuple[Worker, list[int]]] = []
         with self._lock:
             caller.left = True
-            for member in self._members:
-                numbers = [number for number, future in list(member.pending.items()) if future in caller.waits_for]
-                futures = [future for number in numbers if (future := member.pending.pop(number, None))]
+            for worker in self._workers:
+                numbers = [number for number, future in list(worker.pending.items()) if future in caller.waits_for]
+                futures = [future for number in numbers if (future := worker.pending.pop(number, None))]
                 for future in futures:
                     future.set_exception(ClientLeft())
                 if numbers:
-                    dropped.append((member, numbers))
-        for member, numbers in dropped:
-            member.send([None, None, numbers])
+                    dropped.append((worker, numbers))
+        for worker, numbers in dropped:
+            worker.send([None, None, numbers])
 
     def close(self) -> None:
-        """Ends the members; what they have in hand is lost. A member that is a thread ends with this process."""
+        """Ends the workers; what they have in hand is lost. A worker that is a thread ends with this process."""
         with self._lock:
             self._closed.set()
-            members = list(self._members)
-        for member in members:
-            if member.process is not None:
-                member.process.kill()
-                member.process.join()
+            workers = list(self._workers)
+        for worker in workers:
+            if worker.process is not None:
+                worker.process.kill()
+                worker.process.join()
 
-    def _start(self) -> Member:
-        """A new member; OSError or RuntimeError where the system gives no process, thread or file descriptor."""
+    def _start(self) -> Worker:
+        """A new worker; OSError or RuntimeError where the system gives no process, thread or file descriptor."""
         with contextlib.ExitStack() as undo:
             ours, theirs = multiprocessing.Pipe()
             undo.callback(ours.close)
@@ -163,44 +163,44 @@ class Crew:
                 theirs.close()
             else:
                 threading.Thread(target=work, args=(self._models, theirs, self._batch_tokens), daemon=True).start()
-            member = Member(ours, process, {}, threading.Lock())
-            threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+            worker = Worker(ours, process, {}, threading.Lock())
+            threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
             undo.pop_all()
-        return member
+        return worker
 
-    def _listen(self, member: Member) -> None:
-        """Hands on what a member finds; if it ends, its sentences are told, and another takes its place."""
+    def _listen(self, worker: Worker) -> None:
+        """Hands on what a worker finds; if it ends, its sentences are told, and another takes its place."""
         try:
             with contextlib.suppress(EOFError, OSError):
                 while True:
-                    for number, began, found in json.loads(member.pipe.recv_bytes()):
-                        if future := member.pending.pop(number, None):  # else its caller has left
+                    for number, began, found in json.loads(worker.pipe.recv_bytes()):
+                        if future := worker.pending.pop(number, None):  # else its caller has left
                             future.set_result(Done([Hypothesis(*one) for one in found], began))
         finally:
-            self._forget(member)
+            self._forget(worker)
             self._replace()
 
-    def _forget(self, member: Member) -> None:
-        """A member that has ended is given nothing more, and whoever waits for it is told."""
+    def _forget(self, worker: Worker) -> None:
+        """A worker that has ended is given nothing more, and whoever waits for it is told."""
         with self._lock:
-            if member in self._members:
-                self._members.remove(member)
-        while member.pending:
+            if worker in self._workers:
+                self._workers.remove(worker)
+        while worker.pending:
             with contextlib.suppress(KeyError):  # its caller leaves at the same time
-                member.pending.popitem()[1].set_exception(MemberEnded())
-        if member.process is not None and not self._closed.is_set():  # else ``close`` ends it
-            member.process.kill()  # where it only closed its pipe
-            member.process.join()
-        member.pipe.close()  # here alone: no other thread closes what this one reads
+                worker.pending.popitem()[1].set_exception(WorkerEnded())
+        if worker.process is not None and not self._closed.is_set():  # else ``close`` ends it
+            worker.process.kill()  # where it only closed its pipe
+            worker.process.join()
+        worker.pipe.close()  # here alone: no other thread closes what this one reads
 
     def _replace(self) -> None:
-        """Starts a member in place of one that has ended: now, or as soon as the system allows it."""
+        """Starts a worker in place of one that has ended: now, or as soon as the system allows it."""
         failed = False
         while not self._closed.is_set():
             try:
                 with self._lock:
                     if not self._closed.is_set():
-                        self._members.append(self._start())
+                        self._workers.append(self._start())
                         _say("a decoding process ended; another takes its place")
                 return
             except (OSError, RuntimeError) as error:
@@ -222,7 +222,7 @@ def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -
 
 
 def _keep_only(pipe: int) -> None:
-    """Give up the server's sockets and the pipes of other members; standard streams stay.
+    """Give up the server's sockets and the pipes of other workers; standard streams stay.
 
     A socket stays open until every process has closed it: a client would not see that the server has closed its
     connection, and the port would take connections that nobody answers. ``/dev/null`` takes each number, so that an
@@ -248,11 +248,11 @@ class Calls(threading.local):
     caller: Caller | None = None
 
 
-class CrewEngine:
-    """An engine (decoding/engines.py) whose sentences are decoded together with those of other threads' calls."""
+class PoolBackend:
+    """A backend (decoding/backends.py) whose sentences are decoded together with those of other threads' calls."""
 
-    def __init__(self, crew: Crew, name: str) -> None:
-        self.crew, self.name = crew, name
+    def __init__(self, pool: WorkerPool, name: str) -> None:
+        self.pool, self.name = pool, name
         self.calls = Calls()
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
@@ -262,9 +262,9 @@ class CrewEngine:
         for _ in range(TRIES):
             missing = [i for i in range(len(sources)) if i not in found]
             missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
-            futures = self.crew.submit(self.name, [sources[i] for i in missing], search, caller)
+            futures = self.pool.submit(self.name, [sources[i] for i in missing], search, caller)
             for i, future in zip(missing, futures, strict=True):
-                with contextlib.suppress(MemberEnded):
+                with contextlib.suppress(WorkerEnded):
                     found[i] = future.result()
             if len(found) == len(sources):
                 break

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.nn.loss import Soften, linear_cross_entropy
+from regard.nn.loss import linear_cross_entropy
 from regard.nn.rdrop import linear_rdrop
 from regard.nn.sequences import Output
 
@@ -33,11 +33,11 @@ class Objective(Protocol):
     def __call__(self, model: Any, batch: Batch) -> Sums: ...
 
 
-def build_objective(training: TrainingConfig, soften: Soften | None = None) -> Objective:
+def build_objective(training: TrainingConfig) -> Objective:
     """The objective of a configuration."""
     if training.rdrop:
         return RDrop(training.label_smoothing, training.rdrop)
-    return CrossEntropy(training.label_smoothing, soften)
+    return CrossEntropy(training.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class CrossEntropy:
     """Cross entropy with label smoothing (section 5.4 of the paper); padding gets no logits."""
 
     smoothing: float = 0.0
-    soften: Soften | None = None  # what takes the place of the loss's own (fused.py)
     passes = 1
 
     def __call__(self, model: Any, batch: Batch) -> Sums:
@@ -61,7 +60,6 @@ class CrossEntropy:
             bias=bias,
             smoothing=self.smoothing,
             count=batch.target_tokens,
-            soften=self.soften,
         )
         for extra in output.losses.values():
             loss = loss + extra * batch.target_tokens  # a model's own losses are means over tokens

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regard.accel.fused import Fused
+from regard.accel.ways import switched_on
 from regard.config import Config
 from regard.data.batch import Batch
 from regard.nn.dropout import drawing_from
@@ -45,7 +46,7 @@ class Trainer:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(model, config.training)
         self.fused = Fused(model, device) if config.training.compile else None
-        self.objective = build_objective(config.training, self.fused.soften if self.fused else None)
+        self.objective = build_objective(config.training)
         self.precision = precision(config.training.precision, device)
         self.parallel = ThreadParallel(device)
         self.ema: dict[str, Tensor] = {}
@@ -93,7 +94,8 @@ class Trainer:
         return torch.stack([loss, nll, loss.new_tensor(float(item.target_tokens))])
 
     def _sums(self, batch: Batch) -> Sums:
-        with self.autocast(), self.fused.layers() if self.fused else contextlib.nullcontext():
+        fused = self.fused.switched_on() if self.fused else contextlib.nullcontext()
+        with self.autocast(), switched_on(), fused:
             return self.objective(self.model, batch.to(self.device))
 
     def _side_by_side(self, parts: list[Batch], divisor: int, position: Position) -> list[Sums]:

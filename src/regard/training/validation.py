@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regard import files
+from regard.accel.ways import switched_on
 from regard.config import Config, DecodingConfig
 from regard.data.batch import collate
 from regard.data.checks import has_text
@@ -76,7 +77,7 @@ class Validator:
 
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """Loss a token (without smoothing), perplexity, and by greedy search (or ``decoding``) BLEU and samples."""
-        with other_sizes(), evaluating(self.model):
+        with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")
             loss = self._loss()
             files.point("validate:loss")

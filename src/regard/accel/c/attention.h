@@ -1,76 +1,81 @@
-/* Equation (1), query by query: softmax(q K^T * scale + mask) V. */
+/* Equation (1), one query after another: softmax(q K^T * scale + mask) V. */
 
 #ifndef REGARD_ATTENTION
 #define REGARD_ATTENTION
 
 #include "vectors.h"
 
-/* Keys or values [sentences, heads, tokens, width], in bf16 if ``halves``; steps are counted in numbers. */
-struct kept {
-    char *at;
+/* Keys or values [sentences, heads, tokens, width], in bf16 or fp32. The last axis is contiguous; the strides of the
+   others are counted in numbers, not in bytes. */
+struct strided {
+    char *data;
     long sentence, head, token;
 };
 
-/* [sentences, heads, queries, keys] to be added to the scores, whose steps may be 0; ``at`` 0: nothing is */
+/* A mask [sentences, heads, queries, keys] that is added to the scores: 0 or a bias, and -infinity for a key that the
+   query may not attend to. The last axis is contiguous; strides may be 0 (the same for all). No mask: ``data`` is 0. */
 struct mask {
-    const float *at;
+    const float *data;
     long sentence, head, query;
 };
 
-/* The same from a sentence on */
-static struct kept kept_from(struct kept kept, long sentence, int halves)
+/* The keys or values of the sentences from ``sentence`` on */
+static struct strided strided_from(struct strided all, long sentence, int bf16)
 {
-    kept.at += sentence * kept.sentence * (halves ? 2 : 4);
-    return kept;
+    all.data += sentence * all.sentence * (bf16 ? 2 : 4);
+    return all;
 }
 
+/* The mask of the sentences from ``sentence`` on */
 static struct mask mask_from(struct mask mask, long sentence)
 {
-    if (mask.at)
-        mask.at += sentence * mask.sentence;
+    if (mask.data)
+        mask.data += sentence * mask.sentence;
     return mask;
 }
 
-/* One query of ``width`` numbers, zeros where the mask leaves nothing; ``weights`` has room for count + LANES. */
-ALWAYS void attend_one(const float *query, const char *keys, long key_step, const char *values, long value_step,
-                       int halves, const float *mask, long count, long width, float scale, const char *next_keys,
+/* Attention of one query of one head to ``count`` keys -> mixed [width]; zeros where the mask hides every key.
+   ``weights`` is working memory for count + LANES numbers. ``next_keys`` and ``next_values`` belong to the head that is
+   computed next: they are only prefetched. */
+ALWAYS void attend_one(const float *query, const char *keys, long key_stride, const char *values, long value_stride,
+                       int bf16, const float *mask, long count, long width, float scale, const char *next_keys,
                        const char *next_values, float *restrict weights, float *restrict mixed)
 {
-    long bytes = halves ? 2 : 4, unseen = 0;
-    float most = -INFINITY;
+    long bytes = bf16 ? 2 : 4, skipped = 0;
+    float largest = -INFINITY;
     while (mask && count && mask[count - 1] == -INFINITY)
         count--;
-    while (mask && unseen < count && mask[unseen] == -INFINITY)
-        unseen++;
-    if (unseen) { /* of those who came before: what is left is added up as if nothing stood there */
-        count -= unseen, mask += unseen;
-        keys += unseen * key_step * bytes, values += unseen * value_step * bytes;
-        next_keys += unseen * key_step * bytes, next_values += unseen * value_step * bytes;
+    while (mask && skipped < count && mask[skipped] == -INFINITY)
+        skipped++;
+    if (skipped) { /* as if the hidden keys in front did not exist: sums begin at the first visible key */
+        count -= skipped, mask += skipped;
+        keys += skipped * key_stride * bytes, values += skipped * value_stride * bytes;
+        next_keys += skipped * key_stride * bytes, next_values += skipped * value_stride * bytes;
     }
     for (long s = 0; s < count; s++) {
         weights[s] = -INFINITY;
-        if (mask && mask[s] == -INFINITY) /* unseen: neither its key nor its value is read */
+        if (mask && mask[s] == -INFINITY) /* neither key nor value of a hidden token is read */
             continue;
-        for (long at = 0; at < width * bytes; at += 64) { /* the head that comes next is on its way meanwhile */
-            __builtin_prefetch(next_keys + s * key_step * bytes + at);
-            __builtin_prefetch(next_values + s * value_step * bytes + at);
+        for (long at = 0; at < width * bytes; at += 64) { /* one cache line */
+            __builtin_prefetch(next_keys + s * key_stride * bytes + at);
+            __builtin_prefetch(next_values + s * value_stride * bytes + at);
         }
         lanes product = {0};
         for (long k = 0; k < width; k += LANES)
-            product += load(query, k, 0) * load(keys, s * key_step + k, halves);
+            product += load(query, k, 0) * load(keys, s * key_stride + k, bf16);
         weights[s] = sum_of(product) * scale + (mask ? mask[s] : 0);
-        most = weights[s] > most ? weights[s] : most;
+        largest = weights[s] > largest ? weights[s] : largest;
     }
-    if (most == -INFINITY) {
+    if (largest == -INFINITY) {
         memset(mixed, 0, width * sizeof *mixed);
         return;
     }
-    for (long s = count; s % LANES; s++) /* whole registers: what is over weighs nothing */
+    for (long s = count; s % LANES; s++) /* fill the last register with keys of weight 0 */
         weights[s] = -INFINITY;
     lanes sums = {0};
     for (long s = 0; s < count; s += LANES) {
         for (long n = s; n < s + LANES; n++)
-            weights[n] = weights[n] == -INFINITY ? 0 : exp_of(weights[n] - most);
+            weights[n] = weights[n] == -INFINITY ? 0 : exp_of(weights[n] - largest);
         sums += load(weights, s, 0);
     }
     float sum = sum_of(sums);
@@ -78,64 +83,66 @@ ALWAYS void attend_one(const float *query, const char *keys, long key_step, cons
         lanes total = {0};
         for (long s = 0; s < count; s++)
             if (weights[s] != 0)
-                total += weights[s] * load(values, s * value_step + k, halves);
+                total += weights[s] * load(values, s * value_stride + k, bf16);
         total /= sum;
         memcpy(mixed + k, &total, sizeof total);
     }
 }
 
-/* Which rows there are, of those that the sentences might have: row r is query places[r] % queries of sentence
-   places[r] / queries, and places ascend. */
+/* The rows of a batch that are computed: row r is query indices[r] % queries of sentence indices[r] / queries. Rows
+   that are left out (padding, finished hypotheses) cost nothing. The indices ascend. */
 struct rows {
-    const int64_t *places;
+    const int64_t *indices;
     long count, queries;
 };
 
-/* How many rows from ``first`` on are of one sentence */
+/* How many rows from ``first`` on belong to the same sentence as row ``first`` */
 static long of_one_sentence(struct rows rows, long first)
 {
     long end = first + 1;
-    while (end < rows.count && rows.places[end] / rows.queries == rows.places[first] / rows.queries)
+    while (end < rows.count && rows.indices[end] / rows.queries == rows.indices[first] / rows.queries)
         end++;
     return end - first;
 }
 
-/* query [rows, heads * width], its rows ``query_step`` apart -> mixed [rows, heads * width]. Of ``heads`` each ``group``
-   share keys and values, of which there are ``count`` a sentence; if they are ``among`` the rows, a sentence has
-   as many as it has rows, and the steps from sentence to sentence are from row to row. */
-static void attend(const float *query, long query_step, struct rows rows, struct kept keys, struct kept values,
-                   int halves, int among, struct mask mask, long heads, long group, long count, long width, float scale,
-                   float *weights, float *mixed)
+/* Attention of all rows and heads: query, its rows ``query_stride`` apart -> mixed, both [rows, heads * width]. Every
+   ``group`` heads share keys and values. A sentence has ``count`` keys. With ``keys_are_rows`` there is no cache: keys
+   and values were computed beside the queries, a sentence has as many of them as it has rows, and the stride
+   ``sentence`` of ``keys`` and ``values`` leads from row to row. ``weights`` is working memory, as in attend_one. */
+static void attend(const float *query, long query_stride, struct rows rows, struct strided keys, struct strided values,
+                   int bf16, int keys_are_rows, struct mask mask, long heads, long group, long count, long width,
+                   float scale, float *weights, float *mixed)
 {
-    long bytes = halves ? 2 : 4;
+    long bytes = bf16 ? 2 : 4;
     for (long first = 0, size; first < rows.count; first += size) {
         size = of_one_sentence(rows, first);
-        long b = rows.places[first] / rows.queries, last = first + size == rows.count;
-        long next = last ? b : rows.places[first + size] / rows.queries, seen = among ? size : count;
-        struct kept its_keys = kept_from(keys, among ? first : b, halves);
-        struct kept its_values = kept_from(values, among ? first : b, halves);
-        struct kept next_keys = last ? its_keys : kept_from(keys, among ? first + size : next, halves);
-        struct kept next_values = last ? its_values : kept_from(values, among ? first + size : next, halves);
+        long b = rows.indices[first] / rows.queries, last = first + size == rows.count;
+        long next = last ? b : rows.indices[first + size] / rows.queries, visible = keys_are_rows ? size : count;
+        struct strided its_keys = strided_from(keys, keys_are_rows ? first : b, bf16);
+        struct strided its_values = strided_from(values, keys_are_rows ? first : b, bf16);
+        struct strided next_keys = last ? its_keys : strided_from(keys, keys_are_rows ? first + size : next, bf16);
+        struct strided next_values =
+            last ? its_values : strided_from(values, keys_are_rows ? first + size : next, bf16);
         struct mask its_mask = mask_from(mask, b);
         for (long h = 0; h < heads; h++) {
-            const char *k = its_keys.at + h / group * keys.head * bytes, *next_k = k + keys.head * bytes;
-            const char *v = its_values.at + h / group * values.head * bytes, *next_v = v + values.head * bytes;
+            const char *k = its_keys.data + h / group * keys.head * bytes, *next_k = k + keys.head * bytes;
+            const char *v = its_values.data + h / group * values.head * bytes, *next_v = v + values.head * bytes;
             if (h + 1 == heads)
-                next_k = next_keys.at, next_v = next_values.at;
+                next_k = next_keys.data, next_v = next_values.data;
             for (long r = first; r < first + size; r++) {
-                const float *q = query + r * query_step + h * width;
+                const float *q = query + r * query_stride + h * width;
                 const float *m = 0;
-                if (its_mask.at)
-                    m = its_mask.at + h * mask.head + rows.places[r] % rows.queries * mask.query;
+                if (its_mask.data)
+                    m = its_mask.data + h * mask.head + rows.indices[r] % rows.queries * mask.query;
                 float *out = mixed + (r * heads + h) * width;
-#define ATTEND(halves, width) \
-    attend_one(q, k, keys.token, v, values.token, halves, m, seen, width, scale, next_k, next_v, weights, out)
-                /* What the compiler knows is twice as fast. */
-                if (halves && width == 32)
+#define ATTEND(bf16, width) \
+    attend_one(q, k, keys.token, v, values.token, bf16, m, visible, width, scale, next_k, next_v, weights, out)
+                /* With type and width known to the compiler attend_one is twice as fast. */
+                if (bf16 && width == 32)
                     ATTEND(1, 32);
-                else if (halves && width == 64)
+                else if (bf16 && width == 64)
                     ATTEND(1, 64);
-                else if (halves)
+                else if (bf16)
                     ATTEND(1, width);
                 else if (width == 32)
                     ATTEND(0, 32);
@@ -143,6 +150,7 @@ static void attend(const float *query, long query_step, struct rows rows, struct
                     ATTEND(0, 64);
                 else
                     ATTEND(0, width);
+#undef ATTEND
             }
         }
     }

@@ -1,61 +1,63 @@
-/* Cross entropy, row by row: what becomes of logits on the way to their gradients. */
+/* Cross entropy, row by row: from logits to their gradients, in place. */
 
 #ifndef REGARD_LOSS
 #define REGARD_LOSS
 
 #include "vectors.h"
 
-/* logits [rows, width], in bf16 if ``halves`` -> in place softmax(logits) - rest * one-hot(label), which is their
-   gradient but for what is the same for all. found: the sums over the rows of -log p(label) and of the labels' logits;
-   Returned is 1, or 0 where there is no memory for a row, or -1 where a label is none. */
-int soften(void *logits, long rows, long width, const int64_t *labels, float rest, int halves, double *found)
+/* logits [rows, width], in bf16 or fp32 -> in place softmax(logits) - confidence * one-hot(label). With label smoothing
+   e the confidence is 1 - e, and the caller subtracts the rest of the gradient, e / width, which is the same
+   everywhere. sums [2]: the sum over the rows of -log p(label), and that of the labels' logits. Returns 1; 0 without
+   memory for a row; -1 where a label is not in 0 ... width - 1. */
+int softmax_gradient(void *logits, long rows, long width, const int64_t *labels, float confidence, int bf16,
+                     double *sums)
 {
-    float *row = malloc((width + LANES) * sizeof *row);
-    if (!row)
+    float *copy = malloc((width + LANES) * sizeof *copy); /* one row in fp32, where logits are in bf16 */
+    if (!copy)
         return 0;
-    found[0] = found[1] = 0;
+    sums[0] = sums[1] = 0;
     for (long r = 0; r < rows; r++) {
         if (labels[r] < 0 || labels[r] >= width) {
-            free(row);
+            free(copy);
             return -1;
         }
-        void *its = (char *)logits + r * width * (halves ? 2 : 4);
-        float *x = halves ? row : its, most = -INFINITY, sum = 0;
-        if (halves)
+        void *row = (char *)logits + r * width * (bf16 ? 2 : 4);
+        float *x = bf16 ? copy : row, largest = -INFINITY, sum = 0;
+        if (bf16)
             for (long k = 0; k < width; k++)
-                x[k] = number_of(its, k, 1);
-#pragma omp simd reduction(max : most)
+                x[k] = number_at(row, k, 1);
+#pragma omp simd reduction(max : largest)
         for (long k = 0; k < width; k++)
-            most = x[k] > most ? x[k] : most;
-        float right = x[labels[r]];
+            largest = x[k] > largest ? x[k] : largest;
+        float label_logit = x[labels[r]];
 #pragma omp simd reduction(+ : sum)
         for (long k = 0; k < width; k++) {
-            x[k] = exp_of(x[k] - most);
+            x[k] = exp_of(x[k] - largest);
             sum += x[k];
         }
-        float share = 1 / sum;
-        found[0] += most + logf(sum) - right;
-        found[1] += right;
-        if (halves) {
-            x[labels[r]] -= rest * sum;
+        float factor = 1 / sum;
+        sums[0] += largest + logf(sum) - label_logit;
+        sums[1] += label_logit;
+        if (bf16) {
+            x[labels[r]] -= confidence * sum;
             for (long k = 0; k < width; k++)
-                ((uint16_t *)its)[k] = half_of(x[k] * share);
+                ((uint16_t *)row)[k] = to_bf16(x[k] * factor);
         } else {
 #pragma omp simd
             for (long k = 0; k < width; k++)
-                x[k] *= share;
-            x[labels[r]] -= rest;
+                x[k] *= factor;
+            x[labels[r]] -= confidence;
         }
     }
-    free(row);
+    free(copy);
     return 1;
 }
 
-/* sums += parts, which are in bf16 */
-void add_halves(float *sums, const uint16_t *parts, long count)
+/* sums [count] += parts [count], which are in bf16 */
+void add_bf16(float *sums, const uint16_t *parts, long count)
 {
     for (long k = 0; k < count; k++)
-        sums[k] += number_of(parts, k, 1);
+        sums[k] += number_at(parts, k, 1);
 }
 
 #endif

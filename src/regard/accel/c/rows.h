@@ -1,4 +1,4 @@
-/* What is done to each row by itself: norms and activations. */
+/* Kernels that treat each row, or each number, by itself: norms, residual and dropout, activations. */
 
 #ifndef REGARD_ROWS
 #define REGARD_ROWS
@@ -6,12 +6,13 @@
 #include "vectors.h"
 
 struct norm {
-    const float *gain, *bias; /* no gain: no norm; no bias: none is added */
+    const float *gain, *bias; /* [width]; gain 0: there is no norm; bias 0: none is added */
     float epsilon;
-    int centred; /* layer norm, or else RMS norm */
+    int centred; /* 1: layer norm; 0: RMS norm */
 };
 
-/* out = (x - mean) / sqrt(variance + epsilon) * gain + bias, where RMS norm takes 0 for the mean; out may be x */
+/* out = (x - mean) / sqrt(variance + epsilon) * gain + bias for each row of x [rows, width]; in RMS norm the mean is
+   taken to be 0. ``out`` may be x. */
 static void normalize(const struct norm *norm, const float *x, long rows, long width, float *out)
 {
     for (long r = 0; r < rows; r++, x += width, out += width) {
@@ -36,59 +37,59 @@ static void normalize(const struct norm *norm, const float *x, long rows, long w
     }
 }
 
-/* x += more */
-static void add(float *x, const float *more, long count)
+/* x [count] += other [count] */
+static void add(float *x, const float *other, long count)
 {
 #pragma omp simd
     for (long k = 0; k < count; k++)
-        x[k] += more[k];
+        x[k] += other[k];
 }
 
-/* Numbers whose random bytes are below ``least`` are dropped, the others times ``scale``. */
+/* Dropout: a number is dropped if its random byte is less than ``least``, else multiplied by ``scale``, 1 / (1 - p). */
 struct dropout {
     const int8_t *bytes;
     int least;
     float scale;
 };
 
-/* out = residual + dropped x, which is in bf16 if ``halves`` */
-void drop_and_add(struct dropout d, const void *x, int halves, const float *restrict residual, long count,
+/* out = residual + dropout(x), all [count]; x is in bf16 if ``bf16``. */
+void drop_and_add(struct dropout d, const void *x, int bf16, const float *restrict residual, long count,
                   float *restrict out)
 {
     const int8_t *restrict bytes = d.bytes;
-#define DROP(halves) \
+#define DROP(bf16) \
     _Pragma("omp simd") for (long k = 0; k < count; k++) \
-        out[k] = residual[k] + number_of(x, k, halves) * (bytes[k] < d.least ? 0 : d.scale)
-    if (halves)
+        out[k] = residual[k] + number_at(x, k, bf16) * (bytes[k] < d.least ? 0 : d.scale)
+    if (bf16)
         DROP(1);
     else
         DROP(0);
 #undef DROP
 }
 
-/* gradient of out -> that of x */
-void drop_back(struct dropout d, const float *restrict gradient, long count, void *restrict d_x, int halves)
+/* The gradient of what drop_and_add returned -> d_x, that of its x */
+void drop_backward(struct dropout d, const float *restrict gradient, long count, void *restrict d_x, int bf16)
 {
     const int8_t *restrict bytes = d.bytes;
-    if (halves)
+    if (bf16)
 #pragma omp simd
         for (long k = 0; k < count; k++)
-            ((uint16_t *)d_x)[k] = half_of(gradient[k] * (bytes[k] < d.least ? 0 : d.scale));
+            ((uint16_t *)d_x)[k] = to_bf16(gradient[k] * (bytes[k] < d.least ? 0 : d.scale));
     else
 #pragma omp simd
         for (long k = 0; k < count; k++)
             ((float *)d_x)[k] = gradient[k] * (bytes[k] < d.least ? 0 : d.scale);
 }
 
-/* sums [width] += x [rows, width], which is in bf16 if ``halves`` */
-void sum_columns(const void *x, long rows, long width, int halves, float *restrict sums)
+/* sums [width] += the rows of x [rows, width], which is in bf16 if ``bf16`` */
+void sum_columns(const void *x, long rows, long width, int bf16, float *restrict sums)
 {
-    for (long r = 0; r < rows; r++, x = (const char *)x + width * (halves ? 2 : 4)) {
+    for (long r = 0; r < rows; r++, x = (const char *)x + width * (bf16 ? 2 : 4)) {
         long k = 0;
         for (; width - k >= LANES; k += LANES)
-            store(load(sums, k, 0) + load(x, k, halves), sums, k, 0);
+            store(load(sums, k, 0) + load(x, k, bf16), sums, k, 0);
         for (; k < width; k++)
-            sums[k] += number_of(x, k, halves);
+            sums[k] += number_at(x, k, bf16);
     }
 }
 
@@ -101,8 +102,8 @@ ALWAYS float sigmoid(float x)
     return (x < 0 ? power : 1.0f) / (1.0f + power);
 }
 
-/* The normal distribution's function within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26) */
-ALWAYS float below(float x)
+/* The cumulative normal distribution, within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26) */
+ALWAYS float normal_cdf(float x)
 {
     float size = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * size);
     float series = 1.061405429f;
@@ -110,11 +111,11 @@ ALWAYS float below(float x)
     series = series * t + 1.421413741f;
     series = series * t - 0.284496736f;
     series = series * t + 0.254829592f;
-    float over = 0.5f * series * t * exp_of(-size * size);
-    return x < 0 ? over : 1.0f - over;
+    float above = 0.5f * series * t * exp_of(-size * size);
+    return x < 0 ? above : 1.0f - above;
 }
 
-/* x = activation(gate) * x, or without a gate activation(x) */
+/* x = activation(gate) * x, or without a gate (0) x = activation(x), all [count] */
 static void activate(int activation, float *x, const float *gate, long count)
 {
     const float *in = gate ? gate : x;
@@ -123,7 +124,7 @@ static void activate(int activation, float *x, const float *gate, long count)
     if (activation == RELU)
         ACTIVATE(z < 0 ? 0.0f : z)
     else if (activation == GELU)
-        ACTIVATE(z * below(z))
+        ACTIVATE(z * normal_cdf(z))
     else if (activation == GELU_TANH)
         ACTIVATE(z * sigmoid(1.59576912f * (z + 0.044715f * z * z * z)))
     else

@@ -1,4 +1,4 @@
-/* A register of numbers at a time, exp, and bf16: what the other files are written in. */
+/* The vector type that the other files compute in, exp, sums over a vector, and conversion to and from bf16. */
 
 #ifndef REGARD_VECTORS
 #define REGARD_VECTORS
@@ -14,7 +14,8 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
-/* Numbers of a register. What is wider GCC keeps in memory: products with 16 lanes on AVX2 took seven times as long. */
+/* LANES is how many fp32 numbers one register holds. GCC keeps wider vectors in memory: products with 16 lanes on AVX2
+   took seven times as long. */
 #ifdef __AVX512F__
 enum { LANES = 16 };
 #elif defined __AVX2__
@@ -23,12 +24,13 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t words __attribute__((vector_size(4 * LANES)));
-typedef float four __attribute__((vector_size(16)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef float four_lanes __attribute__((vector_size(16)));
 
+/* The sum of the numbers in a register, by halving: the order of the additions is the same for every caller. */
 ALWAYS float sum_of(lanes x)
 {
-    four parts[LANES / 4];
+    four_lanes parts[LANES / 4];
     memcpy(parts, &x, sizeof x);
     for (int count = LANES / 8; count; count /= 2)
         for (int n = 0; n < count; n++)
@@ -36,8 +38,8 @@ ALWAYS float sum_of(lanes x)
     return (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
 }
 
-/* A number of less than 2^22 plus this is it rounded, in the last bits; of what is no number the bits say nothing, but
-   reading them is no conversion, which C leaves undefined there. */
+/* 1.5 * 2^23. x + ROUNDED has round(x) in its last bits, for |x| < 2^22. For NaN and infinity these bits mean nothing,
+   but reading them is defined, while C leaves the conversion of NaN to an integer undefined. */
 #define ROUNDED 12582912.0f
 
 ALWAYS uint32_t bits_of(float x)
@@ -47,13 +49,13 @@ ALWAYS uint32_t bits_of(float x)
     return bits;
 }
 
-/* exp(x) for x <= 88, within 2 units of the last place: 2^n * e^r, r = x - n ln 2, and e^r by its series. Below -87 it is
-   exp(-87), of NaN and of infinity NaN. */
+/* exp(x) for x <= 88, within 2 units of the last place: exp(x) = 2^n * e^r with r = x - n ln 2, and e^r by its series.
+   Below -87 the result is exp(-87); for NaN and infinity it is NaN. */
 ALWAYS float exp_of(float x)
 {
-    x = x < -87.0f ? -87.0f : x; /* NaN stays */
+    x = x < -87.0f ? -87.0f : x; /* false for NaN, which is kept */
     float rounded = x * 1.44269504f + ROUNDED, n = rounded - ROUNDED;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts, the first of which is exact */
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts: n times the first is exact */
     float series = 1.98756915e-4f;
     series = series * r + 1.39819995e-3f;
     series = series * r + 8.33345190e-3f;
@@ -67,27 +69,28 @@ ALWAYS float exp_of(float x)
     return series * power;
 }
 
-/* The bf16 number nearest to x, the even one of two: the upper half of its fp32. */
-ALWAYS uint16_t half_of(float x)
+/* x rounded to the nearest bf16 number, ties to even. A bf16 number is the upper 16 bits of an fp32 number. */
+ALWAYS uint16_t to_bf16(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-ALWAYS float number_of(const void *x, long i, int halves)
+/* Number i of x, an array of bf16 numbers if ``bf16``, else of fp32 numbers */
+ALWAYS float number_at(const void *x, long i, int bf16)
 {
-    uint32_t bits = halves ? (uint32_t)((const uint16_t *)x)[i] << 16 : ((const uint32_t *)x)[i];
+    uint32_t bits = bf16 ? (uint32_t)((const uint16_t *)x)[i] << 16 : ((const uint32_t *)x)[i];
     float number;
     memcpy(&number, &bits, sizeof number);
     return number;
 }
 
-/* LANES numbers of x from i on, which are in bf16 if ``halves``. */
-ALWAYS lanes load(const void *x, long i, int halves)
+/* Numbers i ... i + LANES - 1 of x, an array of bf16 numbers if ``bf16``, else of fp32 numbers */
+ALWAYS lanes load(const void *x, long i, int bf16)
 {
     lanes found;
-    if (halves) {
+    if (bf16) {
         uint32_t bits[LANES];
         for (int n = 0; n < LANES; n++)
             bits[n] = (uint32_t)((const uint16_t *)x)[i + n] << 16;
@@ -97,25 +100,28 @@ ALWAYS lanes load(const void *x, long i, int halves)
     return found;
 }
 
-ALWAYS void store(lanes value, void *x, long i, int halves)
+/* Writes a register to numbers i ... i + LANES - 1 of x, rounded to bf16 if ``bf16``. */
+ALWAYS void store(lanes value, void *x, long i, int bf16)
 {
-    if (halves) {
+    if (bf16) {
         uint32_t bits[LANES];
         memcpy(bits, &value, sizeof value);
         for (int n = 0; n < LANES; n++)
-            ((uint16_t *)x)[i + n] = (uint16_t)((bits[n] + 0x7fff + (bits[n] >> 16 & 1)) >> 16); /* as half_of */
+            ((uint16_t *)x)[i + n] = (uint16_t)((bits[n] + 0x7fff + (bits[n] >> 16 & 1)) >> 16); /* as to_bf16 */
     } else
         memcpy((float *)x + i, &value, sizeof value);
 }
 
-/* LANES x LANES numbers of x, rows ``step`` apart, turned over */
-ALWAYS void turn_over_square(const float *x, long step, float *to, long to_step)
+/* Transposes a square of LANES x LANES numbers; rows of x are ``stride`` numbers apart, those of ``to``
+   ``to_stride``. */
+ALWAYS void transpose_square(const float *x, long stride, float *to, long to_stride)
 {
 #ifdef __AVX512F__
     __m512 rows[LANES];
     for (int r = 0; r < LANES; r++)
-        rows[r] = _mm512_loadu_ps(x + r * step);
-    /* Rows so far apart exchange what each has on the other's side. */
+        rows[r] = _mm512_loadu_ps(x + r * stride);
+    /* Of two rows ``apart`` rows from each other, one gives its upper and one its lower columns: after distances of
+       8, 4, 2 and 1 rows the square is transposed. */
 #define EXCHANGE(apart, ...) \
     do { \
         const __m512i low = _mm512_setr_epi32(__VA_ARGS__), high = _mm512_add_epi32(low, _mm512_set1_epi32(apart)); \
@@ -132,11 +138,11 @@ ALWAYS void turn_over_square(const float *x, long step, float *to, long to_step)
     EXCHANGE(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
 #undef EXCHANGE
     for (int r = 0; r < LANES; r++)
-        _mm512_storeu_ps(to + r * to_step, rows[r]);
+        _mm512_storeu_ps(to + r * to_stride, rows[r]);
 #else
     for (int k = 0; k < LANES; k++)
         for (int r = 0; r < LANES; r++)
-            to[k * to_step + r] = x[r * step + k];
+            to[k * to_stride + r] = x[r * stride + k];
 #endif
 }
 

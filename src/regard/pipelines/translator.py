@@ -1,4 +1,4 @@
-"""What ``regard.load`` returns: text in, text out, around a model that knows ids only.
+"""A translator: text in, text out, around a model that knows ids only.
 
 >>> translator = regard.load("zh-en")                          # doctest: +SKIP
 >>> translator.translate(["我爱机器学习"], beam=5)[0].text     # doctest: +SKIP
@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,64 +18,34 @@ from numpy.typing import NDArray
 from regard import limits
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
-from regard.decoding.alignments import diagonal
-from regard.decoding.backends import build_engine
+from regard.decoding.backends import build_backend
 from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
-from regard.decoding.repetition import find_loop
+from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
 from regard.directory import load as load_directory
 from regard.errors import RegardError
+from regard.pipelines.lines import shifted, texts_of, without_breaks
+from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
-from regard.text.parts import Part, TooMuch, Warn, parts_of
+from regard.text.parts import Part, Warn, parts_of
 
-__all__ = ["BREAKS", "Part", "TextScore", "TooMuch", "Translation", "Translator", "load"]
-
-NO_REPEAT = 3  # no three tokens twice, where an output that loops is decoded again
-BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One translation.
-
-    ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` the one that was ranked,
-    divided by the length penalty. ``alignment`` [T, S] says how much each of ``tokens`` looked at each of
-    ``source_tokens``, where it was asked for. ``alternatives`` are the rest of the n best: other texts, fewer where
-    there are not so many.
-    """
-
-    text: str
-    tokens: list[str]
-    score: float
-    normalized: float
-    source_tokens: list[str]
-    alignment: NDArray[np.float32] | None = None
-    alternatives: list[Translation] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """``score`` of a given translation is the sum of ``token_scores``: those of ``tokens`` and of the end mark."""
-
-    score: float
-    token_scores: list[float]
-    tokens: list[str]
+NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is decoded again
 
 
 class Translator:
-    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``engine`` what decodes."""
+    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``backend`` what decodes."""
 
     def __init__(
         self,
         loaded: Loaded,
         decoding: DecodingConfig | None = None,
-        engine: str = "regard",
+        backend: str = "regard",
         shortlist: str | Path = "",
     ) -> None:
         self.model: Any = loaded.model
-        self.engine = build_engine(engine, loaded, shortlist)
+        self.backend = build_backend(backend, loaded, shortlist)
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
         self.card, self.path = loaded.card, loaded.path
@@ -105,8 +74,9 @@ class Translator:
         """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
         The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, then ``warn`` is told.
 
-        A text that is longer than the model has learnt is translated in parts; an output that loops is decoded again
-        (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but white space gives "".
+        A text that is longer than the model has learnt is translated in parts; an output that repeats itself or does
+        not end is decoded again (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but
+        white space gives "".
         ``parts``: what the method of that name made of the same texts, where it has been asked already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -121,7 +91,7 @@ class Translator:
         hypotheses = self._decode(sources, search, batch_tokens)
         searches = [search] * len(sources)
         if no_repeat if no_repeat is not None else given.no_repeat:
-            self._decode_loops_again(sources, hypotheses, searches, owner, batch_tokens, warn)
+            self._decode_repetitions_again(sources, hypotheses, searches, owner, batch_tokens, warn)
         weights: list[NDArray[np.float32]] | None = None
         if alignments:
             winners = [n_best_of[0].ids for n_best_of in hypotheses]
@@ -130,7 +100,8 @@ class Translator:
         found, at = [], 0
         for of_line, ways in zip(parts, chosen, strict=True):
             until = at + len(of_line)
-            found.append(self._joined(of_line, ways, search, None if weights is None else weights[at:until]))
+            mine = None if weights is None else weights[at:until]
+            found.append(joined(of_line, ways, search.length_penalty, mine, self.tokenizer, self.target_tokenizer))
             at = until
         return found
 
@@ -142,16 +113,10 @@ class Translator:
         """
         warn: Warn | None = options.pop("warn", None)
         first = 0
-        for chunk in _chunks(lines, ahead):
-            texts = []
-            for number, line in enumerate(chunk, first):
-                text = line if isinstance(line, str) else line.decode("utf-8", "replace")
-                if warn and isinstance(line, bytes) and "\ufffd" in text and b"\xef\xbf\xbd" not in line:
-                    warn(number, "is not UTF-8; what could not be read is translated as U+FFFD")
-                texts.append(text.removesuffix("\n").removesuffix("\r"))
-            said = None if warn is None else _shifted(warn, first)
-            yield from self.translate([BREAKS.sub(" ", text) for text in texts], warn=said, **options)
-            first += len(chunk)
+        for texts in texts_of(lines, ahead, warn):
+            said = None if warn is None else shifted(warn, first)
+            yield from self.translate(texts, warn=said, **options)
+            first += len(texts)
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch_tokens: int | None = None
@@ -237,11 +202,11 @@ class Translator:
         real = list(dict.fromkeys(key for key in keys if key))
         longest = max(map(len, real), default=0) + search.max_extra + len(self.settings.forced_prefix) + 1
         limits.product("beam × longest output", search.beam, longest, limits.PLACES)
-        results = self.engine([list(key) for key in real], search, batch_tokens)
+        results = self.backend([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
         return [found[key] for key in keys]
 
-    def _decode_loops_again(
+    def _decode_repetitions_again(
         self,
         sources: list[list[int]],
         hypotheses: list[list[Hypothesis]],
@@ -250,28 +215,28 @@ class Translator:
         batch_tokens: int,
         warn: Warn | None,
     ) -> None:
-        """Replaces the outputs that loop or do not end by those of a search without repeated n-grams."""
-        loops = {i: why for i, ids in enumerate(sources) if ids and (why := self._loop(ids, hypotheses[i][0]))}
-        again = list(loops)
+        """Replaces the outputs that repeat themselves or do not end by those of a search without repeated n-grams."""
+        faults = {i: why for i, ids in enumerate(sources) if ids and (why := self._fault(ids, hypotheses[i][0]))}
+        again = list(faults)
         if not again:
             return
         strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
         for i, better in zip(again, self._decode([sources[i] for i in again], strict, batch_tokens), strict=True):
-            still = self._loop(sources[i], better[0])
+            still = self._fault(sources[i], better[0])
             hypotheses[i], searches[i] = better, strict
             if warn:
                 after = f", and {still} then too" if still else ""
-                warn(owner[i], f"{loops[i]}; decoded again without repeats{after}")
+                warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
 
-    def _loop(self, source: list[int], hypothesis: Hypothesis) -> str:
+    def _fault(self, source: list[int], hypothesis: Hypothesis) -> str:
         """In what way an output repeats or does not end, or "".
 
         A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
-        none: only words that repeat are a loop.
+        none: only words that repeat are one.
         """
-        phrase = find_loop(hypothesis.ids)
+        phrase = find_repetition(hypothesis.ids)
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
-        if any(letter.isalpha() for letter in text) and not find_loop(source, repeats=3):
+        if any(letter.isalpha() for letter in text) and not find_repetition(source, repeats=3):
             return f"gave an output that repeats {text[:40]!r}"
         return "gave an output that does not end" if hypothesis.at_limit else ""
 
@@ -287,7 +252,7 @@ class Translator:
         """For each text its n best translations, each a choice a part; ``warn`` hears where there are fewer."""
 
         def text_of(one: Hypothesis) -> str:
-            return BREAKS.sub(" ", self.target_tokenizer.decode(one.ids))
+            return without_breaks(self.target_tokenizer.decode(one.ids))
 
         if n == 1:
             winners = iter(Choice(text_of(best[0]), best[0]) for best in hypotheses)
@@ -306,37 +271,16 @@ class Translator:
                 warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
         return ways
 
-    def _joined(
-        self,
-        parts: list[Part],
-        ways: list[list[Choice]],
-        search: Search,
-        weights: list[NDArray[np.float32]] | None,
-    ) -> Translation:
-        """One translation from the choices of its parts; the other ways to choose are its alternatives, best first."""
-        source_tokens = self.tokenizer.tokens([i for part in parts for i in part.ids])
-        found = []
-        for chosen in ways:
-            text = "".join(one.text + part.after for one, part in zip(chosen, parts, strict=True))
-            score = sum(one.hypothesis.score for one in chosen)
-            length = sum(len(one.hypothesis.ids) + 1 for one in chosen)
-            normalized = search.length_penalty.apply(score, max(1, length))
-            tokens = self.target_tokenizer.tokens([i for one in chosen for i in one.hypothesis.ids])
-            found.append(Translation(text, tokens, score, normalized, source_tokens))
-        alignment = None if weights is None else diagonal(weights)
-        others = sorted(found[1:], key=lambda one: -one.normalized)
-        return replace(found[0], alignment=alignment, alternatives=others)
-
 
 def load(
     name: str,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    engine: str = "regard",
+    backend: str = "regard",
     shortlist: str | Path = "",
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_engine``."""
-    return Translator(load_directory(name, device, dtype), engine=engine, shortlist=shortlist)
+    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``."""
+    return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:
@@ -345,20 +289,3 @@ def _decoding_of(loaded: Loaded) -> DecodingConfig:
         return DecodingConfig(length_penalty=loaded.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None
-
-
-def _chunks(lines: Iterable[str | bytes], ahead: int, size: int = 1 << 20) -> Iterator[list[str | bytes]]:
-    chunk: list[str | bytes] = []
-    held = 0
-    for line in lines:
-        chunk.append(line)
-        held += len(line)
-        if len(chunk) >= ahead or held >= size:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
-
-
-def _shifted(warn: Warn, first: int) -> Warn:
-    return lambda number, what: warn(first + number, what)

@@ -1,0 +1,95 @@
+"""CTranslate2 as a backend for our Transformer: the same weights, written in its format and run by it.
+
+It ranks by score / length^α and is done with a sentence when as many hypotheses have ended as the beam is wide, which
+is our ``power`` penalty and ``first`` stopping.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regard.decoding.running_batch import Hypothesis, Result
+from regard.decoding.search import Search
+from regard.errors import RegardError
+from regard.interop.ctranslate2 import library, write
+from regard.text.settings import TextSettings
+
+PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16", "auto")
+
+
+class CTranslate2:
+    """A backend for a ``Translator``: the model is converted once into a temporary folder, then run."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TextSettings,
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        threads: int = 0,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise RegardError(f"ctranslate2:{precision}: expected one of {', '.join(PRECISIONS)}")
+        package = library()
+        self.settings = settings
+        of_pytorch = torch.get_num_threads()
+        with tempfile.TemporaryDirectory() as folder:
+            write(model, settings, Path(folder) / "model")
+            try:
+                # Batches side by side, a thread for each: dividing their small products among threads is slower.
+                # A GPU takes one batch after another.
+                self.translator: Any = package.Translator(
+                    str(Path(folder) / "model"),
+                    device=device,
+                    compute_type=precision,
+                    inter_threads=max(1, threads) if device == "cpu" else 1,
+                    intra_threads=1,
+                )
+            except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
+                raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
+            finally:
+                torch.set_num_threads(of_pytorch)  # CTranslate2 has told the OpenMP of both its own number
+
+    def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
+        """The results of all sources (ids without end mark), in their order."""
+        settings, penalty = self.settings, search.length_penalty
+        if penalty.kind != "power" and search.beam > 1:
+            raise RegardError(
+                f"CTranslate2 ranks by score / length^α only: give power:{penalty.alpha:g} as length penalty"
+            )
+        if not sources:
+            return
+        forced = [str(token) for token in settings.forced_prefix]
+        found = self.translator.translate_batch(
+            [[str(token) for token in (*ids, settings.eos)] for ids in sources],
+            [forced] * len(sources) if forced else None,
+            beam_size=search.beam,
+            num_hypotheses=search.n_best,
+            length_penalty=penalty.alpha,
+            no_repeat_ngram_size=search.no_repeat_ngram,
+            suppress_sequences=[[str(token)] for token in settings.suppressed] or None,
+            max_batch_size=max(1, batch_tokens // search.beam),
+            batch_type="tokens",
+            max_input_length=0,
+            min_decoding_length=0,  # an output may be empty, as ours may
+            # One limit for all: that of the longest source.
+            max_decoding_length=max(len(ids) for ids in sources) + search.max_extra,
+            return_scores=True,
+            return_end_token=True,
+        )
+        for index, result in enumerate(found):
+            pairs = zip(result.hypotheses, result.scores, strict=True)
+            yield Result(index, [self._hypothesis(pieces, score, len(forced), search) for pieces, score in pairs])
+
+    def _hypothesis(self, pieces: list[str], normalized: float, forced: int, search: Search) -> Hypothesis:
+        ids = [int(piece) for piece in pieces][forced:]
+        ended = bool(ids) and ids[-1] == self.settings.eos
+        score = normalized * len(ids) ** search.length_penalty.alpha
+        return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)

@@ -1,0 +1,86 @@
+"""The inputs that wait to be decoded: how long each may become, and how many of them fit into a batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from regard import limits
+from regard.decoding.search import Search
+from regard.errors import RegardError
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is to be decoded, under a number of its own."""
+
+    number: int
+    source: Sequence[int] | None  # without end mark
+    prompt: Sequence[int] = ()  # what stands before the output, after the start mark and the forced prefix
+
+
+class Sized(NamedTuple):
+    """An input with the size that it counts for, the most tokens of its output, and the tokens before that."""
+
+    input: Input
+    size: int
+    limit: int
+    before: int
+
+
+class WaitingInputs:
+    """A queue of inputs.
+
+    ``marks``: how many marks stand before every prompt; ``longest``: how many positions the model has learnt, None
+    where there is no end; ``overrun``: the steps that a sentence may be computed for after it is done.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Input], search: Search, batch_tokens: int, marks: int, longest: int | None, overrun: int
+    ) -> None:
+        self.search, self.batch_tokens = search, batch_tokens
+        self.marks, self.longest, self.overrun = marks, longest, overrun
+        # The longest first: the last batch, which nothing can fill up any more, is then of short sentences.
+        self._queue = deque(sorted(map(self._sized, inputs), key=lambda one: -one.size))
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def extend(self, inputs: Iterable[Input]) -> None:
+        """Further inputs, behind the others."""
+        self._queue.extend(map(self._sized, inputs))
+
+    def take(self, count: int) -> list[Sized]:
+        """The next ``count`` inputs."""
+        return [self._queue.popleft() for _ in range(count)]
+
+    def fitting(self, running: int, longest: int) -> int:
+        """How many of the next inputs fit beside ``running`` sentences of at most ``longest`` tokens."""
+        count = 0
+        for one in self._queue:
+            longest = max(longest, one.size)
+            if (running + count + 1) * self.search.beam * longest > self.batch_tokens:
+                break
+            count += 1
+        return count if running else max(1, count)
+
+    def _sized(self, one: Input) -> Sized:
+        size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
+        limit = max(1, len(one.prompt if one.source is None else one.source) + self.search.max_extra)
+        before = self.marks + len(one.prompt)
+        if self.longest is not None:  # no output goes on where the model has learnt no positions any more
+            room = self.longest - before - self.overrun
+            if room < 1:
+                raise RegardError(
+                    f"input {one.number + 1}: {before} tokens stand before the output, and the model has learnt "
+                    f"{self.longest} positions: give a shorter prompt"
+                )
+            limit = min(limit, room)
+        if max(size, before) > limits.LENGTH:
+            raise RegardError(
+                f"input {one.number + 1}: {max(size, before):,} tokens, expected at most {limits.LENGTH:,}"
+            )
+        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, before + limit, limits.PLACES)
+        return Sized(one, size + 1, limit, before)

@@ -1,0 +1,152 @@
+"""The two bodies of all models of Transformer layers, built from a tree of specs: they read no options.
+
+``EncoderDecoder`` is figure 1 of the paper; ``Single`` is one causal stack. What they offer is the contract of every
+model (contract.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from regard.models.base import Scores, TiedModel
+from regard.nn.embedding import Embedding
+from regard.nn.layout import Layout
+from regard.nn.sequences import Memory, Output, Tokens
+from regard.nn.stacks import Stack
+from regard.nn.states import KeyValueState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A whole model as specs: what enters, the stacks, and how hidden states become scores.
+
+    Without a ``source`` there is no ``encoder``, and the text is the ``target``.
+    """
+
+    source: Embedding | None = None
+    encoder: Stack | None = None
+    target: Embedding
+    decoder: Stack
+    scores: Scores
+
+
+class EncoderDecoder(TiedModel):
+    """Figure 1: an encoder stack, a decoder stack that attends to it, and the table from ids to vectors and back."""
+
+    has_source = True
+
+    def __init__(self, tree: Tree, width: int, vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        assert tree.source is not None and tree.encoder is not None, "this body has a source"
+        self.spec, self.width = tree, width
+        self.source_embedding = tree.source.build(vocabulary, width)
+        self.encoder = tree.encoder.build(width)
+        self.target_embedding = tree.target.build(target_vocabulary, width)
+        self.decoder = tree.decoder.build(width)
+        self.tie(tree.target, tree.scores)
+
+    def encode(self, source: Tokens) -> Memory:
+        """Source sentences [B, S] → their memory, hidden [B, S, D]."""
+        x = self.source_embedding(source.ids)
+        layout = Layout.padded(source.lengths, x.shape[1], packing=source.packed(self.training))
+        return Memory(self.encoder(x, layout), source.lengths, layout.packing)
+
+    def forward(self, target: Tokens, memory: Memory | None) -> Output:
+        """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]: position t predicts t+1."""
+        assert memory is not None, "this model translates: it needs a memory"
+        x = self.target_embedding(target.ids)
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
+        cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, keys=memory.packing)
+        return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
+
+    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""
+        assert memory is not None, "this model translates: it needs a memory"
+        self.target_embedding.reserve(capacity)
+        return KeyValueState(
+            shapes=self.decoder.cache_shapes,
+            batch=len(memory.lengths),
+            beams=beams,
+            capacity=capacity,
+            device=memory.hidden.device,
+            memory=self.decoder.project_memory(memory, self.cache_dtype),
+            memory_lengths=memory.lengths,
+            dtype=self.cache_dtype,
+        )
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: KeyValueState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
+
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        """
+        layout = state.advance(tokens.shape[1], lengths, extent)
+        x = self.target_embedding(tokens, layout.positions)
+        hidden: Tensor = self.decoder(
+            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches, live=live
+        )
+        state.advanced(tokens.shape[1], lengths)
+        return hidden
+
+
+class Single(TiedModel):
+    """One causal stack; there is no source, so ``memory`` is None everywhere."""
+
+    has_source = False
+
+    def __init__(self, tree: Tree, width: int, vocabulary: int) -> None:
+        super().__init__()
+        assert tree.source is None and tree.encoder is None, "this body has no source"
+        self.spec, self.width = tree, width
+        self.target_embedding = tree.target.build(vocabulary, width)
+        self.decoder = tree.decoder.build(width)
+        self.tie(tree.target, tree.scores)
+
+    def encode(self, source: Tokens) -> Memory:
+        """There is nothing to encode: what goes before is a prompt of ``step``, or stands in ``target``."""
+        raise TypeError("this model has no source; give what goes before as a prompt")
+
+    def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
+        """Token ids [B, T] → hidden [B, T, D]: position t predicts t+1."""
+        x = self.target_embedding(target.ids)
+        layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
+        return Output(self.decoder(x, layout))
+
+    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts."""
+        assert batch is not None, "without a source, the number of sentences has to be given"
+        self.target_embedding.reserve(capacity)
+        return KeyValueState(
+            shapes=self.decoder.cache_shapes,
+            batch=batch,
+            beams=beams,
+            capacity=capacity,
+            device=self.target_embedding.table.weight.device,
+            dtype=self.cache_dtype,
+        )
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: KeyValueState,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
+
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        """
+        layout = state.advance(tokens.shape[1], lengths, extent)
+        x = self.target_embedding(tokens, layout.positions)
+        hidden: Tensor = self.decoder(x, layout, caches=state.caches, live=live)
+        state.advanced(tokens.shape[1], lengths)
+        return hidden

@@ -1,0 +1,187 @@
+"""The slots of a key/value cache: which of them are dead, which a hypothesis sees, which a step writes and reads.
+
+Each sentence has a row of slots. A prompt takes one slot a token, for all its hypotheses together; a step takes one
+slot a hypothesis. ``visible`` [B, N, slots] says which slots hold the ancestors of hypothesis n: reordering changes
+nothing else. A slot that no hypothesis sees (of one without descendants, or of padding) is dead, and is written next. A
+sentence takes its own first dead slots, so that its slots depend on no other sentence.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from regard.nn.layout import Layout
+from regard.nn.padding import everything_is_real, real
+from regard.nn.rows import Places
+
+# Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
+# them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.
+AHEAD = 4
+FIXED_AHEAD = 32  # the same where all steps are alike, until slots are added
+
+
+class CacheShape(NamedTuple):
+    """What an attention caches in each slot: ``groups`` keys [K] and values [Kv]."""
+
+    groups: int
+    key: int
+    value: int
+
+
+class Slots:
+    """The slots of ``batch`` sentences with ``beams`` hypotheses each, of up to ``capacity`` tokens."""
+
+    def __init__(self, batch: int, beams: int, capacity: int, device: torch.device) -> None:
+        self.batch, self.beams, self.capacity, self.device = batch, beams, capacity, device
+        self.position = torch.zeros(batch, dtype=torch.int64, device=device)  # [B] tokens that each hypothesis has
+        self.visible = torch.zeros(batch, beams, 0, dtype=torch.bool, device=device)  # [B, N, slots]
+        self.key_positions = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, slots]
+        # Known on the host, so that a step needs no synchronisation:
+        self.count = 0  # slots allocated
+        self.used = 0  # no sentence has more live ones
+        self.top = 0  # slots that have been written, at most
+        self.longest = 0  # tokens of the longest hypothesis
+        self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
+        self.fixed = False  # all slots are read, by a mask: steps are alike and can be recorded (decoding/graphs.py)
+        # Of the step under way:
+        self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
+        self.fresh = False  # nothing was written before
+        self.extent = 0  # slots that are read
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def check(self, queries: int, lengths: Tensor | None) -> None:
+        """A ValueError if ``queries`` new tokens, a prompt or a step as of ``advance``, are wrong or too many."""
+        if lengths is None and queries != self.beams:
+            raise ValueError(f"a step takes one token for each of {self.beams} hypotheses, and got {queries}")
+        longest = self.longest + (1 if lengths is None else queries)
+        if longest > self.capacity:
+            raise ValueError(f"hypotheses of {longest} tokens are more than the state's capacity of {self.capacity}")
+
+    def wanted(self, queries: int) -> int:
+        """How many slots there have to be, so that every sentence has ``queries`` dead ones."""
+        if self.used + queries > self.count and self.beams > 1:
+            self.used = self._most_live()
+        needed = self.used + queries
+        if needed <= self.count:
+            return self.count
+        most = needed + (self.capacity - self.longest) * self.beams
+        # The longer the rows, the less a gap costs and a copy gains.
+        ahead = FIXED_AHEAD * self.beams if self.fixed else max(AHEAD * self.beams, needed // 8)
+        return min(needed + ahead, most)
+
+    def advance(self, queries: int, lengths: Tensor | None, extent: int | None = None) -> Layout:
+        """Gives ``queries`` new tokens a sentence their slots, for which there is room → who sees whom.
+
+        ``lengths`` [B]: they are a prompt, right-padded, for all hypotheses. None: one token for each hypothesis.
+        ``extent``: how many slots are read; None: as many as are in use.
+        """
+        self.fresh = self.top == 0 and lengths is not None
+        self.new = self._dead(queries)
+        self.top = max(self.top, self.used + queries)
+        self.extent = self.count if self.fixed else self.top if extent is None else extent
+        if lengths is None:
+            positions = self.position[:, None].expand(-1, queries)
+            seen = torch.eye(queries, dtype=torch.bool, device=self.device)[None]
+            self.open = self.open and queries == 1
+        else:
+            positions = self.position[:, None] + torch.arange(queries, device=self.device)
+            seen = real(lengths, queries)[:, None, :]
+            self.open = self.open and everything_is_real(lengths, queries)
+        index = self.new[:, None].expand(-1, self.beams, -1)
+        self.visible.scatter_(2, index, seen.expand_as(index))
+        self.key_positions.scatter_(1, self.new, positions)
+        return self._layout(positions, prompt=lengths is not None)
+
+    def _layout(self, positions: Tensor, prompt: bool) -> Layout:
+        if self.fresh:
+            return Layout(causal=True)
+        visible, places = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
+        if prompt:  # its tokens see what all hypotheses see, and one another in order
+            visible = visible[:, :1] & (places[:, None, :] <= positions[:, :, None])
+        elif self.open and self.extent == self.top and not self.fixed:
+            return Layout(positions=positions, key_positions=places)
+        return Layout.cached(visible, positions, places)
+
+    def advanced(self, queries: int, lengths: Tensor | None) -> None:
+        """Counts the tokens of ``advance``, once all layers have written theirs."""
+        self.fresh = False
+        self.used += queries
+        self.position += 1 if lengths is None else lengths
+        self.longest += 1 if lengths is None else queries
+
+    def repeated(self) -> None:
+        """Counts, on the host, a recorded step that was run again."""
+        self.top = max(self.top, self.used + self.beams)
+        self.used += self.beams
+        self.longest += 1
+
+    def _dead(self, count: int) -> Tensor:
+        """Each sentence's first ``count`` slots that no hypothesis sees, [B, count]."""
+        if self.top == 0:
+            return torch.arange(count, device=self.device).expand(self.batch, count)
+        if self.beams == 1:  # no slot dies
+            return self.position[:, None] + torch.arange(count, device=self.device)
+        return self.visible.any(1).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+
+    def _most_live(self) -> int:
+        return int(self.visible.any(1).sum(1).max()) if self.visible.numel() else 0
+
+    # -- reordering, leaving, entering ---------------------------------------------------------------------------------
+
+    def resize(self, count: int) -> None:
+        """``count`` slots a sentence: dead ones come behind."""
+        self.count = count
+        self.visible, self.key_positions = resized(self.visible, 2, count), resized(self.key_positions, 1, count)
+
+    def follow(self, parents: Tensor) -> None:
+        """Hypothesis n goes on from hypothesis parents[b, n], parents [B, N]."""
+        index = parents[:, :, None].expand(-1, -1, self.visible.shape[2])
+        self.visible = self.visible.gather(1, index)
+
+    def keep(self, index: Tensor) -> None:
+        """Keeps the chosen sentences, index [B'], and no slot behind the last that a hypothesis of theirs sees."""
+        self.batch = len(index)
+        self.position = self.position.index_select(0, index)
+        visible = self.visible.index_select(0, index)
+        seen = visible.any(1)  # [B', slots]
+        self.count = self.top = int(seen.any(0).nonzero().amax()) + 1 if seen.any() else 0
+        self.visible = self.visible.narrow(2, 0, self.count).index_select(0, index)
+        self.key_positions = self.key_positions.narrow(1, 0, self.count).index_select(0, index)
+        self.open = bool(self.visible.all())
+        self._count_lengths()
+
+    def admit(self, other: Slots, free: Tensor | None, places: Places) -> None:
+        """Other sentences stand in their ``places``, of which ``free`` [F] held no sentence; there is room for theirs.
+
+        What is left of the free places holds nothing afterwards.
+        """
+        alone = places.batch == other.batch
+        self.open = other.open and (alone or (self.open and free is None)) and self.top in (0, other.top)
+        self.top = max(self.top, other.top)
+        if free is not None:
+            self.visible.index_fill_(0, free, False)
+            self.position.index_fill_(0, free, 0)
+        self.visible = places.put_first(self.visible, other.visible, 2, other.top)
+        self.key_positions = places.put_first(self.key_positions, other.key_positions, 1, other.top)
+        self.position = places.put(self.position, other.position)
+        self.batch = places.batch
+        self.capacity = max(self.capacity, other.capacity)
+        self._count_lengths()
+
+    def _count_lengths(self) -> None:
+        """What the host knows of the lengths, read from the device: only where sentences leave or enter."""
+        self.longest = int(self.position.max()) if self.batch else 0
+        self.used = self.longest if self.beams == 1 else self._most_live()
+
+
+def resized(x: Tensor, axis: int, size: int) -> Tensor:
+    """A copy of x that is ``size`` long on an axis: cut off, or with zeros at its end."""
+    kept = min(size, x.shape[axis])
+    room = x.new_empty(*x.shape[:axis], size, *x.shape[axis + 1 :])
+    room.narrow(axis, 0, kept).copy_(x.narrow(axis, 0, kept))
+    room.narrow(axis, kept, size - kept).zero_()  # nothing is written twice
+    return room
