@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -24,6 +24,7 @@ from regard.accel.stack import CompiledStack, fits
 from regard.accel.topk import TopK, rows_at_once, topk_of_logits
 from regard.errors import RegardError
 from regard.models.base import TiedModel
+from regard.models.contract import Module
 from regard.nn.sequences import Memory, Output, Tokens
 
 
@@ -74,11 +75,17 @@ class Prepared(nn.Module):
         return width
 
     @property
+    def ties(self) -> Mapping[str, str]:
+        """Parameters that are one in memory: left out on disk → kept."""
+        ties: Mapping[str, str] = self.model.ties
+        return ties
+
+    @property
     def leaves_out(self) -> bool:
         """Whether a step computes nothing for hypotheses that are not alive."""
         return isinstance(self._modules.get("decoder"), CompiledStack)
 
-    def is_current(self, model: nn.Module) -> bool:
+    def is_current(self, model: Module) -> bool:
         """Whether the weights of ``model`` are those that this was made of."""
         return self._made_of == _state_of(model)
 
@@ -186,7 +193,7 @@ def check_int8(device: torch.device | str) -> None:
         raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
 
 
-def _state_of(model: nn.Module) -> list[tuple[int, int]]:
+def _state_of(model: Module) -> list[tuple[int, int]]:
     """Where the weights are, and how often they were written: what changes when they do."""
     # Tensors that were made for inference alone count nothing.
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
