@@ -20,13 +20,14 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard import files, manifest
 from regard.accel import int8
 from regard.errors import RegardError, RegardWarning, nearest
 from regard.header import read_shapes
 from regard.models import registry
+from regard.models.contract import Model
 from regard.regular import JSON_LIMIT, read_bytes, read_json, read_regular
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ FILES = (CONFIG, WEIGHTS, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
 class Loaded:
     """A model in evaluation mode with all that stands around it; one tokenizer stands in both places."""
 
-    model: nn.Module
+    model: Model
     options: Any
     settings: TextSettings
     tokenizer: Tokenizer
@@ -53,7 +54,7 @@ class Loaded:
 
 def save(
     folder: Path | str,
-    model: nn.Module,
+    model: Model,
     options: registry.Options,
     settings: TextSettings,
     tokenizer: Tokenizer,
@@ -193,7 +194,7 @@ def read_options(path: Path) -> Any:
         raise RegardError(f"{path}: {error}") from None
 
 
-def stored(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def stored(model: Model, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """The state dict as it is written: on the CPU, contiguous, tied tensors once."""
     ties: Mapping[str, str] = getattr(model, "ties", {})
     return {
@@ -238,7 +239,7 @@ def _rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _build(
     folder: Path, options: registry.Options, sizes: tuple[int, int | None], shapes: Mapping[str, tuple[int, ...]]
-) -> nn.Module:
+) -> Model:
     """The model with its weights; neither is made before names and ``shapes`` of the file are known to agree."""
     path = folder / WEIGHTS
     with _naming(folder / CONFIG), torch.device("meta"), registry.Uninitialized():

@@ -18,6 +18,7 @@ from regard.data.batch import collate
 from regard.data.plan import plan
 from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
+from regard.models.contract import Model
 from regard.text.settings import TextSettings
 from regard.training.feed import Item
 from regard.training.rates import matrix_rate, shape_rate, work_of
@@ -84,7 +85,7 @@ def training_speed(
     config = read_config(None, seed=seed, data=data, model=model, training=training)
     options = registry.options_from(config.model)
     torch.manual_seed(seed)
-    built: Any = options.build(vocabulary).to(device)
+    built: Model = options.build(vocabulary).to(device)
     trainer = Trainer(config, built, device)
     items = _items(config.seed, vocabulary, batch_tokens, length, WARMUP + updates)
     work = work_of(built)

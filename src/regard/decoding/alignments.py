@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from regard.decoding.inputs import Settings
 from regard.decoding.scoring import forced_batches
 from regard.errors import RegardError
 from regard.models import recorder
+from regard.models.contract import Model, Module
 
 Weights = NDArray[np.float32]  # [T, S]
 
 
-def alignment_attention(model: nn.Module) -> str:
+def alignment_attention(model: Module) -> str:
     """The attention to the memory that aligns best: that of the last decoder layer.
 
     Measured on the 1,203 word pairs of Tatoeba's dev set that CC-CEDICT knows (zh→en, 4 layers, 28 BLEU): the last
@@ -33,7 +32,7 @@ def alignment_attention(model: nn.Module) -> str:
 
 
 def alignments(
-    model: Any,
+    model: Model,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     settings: Settings,

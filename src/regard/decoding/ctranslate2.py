@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.interop.ctranslate2 import library, write
+from regard.models.contract import Model
 from regard.text.settings import TextSettings
 
 PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16", "auto")
@@ -28,7 +28,7 @@ class CTranslate2:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         settings: TextSettings,
         *,
         precision: str = "float32",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
 from regard.decoding.search import Candidates, Search
 from regard.decoding.topk import TopK, rows_at_once, spread, topk_tokens
 from regard.decoding.waiting import Input, Sized, WaitingInputs
+from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
-from regard.nn.sequences import Memory
 from regard.nn.states import KeyValueState
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Step:
 
 
 def decode(
-    model: Any,
+    model: Model,
     sources: Sequence[Sequence[int]] | None,
     settings: Settings,
     search: Search,
@@ -95,7 +95,7 @@ def decode(
 
 @torch.inference_mode()
 def steps(
-    model: Any,
+    model: Model,
     inputs: Sequence[Input],
     settings: Settings,
     search: Search,
@@ -123,7 +123,7 @@ class _Scheduler:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         inputs: Sequence[Input],
         settings: Settings,
         search: Search,
@@ -210,9 +210,9 @@ class _Scheduler:
         capacity = max(one.before + one.limit for one in entering) + self.look
         state = self.model.start(memory, search.beam, capacity, count)
         limits = np.array([one.limit for one in entering])
-        uniform = self.graphs is not None and isinstance(state, KeyValueState)
-        if uniform:
-            state.slots.fixed = True
+        uniform = False
+        if self.graphs is not None and isinstance(state, KeyValueState):
+            uniform = state.slots.fixed = True
         running = RunningBatch(state, search, settings.eos, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])

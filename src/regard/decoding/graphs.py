@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard.decoding.running_batch import RunningBatch
 from regard.decoding.search import Candidates
+from regard.models.contract import Model
 from regard.nn.positions import SinusoidalPositions
+from regard.nn.states import KeyValueState
 
 
 class Advanced(NamedTuple):
@@ -61,7 +63,7 @@ CAPTURES: dict[str, Callable[[torch.device], Capture]] = {"cuda": CudaCapture}
 class Graphs:
     """The steps of one scheduler, captured where that pays and else run as they are."""
 
-    def __init__(self, model: Any, capture: Capture) -> None:
+    def __init__(self, model: Model, capture: Capture) -> None:
         self.model = model
         self.capture: Capture | None = capture  # None once it has failed
         self.shapes: object = None  # of the last step
@@ -72,7 +74,7 @@ class Graphs:
 
     def step(self, running: RunningBatch, advance: Advance) -> Advanced:
         """``advance`` moves the batch by one step, on the device and on the host; so does this."""
-        running.state.make_room(running.state.beams)
+        _state(running).make_room(running.state.beams)
         shapes, known = _shapes(running), self.shapes
         self.shapes = shapes
         if shapes != known or self.capture is None:
@@ -87,7 +89,7 @@ class Graphs:
                 return advance()
         else:
             self._put_back(running)
-            running.state.passed()
+            _state(running).passed()
             running.ages = running.ages + 1
         assert self.replay is not None and self.advanced is not None
         self.replay()
@@ -95,13 +97,13 @@ class Graphs:
 
     def _capture(self, capture: Capture, running: RunningBatch, advance: Advance) -> None:
         """Captures a step, which counts it on the host; on the device nothing has happened then."""
-        owners = [running, running.state, running.state.slots, *running.state.caches]
+        owners = [running, running.state, _state(running).slots, *_state(running).caches]
         before = [dict(vars(owner)) for owner in owners]
         tensors = _tensors(running)
 
         def work() -> Advanced:
             # Its mask is made in the graph, of what may change: the lengths.
-            running.state.refresh_memory_layout()
+            _state(running).refresh_memory_layout()
             advanced = advance()
             for place, left in zip(tensors, _tensors(running), strict=True):
                 if left is not place:
@@ -116,7 +118,7 @@ class Graphs:
             raise
         layout = before[1]["memory_layout"]
         _hold(running, tensors)
-        running.state.memory_layout = layout
+        _state(running).memory_layout = layout
         self.tensors, self.replay, self.advanced = tensors, replay, advanced
         self.tables = [module.table for module in self.model.modules() if isinstance(module, SinusoidalPositions)]
 
@@ -128,21 +130,27 @@ class Graphs:
         _hold(running, self.tensors)
 
 
+def _state(running: RunningBatch) -> KeyValueState:
+    """The state of a uniform batch: steps of other states are not captured."""
+    assert isinstance(running.state, KeyValueState)
+    return running.state
+
+
 OWN = (*RunningBatch.per_sentence, "table")  # a batch's tensors
 
 
 def _tensors(running: RunningBatch) -> list[Tensor]:
     """All that goes from a step to the next, in an order of its own."""
-    return [*(getattr(running, name) for name in OWN), *running.state.tensors()]
+    return [*(getattr(running, name) for name in OWN), *_state(running).tensors()]
 
 
 def _hold(running: RunningBatch, tensors: list[Tensor]) -> None:
     """The inverse of ``_tensors``: gives a batch and its state the ``tensors``."""
     for name, tensor in zip(OWN, tensors, strict=False):
         setattr(running, name, tensor)
-    running.state.hold(tensors[len(OWN) :])
+    _state(running).hold(tensors[len(OWN) :])
 
 
 def _shapes(running: RunningBatch) -> object:
     """What must not change while a graph is used: shapes, and how many positions there are tables for."""
-    return running.state.capacity, [tensor.shape for tensor in _tensors(running)]
+    return _state(running).capacity, [tensor.shape for tensor in _tensors(running)]

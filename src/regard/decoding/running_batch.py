@@ -7,7 +7,7 @@ Sentences stand on axis 0 and may be of different ages: finished ones leave (``k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
 from regard.decoding.topk import TopK
 from regard.errors import RegardError
+from regard.models.contract import State
 from regard.nn.rows import Places
 
 
@@ -61,7 +62,7 @@ class RunningBatch:
     )  # fmt: skip
 
     def __init__(
-        self, state: Any, search: Search, eos: int, index: np.ndarray, limits: np.ndarray, device: torch.device,
+        self, state: State, search: Search, eos: int, index: np.ndarray, limits: np.ndarray, device: torch.device,
         uniform: bool = False,
     ):  # fmt: skip
         batch, longest, kept = len(index), int(limits.max()), search.kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from regard.accel.ways import switched_on
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.topk import rows_at_once
+from regard.models.contract import Model
 from regard.nn.sequences import Tokens
 
 
@@ -32,7 +33,7 @@ class Forced(NamedTuple):
 
 
 def forced_scores(
-    model: Any,
+    model: Model,
     sources: Sequence[Sequence[int]] | None,
     targets: Sequence[Sequence[int]],
     settings: Settings,
@@ -68,7 +69,7 @@ def forced_scores(
     return results
 
 
-def label_scores(model: Any, hidden: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
+def label_scores(model: Model, hidden: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
     """Log-probabilities of labels [B, T] after hidden [B, T, D], 0 where the label is -100, ``chunk`` rows at once."""
     real = labels != -100
     rows, ids = hidden[real], labels[real]  # [M, D], [M]

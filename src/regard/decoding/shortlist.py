@@ -24,6 +24,7 @@ from regard.data.lexicon import model_one
 from regard.decoding.topk import TopK, rows_at_once, topk_tokens
 from regard.directory import Loaded, read_tensors
 from regard.errors import RegardError
+from regard.models.contract import Model
 from regard.outputs import write_output
 from regard.text.tokenizer import Tokenizer
 
@@ -47,7 +48,9 @@ class Shortlist:
             row[self.likely[np.asarray(ids, dtype=np.int64)]] = True
         return torch.from_numpy(found)
 
-    def head(self, model: Any, sources: Sequence[Sequence[int]], eos: int, suppressed: Tensor | None) -> ShortlistHead:
+    def head(
+        self, model: Model, sources: Sequence[Sequence[int]], eos: int, suppressed: Tensor | None
+    ) -> ShortlistHead:
         """The rows of the model's output table that these sources may use."""
         allowed = self.allowed(sources, len(model.output_table()[0]))
         return ShortlistHead(model, allowed, eos, suppressed)
@@ -81,7 +84,7 @@ class ShortlistHead:
     ``allowed`` [B, V] says which sentence may use what; those that are ``suppressed`` [n] none may.
     """
 
-    def __init__(self, model: Any, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
+    def __init__(self, model: Model, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
         table, bias = model.output_table()
         if suppressed is not None:
             allowed = allowed.index_fill(1, suppressed.cpu(), False)

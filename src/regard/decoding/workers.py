@@ -17,6 +17,7 @@ from regard.decoding.inputs import Settings
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.machine.processes import ForkedWorkers, can_fork
+from regard.models.contract import Model
 from regard.models.recorder import watched
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class DecodingWorkers:
 
     def decode(
         self,
-        model: Any,
+        model: Model,
         sources: Sequence[Sequence[int]],
         settings: Settings,
         search: Search,

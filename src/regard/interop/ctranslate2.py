@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from regard.errors import RegardError
 from regard.models.bodies import EncoderDecoder
+from regard.models.contract import Model
 from regard.models.transformer import Transformer
 from regard.nn.layers import TransformerLayer
 from regard.nn.multihead import MultiHeadAttention
@@ -33,7 +34,7 @@ def library() -> Any:
         raise RegardError("CTranslate2 is not installed: pip install 'regard[ctranslate2]'") from None
 
 
-def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
+def write(model: Model, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
     library()
     options = _checked(model)
@@ -83,7 +84,7 @@ def write(model: nn.Module, settings: TextSettings, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def _checked(model: nn.Module) -> Any:
+def _checked(model: Model) -> Any:
     """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
     options = model.options if isinstance(model, EncoderDecoder) else None
     if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from regard.models import contract
 from regard.models.base import Scores, TiedModel
 from regard.nn.embedding import Embedding
 from regard.nn.layout import Layout
@@ -53,17 +54,19 @@ class EncoderDecoder(TiedModel):
         layout = Layout.padded(source.lengths, x.shape[1], packing=source.packed(self.training))
         return Memory(self.encoder(x, layout), source.lengths, layout.packing)
 
-    def forward(self, target: Tokens, memory: Memory | None) -> Output:
+    def forward(self, target: Tokens, memory: contract.Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]: position t predicts t+1."""
-        assert memory is not None, "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "this model translates: it needs a memory"
         x = self.target_embedding(target.ids)
         layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
         cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, keys=memory.packing)
         return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
+    def start(
+        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+    ) -> KeyValueState:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""
-        assert memory is not None, "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "this model translates: it needs a memory"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
             shapes=self.decoder.cache_shapes,
@@ -79,7 +82,7 @@ class EncoderDecoder(TiedModel):
     def step(
         self,
         tokens: Tensor,
-        state: KeyValueState,
+        state: contract.State,
         lengths: Tensor | None = None,
         extent: int | None = None,
         live: Tensor | None = None,
@@ -88,6 +91,7 @@ class EncoderDecoder(TiedModel):
 
         ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
         """
+        assert isinstance(state, KeyValueState), "a state is stepped by the kind of model that started it"
         layout = state.advance(tokens.shape[1], lengths, extent)
         x = self.target_embedding(tokens, layout.positions)
         hidden: Tensor = self.decoder(
@@ -114,13 +118,15 @@ class Single(TiedModel):
         """There is nothing to encode: what goes before is a prompt of ``step``, or stands in ``target``."""
         raise TypeError("this model has no source; give what goes before as a prompt")
 
-    def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
+    def forward(self, target: Tokens, memory: contract.Memory | None = None) -> Output:
         """Token ids [B, T] → hidden [B, T, D]: position t predicts t+1."""
         x = self.target_embedding(target.ids)
         layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
         return Output(self.decoder(x, layout))
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> KeyValueState:
+    def start(
+        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+    ) -> KeyValueState:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts."""
         assert batch is not None, "without a source, the number of sentences has to be given"
         self.target_embedding.reserve(capacity)
@@ -136,7 +142,7 @@ class Single(TiedModel):
     def step(
         self,
         tokens: Tensor,
-        state: KeyValueState,
+        state: contract.State,
         lengths: Tensor | None = None,
         extent: int | None = None,
         live: Tensor | None = None,
@@ -145,6 +151,7 @@ class Single(TiedModel):
 
         ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
         """
+        assert isinstance(state, KeyValueState), "a state is stepped by the kind of model that started it"
         layout = state.advance(tokens.shape[1], lengths, extent)
         x = self.target_embedding(tokens, layout.positions)
         hidden: Tensor = self.decoder(x, layout, caches=state.caches, live=live)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError, nearest
+from regard.models.contract import Module
 
 Heads = Sequence[int] | None  # None = all of them
 
@@ -59,7 +60,7 @@ class Trace:
 
 @contextmanager
 def record(
-    model: nn.Module,
+    model: Module,
     heads: Heads | Mapping[str, Heads] = None,
     outputs: str | Sequence[str] = (),
 ) -> Iterator[Trace]:
@@ -95,7 +96,7 @@ def record(
         _watch(model, -1)
 
 
-def attentions(model: nn.Module) -> list[str]:
+def attentions(model: Module) -> list[str]:
     """The names of a model's attentions, as ``record`` and its trace know them, in the order of the layers.
 
     >>> attentions(model)    # doctest: +SKIP
@@ -104,12 +105,12 @@ def attentions(model: nn.Module) -> list[str]:
     return list(_cores(model))
 
 
-def watched(model: nn.Module) -> bool:
+def watched(model: Module) -> bool:
     """Whether a recording of the model, or of a part of it, is going on."""
     return bool(_WATCHED) and any(id(module) in _WATCHED for module in model.modules())
 
 
-def _cores(model: nn.Module) -> dict[str, nn.Module]:
+def _cores(model: Module) -> dict[str, nn.Module]:
     """The attention cores by the names of their attentions."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -122,7 +123,7 @@ def _cores(model: nn.Module) -> dict[str, nn.Module]:
 _WATCHED: dict[int, int] = {}
 
 
-def _watch(model: nn.Module, change: int) -> None:
+def _watch(model: Module, change: int) -> None:
     count = _WATCHED.get(id(model), 0) + change
     if count:
         _WATCHED[id(model)] = count

@@ -24,11 +24,11 @@ from typing import Any, Protocol
 
 import pydantic
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from regard import limits
 from regard.errors import RegardError, nearest
+from regard.models.contract import Model
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ LARGEST: dict[str, int] = {
 class Options(Protocol):
     """The options of any architecture."""
 
-    def build(self, vocabulary: int, target_vocabulary: int | None = None) -> nn.Module: ...
+    def build(self, vocabulary: int, target_vocabulary: int | None = None) -> Model: ...
 
 
 def options_class(architecture: str) -> type[Any]:

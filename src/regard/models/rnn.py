@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from regard.models import contract
 from regard.models.base import Scores, Share, TiedModel, one_vocabulary
 from regard.models.options import at_least_one, option
 from regard.nn.embedding import Embedding
@@ -93,29 +94,32 @@ class RNNModel(TiedModel):
         """Source sentences [B, S] → their annotations, hidden [B, S, D]."""
         return Memory(self.encoder(self.source_embedding(source.ids), source.lengths), source.lengths)
 
-    def forward(self, target: Tokens, memory: Memory | None) -> Output:
+    def forward(self, target: Tokens, memory: contract.Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]."""
-        assert memory is not None, "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "this model translates: it needs a memory"
         state = self.decoder.first_state(memory)
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         layout = Layout.cross(memory.lengths, memory.hidden.shape[1])
         return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> RecurrentState:
+    def start(
+        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+    ) -> RecurrentState:
         """The state before the first word; its size does not depend on ``capacity``."""
-        assert memory is not None, "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         return RecurrentState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
 
     def step(
         self,
         tokens: Tensor,
-        state: RecurrentState,
+        state: contract.State,
         lengths: Tensor | None = None,
         extent: int | None = None,
         live: Tensor | None = None,
     ) -> Tensor:
         """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
+        assert isinstance(state, RecurrentState), "a state is stepped by the kind of model that started it"
         x = self.target_embedding(tokens)
         hidden: Tensor
         if lengths is None:

@@ -44,7 +44,7 @@ class Translator:
         backend: str = "regard",
         shortlist: str | Path = "",
     ) -> None:
-        self.model: Any = loaded.model
+        self.model = loaded.model
         self.backend = build_backend(backend, loaded, shortlist)
         self.settings = loaded.settings
         self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer

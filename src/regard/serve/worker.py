@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from regard.decoding.engine import Input, steps
 from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
+from regard.models.contract import Model
 from regard.serve.turns import Turns, size
 
 AHEAD = 2  # running batches' worth of sentences in the scheduler, so that a finished one is replaced without waiting
@@ -20,7 +21,7 @@ AHEAD = 2  # running batches' worth of sentences in the scheduler, so that a fin
 class Served(NamedTuple):
     """A model as it is decoded (on a CPU its prepared model, nn/packed.py) and the marks of its text."""
 
-    model: Any
+    model: Model
     settings: Settings
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from regard.models.contract import Module
 from regard.nn.multihead import MultiHeadAttention
 
 MOMENTUM = 0.95
@@ -76,7 +77,7 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(mean, MOMENTUM)
 
 
-def hidden_matrices(model: nn.Module) -> dict[nn.Parameter, list[int]]:
+def hidden_matrices(model: Module) -> dict[nn.Parameter, list[int]]:
     """The weights of linear layers, and the rows of each matrix in them.
 
     The output layer is left out: like the embeddings it is a table of words, whose rare rows seldom have a gradient.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
+from regard.models.contract import Model
 from regard.nn.loss import linear_cross_entropy
 from regard.nn.rdrop import linear_rdrop
 from regard.nn.sequences import Output
@@ -30,7 +31,7 @@ class Objective(Protocol):
     @property
     def passes(self) -> int: ...
 
-    def __call__(self, model: Any, batch: Batch) -> Sums: ...
+    def __call__(self, model: Model, batch: Batch) -> Sums: ...
 
 
 def build_objective(training: TrainingConfig) -> Objective:
@@ -47,10 +48,10 @@ class CrossEntropy:
     smoothing: float = 0.0
     passes = 1
 
-    def __call__(self, model: Any, batch: Batch) -> Sums:
+    def __call__(self, model: Model, batch: Batch) -> Sums:
         return self.of(forward(model, batch), model, batch)
 
-    def of(self, output: Output, model: Any, batch: Batch) -> Sums:
+    def of(self, output: Output, model: Model, batch: Batch) -> Sums:
         """The sums of a given forward pass."""
         weight, bias = model.output_table()
         loss, nll = linear_cross_entropy(
@@ -74,7 +75,7 @@ class RDrop:
     alpha: float
     passes = 2
 
-    def __call__(self, model: Any, batch: Batch) -> Sums:
+    def __call__(self, model: Model, batch: Batch) -> Sums:
         source = None if batch.source is None else batch.source.twice()
         output = forward(model, replace(batch, source=source, target=batch.target.twice()))
         first, second = output.hidden.flatten(0, 1).chunk(2)  # twice [B·T, D]
@@ -88,8 +89,8 @@ class RDrop:
         return Sums(loss, nll)
 
 
-def forward(model: Any, batch: Batch) -> Output:
+def forward(model: Model, batch: Batch) -> Output:
     """Encode and decode a batch: hidden [B, T, D]."""
-    memory = model.encode(batch.source) if model.has_source else None
+    memory = model.encode(batch.source) if model.has_source and batch.source is not None else None
     output: Output = model(batch.target, memory)
     return output

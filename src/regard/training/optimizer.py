@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from regard.config import TrainingConfig
 from regard.errors import RegardError
+from regard.models.contract import Module
 from regard.training.muon import Muon, hidden_matrices
 
 
-def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """Adam, or Muon for hidden matrices and Adam for the rest.
 
     Weight decay is decoupled (AdamW) and applies to matrices and tables, not to biases and norms.
@@ -70,7 +71,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], also: Tensor) -> Tensor:
     return together[: len(also)]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: Module) -> dict[str, Tensor]:
     """The moments by name, in the optimizer's own memory.
 
     Adam's are "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME"; Muon's is "momentum.NAME".
@@ -82,7 +83,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: Module, tensors: Mapping[str, Tensor]) -> None:
     """Restore saved moments; names and shapes must be the model's."""
     optimizer.state.clear()
     names = dict(model.named_parameters())

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from regard.accel import int8
+from regard.models.contract import Model
 from regard.nn.sequences import Tokens
 
 SIZES = (1024, 2048, 4096)  # of square products; the fastest size differs between machines
@@ -32,7 +33,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, siz
 
 
 @torch.no_grad()
-def shape_rate(model: Any, rows: int, dtype: torch.dtype) -> float:
+def shape_rate(model: Model, rows: int, dtype: torch.dtype) -> float:
     """Operations a second of products of ``rows`` rows with each matrix of the model, the output table included."""
     matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     shapes = Counter(matrix.shape for matrix in [*matrices, model.output_table()[0]])
@@ -45,7 +46,7 @@ def shape_rate(model: Any, rows: int, dtype: torch.dtype) -> float:
     return operations / total
 
 
-def rate_for(model: Any, rows: int, dtype: torch.dtype, *, sizes: Sequence[int] = SIZES) -> float:
+def rate_for(model: Model, rows: int, dtype: torch.dtype, *, sizes: Sequence[int] = SIZES) -> float:
     """The larger of the matrix rate and the rate at the model's own shapes."""
     device = model.output_table()[0].device
     return max(matrix_rate(device, dtype, sizes=sizes), shape_rate(model, rows, dtype))
@@ -125,7 +126,7 @@ if int8.available():
     _ON_CPU[torch.ops.onednn.qlinear_pointwise] = _int8_operations
 
 
-def work_of(model: Any) -> Work:
+def work_of(model: Model) -> Work:
     """Count a model's operations on six tiny pairs, so that no architecture has to declare its cost.
 
     Products up to the hidden states are counted as they run; the backward pass has twice as many.
@@ -141,7 +142,7 @@ def work_of(model: Any) -> Work:
 
 
 @torch.no_grad()
-def _forward_operations(model: Any, source_length: int, target_length: int) -> int:
+def _forward_operations(model: Model, source_length: int, target_length: int) -> int:
     """Operations of one forward pass up to the hidden states, for one pair without padding."""
     device = next(model.parameters()).device
     source, target = (

@@ -17,6 +17,7 @@ from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
+from regard.models.contract import Model
 from regard.nn.positions import TooLong
 from regard.training import checkpoint, previous, snapshots
 from regard.training.distributed import Group
@@ -79,7 +80,7 @@ class Session:
             ) from None
         self.options = registry.options_from(config.model) if start is None else start.options
         self.settings = settings_of(config, self.prepared, start)
-        self.model: Any = self._build() if start is None else start.model
+        self.model: Model = self._build() if start is None else start.model
         self.model.to(device)
         pair = (self.prepared.tokenizer, self.prepared.target_tokenizer)
         loaded = Loaded(self.model, self.options, self.settings, *pair, card="", path=run)
@@ -94,7 +95,7 @@ class Session:
         if state is not None:
             self._restore(state)
 
-    def _build(self) -> torch.nn.Module:
+    def _build(self) -> Model:
         """A model with new weights, the same for the same seed."""
         tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
         seed_stream(self.config.seed, "weights")

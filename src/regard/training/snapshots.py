@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from regard import directory, files, manifest
 from regard.errors import RegardError
+from regard.models.contract import Model
 
 SNAPSHOTS = "snapshots"
 _WEIGHTS = "weights.safetensors"
@@ -39,11 +39,10 @@ def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     return directory.read_tensors(place / _WEIGHTS)
 
 
-def put(model: Any, weights: Mapping[str, Tensor]) -> None:
+def put(model: Model, weights: Mapping[str, Tensor]) -> None:
     """Load weights named as in a model directory, where a tied table stands once."""
-    ties: Mapping[str, str] = getattr(model, "ties", {})
     try:
-        model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
+        model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in model.ties.items()}})
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RegardError(f"the kept weights are not those of this run's model ({reason})") from None

@@ -13,6 +13,7 @@ from regard.accel.fused import Fused
 from regard.accel.ways import switched_on
 from regard.config import Config
 from regard.data.batch import Batch
+from regard.models.contract import Model
 from regard.nn.dropout import drawing_from
 from regard.training import average
 from regard.training.distributed import Group
@@ -40,7 +41,7 @@ class Statistics:
 class Trainer:
     """A model, its optimizer and its running average, moved one update at a time."""
 
-    def __init__(self, config: Config, model: Any, device: torch.device, group: Group | None = None) -> None:
+    def __init__(self, config: Config, model: Model, device: torch.device, group: Group | None = None) -> None:
         self.config, self.model, self.device = config, model, device
         self.group = group or Group()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -23,6 +23,7 @@ from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
+from regard.models.contract import Model
 from regard.pipelines import Translator
 from regard.training.objective import CrossEntropy
 
@@ -41,7 +42,7 @@ class Validator:
     ) -> None:
         """``loaded`` is the model in training with all that stands around it; ``stop`` is asked between batches."""
         self.config, self.corpus, self.loaded, self.stop = config, corpus, loaded, stop
-        self.model: Any = loaded.model
+        self.model: Model = loaded.model
         if config.training.metric == "bleu" and not self.model.has_source:
             raise RegardError("training.metric = 'bleu': this model has no source to translate; expected 'loss'")
         count = min(config.training.validate_sentences or len(corpus), len(corpus))
@@ -163,7 +164,7 @@ def _left_out(corpus: Corpus, kept: Sequence[int], count: int) -> str:
 
 
 @contextlib.contextmanager
-def evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Without dropout and gradients inside, as it was outside."""
     training = model.training
     model.eval()
@@ -175,7 +176,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def swapped(model: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """The model with these parameters inside; an empty mapping changes nothing."""
     parameters = dict(model.named_parameters())
     own = {name: parameters[name].data for name in weights}
