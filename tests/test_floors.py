@@ -29,7 +29,19 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("draw",),
     ("machine",),
     # The lowest floor: files that everyone may use, in an order of their own that has no circle.
-    ("config", "schema", "files", "manifest", "header", "limits", "outputs", "regular", "surrogates", "terminal", "errors"),
+    (
+        "config",
+        "schema",
+        "files",
+        "manifest",
+        "header",
+        "limits",
+        "outputs",
+        "regular",
+        "surrogates",
+        "terminal",
+        "errors",
+    ),
 )
 LOWEST = len(FLOORS) - 1
 
