@@ -227,6 +227,7 @@ CHANGES = {
     "a hook on a core": Change("layers.0.self_attention.core", hooked),
     "a hook on an attention": Change("layers.0.self_attention", hooked),
     "a hook on a feed-forward network": Change("layers.0.feedforward", hooked),
+    "a hook on a product": Change("layers.0.feedforward.output", hooked),
     "a hook before a norm": Change("layers.0.feedforward_residual.norm", hooked_before),
     "a forward of its own": Change("layers.0.feedforward", replaced),
 }

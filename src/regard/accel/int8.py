@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import native, thresholds
+from regard.accel.fits import plain
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
@@ -81,7 +82,7 @@ def in_int8(module: nn.Module, table: Tensor | None = None) -> None:
     """
     wide = 1 if native.multiplying(torch.int8) else thresholds.INT8_INPUTS
     for name, child in module.named_children():
-        if type(child) not in LINEAR:
+        if not plain(child, *LINEAR):
             in_int8(child, table)
         elif isinstance(child, nn.Linear) and child.in_features >= wide and child.weight is not table:
             setattr(module, name, Int8Linear(child.weight, child.bias))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import native
+from regard.accel.fits import plain
 from regard.accel.linear import available
 from regard.accel.thresholds import PREPACKED_INPUTS, PREPACKED_OUTPUTS
 from regard.nn.embedding import Table
@@ -74,7 +75,7 @@ def prepack(module: nn.Module, table: Tensor) -> None:
     A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known here.
     """
     for name, child in module.named_children():
-        if type(child) not in LINEAR:
+        if not plain(child, *LINEAR):
             prepack(child, table)
         elif isinstance(child, nn.Linear) and child.weight is not table and gains(child.weight):
             setattr(module, name, PackedLinear(child.weight, child.bias))
