@@ -11,8 +11,8 @@ import torch
 from kinds import compiled
 from torch import Tensor, nn
 
-from regard.accel import prepacked as packed
 from regard.accel.fits import computes
+from regard.accel.prepared import prepare
 from regard.accel.stack import CompiledStack, fits
 from regard.models.transformer import Transformer
 from regard.nn.feedforward import FeedForward, PositionWise
@@ -150,7 +150,7 @@ OF_ATTENTION: dict[str, dict[str, Any]] = {
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
     own = with_attention(**OF_ATTENTION[field])
-    twin = packed.twin(own)
+    twin = prepare(own)
     assert type(twin.encoder) is not CompiledStack
     x, layout = torch.randn(3, 12, 64), Layout.padded(torch.tensor([12, 4, 9]), 12)
     same(twin.encoder(x, layout), own.encoder(x, layout))
@@ -161,7 +161,7 @@ def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_know(fields: dict[str, Any]) -> None:
     own = with_attention(**fields)
-    twin = packed.twin(own)
+    twin = prepare(own)
     assert type(twin.encoder) is CompiledStack
     x, lengths = torch.randn(3, 12, 64), torch.tensor([12, 4, 9])
     one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, twin.encoder))
@@ -217,6 +217,7 @@ CHANGES = {
     "a shifted norm": Change("layers.0.self_attention_residual.norm", of_class(ShiftedNorm)),
     "another norm at the end": Change("norm", of_class(ShiftedNorm), "pre-norm"),
     "a norm without a gain": Change("layers.0.feedforward_residual", without_gain),
+    "a norm in bf16": Change("layers.1.self_attention_residual.norm", lambda norm: norm.bfloat16(), LLAMA),
     "a scaled residual": Change("layers.1.self_attention_residual", of_class(Half)),
     "another feed-forward network": Change("layers.1.feedforward", of_class(Squared)),
     "another activation": Change("layers.1", lambda layer: setattr(layer.feedforward, "activation", nn.Tanh())),
@@ -226,6 +227,7 @@ CHANGES = {
     "a hook on a core": Change("layers.0.self_attention.core", hooked),
     "a hook on an attention": Change("layers.0.self_attention", hooked),
     "a hook on a feed-forward network": Change("layers.0.feedforward", hooked),
+    "a hook on a product": Change("layers.0.feedforward.output", hooked),
     "a hook before a norm": Change("layers.0.feedforward_residual.norm", hooked_before),
     "a forward of its own": Change("layers.0.feedforward", replaced),
 }
@@ -237,9 +239,9 @@ CHANGES = {
 def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
     path, do, arrangement = CHANGES[change]
     own = transformer(arrangement)
-    assert type(packed.twin(own).encoder) is CompiledStack, "what is changed below is what it is refused for"
+    assert type(prepare(own).encoder) is CompiledStack, "what is changed below is what it is refused for"
     do(own.encoder.get_submodule(path))
-    twin = packed.twin(own)
+    twin = prepare(own)
     assert type(twin.encoder) is not CompiledStack and type(twin.decoder) is CompiledStack
     source = tokens(9, 3, 7)
     one, other = own.encode(source).hidden, twin.encode(source).hidden
@@ -253,7 +255,7 @@ def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
 def test_only_padding_is_left_out(arrangement: str) -> None:
     """Any mask is attended with, whatever its shape: none of its rows may be zeros for that."""
     own = transformer(arrangement)
-    twin = packed.twin(own)
+    twin = prepare(own)
     x, places = torch.randn(3, 12, 64), torch.arange(12)
     masks = {
         "a window": ((places[:, None] - places).abs() <= 2)[None, None],
