@@ -23,8 +23,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "relative bias": {"architecture": "transformer", **_SIZES, **_BOTH, "order": "pre", "norm": "rms_norm",
                       "positions": {"kind": "relative_bias", "buckets": 8, "distance": 16}, "share": "target"},
     "rotary": {"architecture": "transformer", **_SIZES, **_BOTH, "positions": "rotary", "gated": True, "share": "none"},
+    "grouped, wide heads": {"architecture": "transformer", **_SIZES, **_BOTH, "key_value_heads": 1, "head_width": 12,
+                            "bias": "qkv", "query_key_norm": "rms_norm", "scale": 0.3},
+    "window": {"architecture": "transformer", **_SIZES, **_BOTH, "window": 3, "positions": "rotary"},
     "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
     "decoder-only": {"architecture": "decoder", **_SIZES, "layers": 2, "key_value_heads": 1},
+    "decoder-only window": {"architecture": "decoder", **_SIZES, "layers": 2, "window": 2, "head_width": 6,
+                            "scale": 1.0, "query_key_norm": {"kind": "layer_norm", "bias": False}},
 }  # fmt: skip
 
 

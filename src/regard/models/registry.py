@@ -51,6 +51,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "decoder": Architecture("regard.models.decoder:DecoderOnly", source=False),
 }
 
+NORMS = {"layer_norm": "regard.nn.norm:LayerNorm", "rms_norm": "regard.nn.norm:RMSNorm"}
+
 # option → kind → "module:class": which parts an option may hold.
 PARTS: dict[str, dict[str, str]] = {
     "positions": {
@@ -60,10 +62,8 @@ PARTS: dict[str, dict[str, str]] = {
         "relative_bias": "regard.nn.positions:RelativeBias",
         "none": "regard.nn.positions:NoPositions",
     },
-    "norm": {
-        "layer_norm": "regard.nn.norm:LayerNorm",
-        "rms_norm": "regard.nn.norm:RMSNorm",
-    },
+    "norm": NORMS,
+    "query_key_norm": NORMS,
 }
 
 
@@ -72,6 +72,8 @@ LARGEST: dict[str, int] = {
     "width": 1 << 17,
     "feedforward": 1 << 20,
     "heads": 1 << 12,
+    "head_width": 1 << 17,
+    "window": 1 << 24,
     "key_value_heads": 1 << 12,
     "layers": 1 << 10,
     "encoder_layers": 1 << 9,
@@ -205,7 +207,8 @@ def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[s
 
 def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
     if key in PARTS:
-        return _read_part(key, value, where)
+        left_out = value is None and type(None) in typing.get_args(annotation)
+        return None if left_out else _read_part(key, value, where)
     if isinstance(value, int) and key in LARGEST and value > LARGEST[key]:
         raise RegardError(f"'{where}' is {value!r:.40}: expected at most {LARGEST[key]}")
     try:
