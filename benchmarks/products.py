@@ -4,8 +4,8 @@
 
 The first table is GFLOP/s of x [rows, K] times a matrix [N, K] with its bias, through what PyTorch brings: its own
 linear layer (MKL where PyTorch was built with it), oneDNN, with weights packed beforehand FBGEMM in fp16 and in int8
-and oneDNN in fp32 and bf16; and regard's compiled loops. Activations come and go in fp32: where they are cut or cast,
-it is at each call. 1 and 8 rows are a step of a few sentences, 88 one of greedy decoding, 350 one of a beam, 4,096 a
+and oneDNN in fp32 and bf16; and regard's native kernels. Activations come and go in fp32: each call quantizes or casts
+them where it has to. 1 and 8 rows are a step of a few sentences, 88 one of greedy decoding, 350 one of a beam, 4,096 a
 training batch. The second is microseconds of the ways in which one query of each head can attend to S keys: 88
 sentences, 4 heads, 32 wide. Run it when nothing else runs.
 """
@@ -55,10 +55,10 @@ def libraries(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[],
         if onednn is not None and available(dtype):
             table = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
             found[f"oneDNN, packed, {name}"] = partial(_by_onednn, x, table, bias.to(dtype), dtype)
-    loops = native.library()
+    kernels = native.library()
     for name, dtype in types.items():
-        if loops and loops.multiplies[dtype]:
-            found[f"regard, {name}"] = partial(native.Matrix(loops, weight.to(dtype), bias), x)
+        if kernels and kernels.multiplies[dtype]:
+            found[f"regard, {name}"] = partial(native.Matrix(kernels, weight.to(dtype), bias), x)
     if int8.available():
         found["regard, int8"] = partial(int8.Int8Linear(weight, bias), x)
     return found

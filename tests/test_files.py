@@ -227,7 +227,7 @@ def test_no_hours_are_lost_to_many_names_of_one_file(
     for number in range(50):
         link(tmp_path / "weights", tmp_path / f"{number}")
     listed(tmp_path, dict.fromkeys(("weights", *map(str, range(50))), (1000, digest)))
-    real = files.hashlib.file_digest
+    real = manifest.hashlib.file_digest
 
     def counting(file: Any, name: Any) -> Any:
         read.append(name)

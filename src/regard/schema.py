@@ -229,7 +229,7 @@ class DecodingConfig:
                 f"decoding.length_penalty = '{self.length_penalty}': expected gnmt:0.6, power:1.0 or 0.6, "
                 f"from {-limits.ALPHA:g} to {limits.ALPHA:g}"
             )
-        limits.product("decoding.beam × decoding.max_extra", self.beam, self.max_extra, limits.PLACES)
+        limits.product("decoding.beam × decoding.max_extra", self.beam, self.max_extra, limits.HYPOTHESIS_TOKENS)
         if self.n_best > self.beam:
             raise RegardError(f"decoding.n_best = {self.n_best}: expected at most decoding.beam = {self.beam}")
 

@@ -19,7 +19,7 @@ sizes = st.integers(1, 150)
 @on_processors
 @given(rows=st.integers(0, 200), inputs=sizes, outputs=sizes, seed=st.integers(0, 99))
 def test_a_product_with_weights_that_change_is_a_product(
-    loops: Native, rows: int, inputs: int, outputs: int, seed: int
+    kernels: Native, rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     x, weight, bias = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
@@ -27,9 +27,11 @@ def test_a_product_with_weights_that_change_is_a_product(
     gradient = torch.randn(rows, outputs)
     back = (gradient.double() @ weight.double()).float()
     # fp32 loses 2⁻²⁴ of what is summed at every sum.
-    torch.testing.assert_close(loops.product_once(x, weight, bias), there, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loops.product_once(x, weight, None), there - bias, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loops.product_once(gradient, weight, None, transposed=True), back, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kernels.product_once(x, weight, bias), there, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kernels.product_once(x, weight, None), there - bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        kernels.product_once(gradient, weight, None, transposed=True), back, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,4 +1,4 @@
-"""The compiled loops compute what PyTorch's operators do, each row by itself; without a compiler nothing is missing."""
+"""The native kernels compute what PyTorch's operators do, each row by itself; without a compiler nothing is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kinds import LOOPS, compiled, on_processors
+from kinds import KERNELS, compiled, on_processors
 from torch import Tensor
 
 from regard.accel import int8, native, processors, shared_library, structures
@@ -24,15 +24,15 @@ torch.set_num_threads(1)
 sizes = st.integers(1, 150)
 
 
-def made(loops: native.Native, kind: str, inputs: int, outputs: int) -> tuple[native.Matrix, Tensor, Tensor]:
-    """A linear layer as the loops have it, its weights as they are then, and its bias."""
+def made(kernels: native.Native, kind: str, inputs: int, outputs: int) -> tuple[native.Matrix, Tensor, Tensor]:
+    """A prepacked linear layer, its weights as they are rounded, and its bias."""
     weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
     if kind == "int8":
-        steps = weight.abs().amax(1) / 63  # as where two products share 16 bits
-        rounded = (weight / steps[:, None]).round().to(torch.int8)
-        return native.Matrix(loops, rounded, bias, steps), rounded.float() * steps[:, None], bias
+        scales = weight.abs().amax(1) / 63  # the limit where two products share 16 bits
+        rounded = (weight / scales[:, None]).round().to(torch.int8)
+        return native.Matrix(kernels, rounded, bias, scales), rounded.float() * scales[:, None], bias
     weight = weight.bfloat16() if kind == "bf16" else weight
-    return native.Matrix(loops, weight, bias), weight.float(), bias
+    return native.Matrix(kernels, weight, bias), weight.float(), bias
 
 
 @on_processors
@@ -40,26 +40,26 @@ def made(loops: native.Native, kind: str, inputs: int, outputs: int) -> tuple[na
 @torch.inference_mode()
 @given(rows=st.integers(0, 30), inputs=sizes, outputs=sizes, seed=st.integers(0, 99))
 def test_a_product_is_a_product_and_a_row_does_not_see_the_others(
-    loops: native.Native, kind: str, rows: int, inputs: int, outputs: int, seed: int
+    kernels: native.Native, kind: str, rows: int, inputs: int, outputs: int, seed: int
 ) -> None:
-    if not loops.multiplies[{"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[kind]]:
+    if not kernels.multiplies[{"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[kind]]:
         pytest.skip("this processor has no instructions for it")
     torch.manual_seed(seed)
-    matrix, weight, bias = made(loops, kind, inputs, outputs)
+    matrix, weight, bias = made(kernels, kind, inputs, outputs)
     x = torch.randn(rows, inputs)
-    cut = x
+    rounded = x
     if kind == "bf16":
-        cut = x.bfloat16().float()
+        rounded = x.bfloat16().float()
     elif kind == "int8":
-        # As in int8.py: what lies half way between two bytes goes to the even one.
-        step = x.abs().amax(1, keepdim=True).clamp(min=int8.LEAST) / 127
-        cut = (x * (127 / (step * 127))).round() * step
-    expected = (cut.double() @ weight.double().T + bias).float()
+        # As in int8.py: ties go to the even byte.
+        scale = x.abs().amax(1, keepdim=True).clamp(min=int8.LEAST) / 127
+        rounded = (x * (127 / (scale * 127))).round() * scale
+    expected = (rounded.double() @ weight.double().T + bias).float()
     got = matrix(x)
-    # fp32 loses 2⁻²⁴ of what is summed at every sum; a byte more or less, where x / step is nearly half, is a step.
-    tolerance = 1e-5 * (cut.abs() @ weight.abs().T + 1)
+    # Each addition in fp32 loses up to 2⁻²⁴ of its result; where x / scale is nearly a tie, a byte may be off by one.
+    tolerance = 1e-5 * (rounded.abs() @ weight.abs().T + 1)
     if kind == "int8" and rows:
-        tolerance = tolerance + step * weight.abs().amax(1)
+        tolerance = tolerance + scale * weight.abs().amax(1)
     assert bool(((got - expected).abs() <= tolerance).all())
     for row in range(rows):
         assert torch.equal(matrix(x[row : row + 1])[0], got[row])
@@ -67,15 +67,15 @@ def test_a_product_is_a_product_and_a_row_does_not_see_the_others(
 
 @on_processors
 @torch.inference_mode()
-def test_a_number_that_is_not_finite_is_not_lost(loops: native.Native) -> None:
+def test_a_number_that_is_not_finite_is_not_lost(kernels: native.Native) -> None:
     for wrong in (torch.nan, torch.inf):
         for kind in ("fp32", "int8"):
-            matrix, _, _ = made(loops, kind, 40, 20)
+            matrix, _, _ = made(kernels, kind, 40, 20)
             x = torch.randn(3, 40)
             x[1, 7] = wrong
             finite = matrix(x).isfinite().all(1)
             assert finite.tolist() == [True, False, True]
-            values, _, ends = loops.topk(matrix(x), 2, 0, None)
+            values, _, ends = kernels.topk(matrix(x), 2, 0, None)
             assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1].isfinite())
 
 
@@ -85,19 +85,19 @@ def test_a_number_that_is_not_finite_is_not_lost(loops: native.Native) -> None:
     rows=st.integers(0, 40), width=st.integers(1, 600), k=st.integers(1, 7), seed=st.integers(0, 99),
     scale=st.sampled_from([0.0, 0.1, 5.0, 80.0]), hidden=st.integers(0, 3),
 )  # fmt: skip
-def test_the_best_of_scores_and_of_an_output_table(
-    loops: native.Native, rows: int, width: int, k: int, seed: int, scale: float, hidden: int
+def test_the_top_k_of_scores_and_of_an_output_table(
+    kernels: native.Native, rows: int, width: int, k: int, seed: int, scale: float, hidden: int
 ) -> None:
     torch.manual_seed(seed)
     k, end = min(k, width), seed % width
     away = torch.randint(width, (hidden,))
-    matrix, _, _ = made(loops, "fp32", 24, width)
+    matrix, _, _ = made(kernels, "fp32", 24, width)
     x = torch.randn(rows, 24) * scale
     scores = matrix(x)
     expected = scores.double().log_softmax(1)
     last = expected[:, end].clone()
     expected[:, away] = -torch.inf
-    values, tokens, ends = loops.topk_of_table(matrix, x, k, end, away if hidden else None)
+    values, tokens, ends = kernels.topk_of_table(matrix, x, k, end, away if hidden else None)
     # fp32 has 2⁻²⁴, of the score from which the logarithm is subtracted too.
     tolerance = {"rtol": 1e-5, "atol": 1e-5 + 2**-22 * float(scores.abs().max()) if rows else 0.0}
     torch.testing.assert_close(ends.double(), last, **tolerance)
@@ -105,7 +105,7 @@ def test_the_best_of_scores_and_of_an_output_table(
     there = values > -torch.inf  # what is hidden has no place
     torch.testing.assert_close(values.double()[there], expected.gather(1, tokens)[there], **tolerance)
     assert bool((values <= 0).all() and (ends <= 0).all())
-    again = loops.topk(scores, k, end, away if hidden else None)
+    again = kernels.topk(scores, k, end, away if hidden else None)
     for one, other in zip((values, tokens, ends), again, strict=True):
         assert torch.equal(one, other)
 
@@ -113,22 +113,22 @@ def test_the_best_of_scores_and_of_an_output_table(
 @compiled
 @torch.inference_mode()
 def test_of_equal_scores_the_first_is_first() -> None:
-    assert LOOPS
+    assert KERNELS
     scores = torch.zeros(2, 300)
     scores[0, [40, 41, 250]] = 1.0
-    assert LOOPS.topk(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
+    assert KERNELS.topk(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
 
 
 @on_processors
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_keys_and_values_of_a_memory_end_where_its_sentences_do(loops: native.Native, dtype: torch.dtype) -> None:
+def test_keys_and_values_of_a_memory_end_where_its_sentences_do(kernels: native.Native, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     batch, tokens, groups, width = 3, 130, 2, 16
-    matrix, _, _ = made(loops, "fp32", 40, 2 * groups * width)
+    matrix, _, _ = made(kernels, "fp32", 40, 2 * groups * width)
     memory, lengths = torch.randn(batch, tokens, 40), torch.tensor([130, 7, 97])
     keys, values = (torch.full((batch, groups, tokens, width), 9.0, dtype=dtype) for _ in range(2))
-    loops.project(matrix, memory, lengths, keys, values)
+    kernels.project(matrix, memory, lengths, keys, values)
     parts = matrix(memory).view(batch, tokens, 2, groups, width).permute(2, 0, 3, 1, 4).to(dtype)
     for found, expected in zip((keys, values), parts, strict=True):
         for b, length in enumerate(lengths):
@@ -205,8 +205,8 @@ def test_code_that_another_user_may_have_put_into_the_cache_does_not_run(
         monkeypatch.setattr(shared_library.os, "geteuid", lambda: 12345)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loops = shared_library.load(native.Native)
-    assert loops is not None, "compiled for this process alone"
+        kernels = shared_library.load(native.Native)
+    assert kernels is not None, "compiled for this process alone"
     assert not ran.exists() and not shared_library.is_there()
 
 
@@ -348,26 +348,26 @@ def test_a_wheel_brings_them_for_machines_without_a_compiler(tmp_path: Path) -> 
 @on_processors
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(rows=st.integers(0, 9), width=st.integers(1, 70), seed=st.integers(0, 99))
-def test_sums_are_sums(loops: native.Native, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
+def test_sums_are_sums(kernels: native.Native, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
     torch.manual_seed(seed)
     x = torch.randn(rows, width).to(dtype)
-    torch.testing.assert_close(loops.column_sums(x), x.float().sum(0))
+    torch.testing.assert_close(kernels.column_sums(x), x.float().sum(0))
     sums, parts = torch.randn(rows, width), torch.randn(rows, width).bfloat16()
     expected = sums + parts
-    loops.add(sums, parts)
+    kernels.add(sums, parts)
     assert torch.equal(sums, expected)
 
 
 @on_processors
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(count=st.integers(1, 70), least=st.integers(-128, 128), seed=st.integers(0, 99))
-def test_what_is_dropped_is_dropped_on_the_way_back(
-    loops: native.Native, dtype: torch.dtype, count: int, least: int, seed: int
+def test_a_number_that_is_dropped_has_no_gradient(
+    kernels: native.Native, dtype: torch.dtype, count: int, least: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     drawn = torch.randint(-128, 128, (count,), dtype=torch.int8)
     x, residual, gradient = torch.randn(count).to(dtype), torch.randn(count), torch.randn(count)
     mask = (drawn.int() >= least) * 1.25  # 128 is no int8
     dropping = structures.Dropping(drawn.data_ptr(), least, 1.25)
-    torch.testing.assert_close(loops.drop_and_add(dropping, x, residual), residual + x.float() * mask)
-    torch.testing.assert_close(loops.drop_backward(dropping, gradient, dtype), (gradient * mask).to(dtype))
+    torch.testing.assert_close(kernels.drop_and_add(dropping, x, residual), residual + x.float() * mask)
+    torch.testing.assert_close(kernels.drop_backward(dropping, gradient, dtype), (gradient * mask).to(dtype))

@@ -51,9 +51,9 @@ def transformer(arrangement: str, heads: int = 4, **options: Any) -> Any:
     return random(built)
 
 
-def twin_of(model: Any, loops: native.Native) -> Any:
+def twin_of(model: Any, kernels: native.Native) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "library", lambda: loops)
+        patch.setattr(native, "library", lambda: kernels)
         return packed.twin(model)
 
 
@@ -69,9 +69,9 @@ def same(one: Tensor, other: Tensor) -> None:
 @on_processors
 @arranged
 @torch.inference_mode()
-def test_all_tokens_at_once(loops: native.Native, arrangement: str) -> None:
+def test_all_tokens_at_once(kernels: native.Native, arrangement: str) -> None:
     own = transformer(arrangement)
-    twin = twin_of(own, loops)
+    twin = twin_of(own, kernels)
     assert type(twin.encoder) is type(twin.decoder) is CompiledStack
     source, target = tokens(9, 3, 7, 1, 120), tokens(6, 3, 6, 1, 5)
     one, other = (model(target, model.encode(source)).hidden for model in (own, twin))
@@ -83,9 +83,9 @@ def test_all_tokens_at_once(loops: native.Native, arrangement: str) -> None:
 @arranged
 @pytest.mark.parametrize("beams", [1, 3])
 @torch.inference_mode()
-def test_step_by_step(loops: native.Native, arrangement: str, beams: int) -> None:
+def test_step_by_step(kernels: native.Native, arrangement: str, beams: int) -> None:
     """Prompts of different lengths, beams that reorder, sentences that leave."""
-    models = (own := transformer(arrangement)), twin_of(own, loops)
+    models = (own := transformer(arrangement)), twin_of(own, kernels)
     source, prompt = tokens(9, 3, 7), tokens(4, 1, 2)
     states = [model.start(model.encode(source), beams, 30, 3) for model in models]
     one, other = (model.step(prompt.ids, state, prompt.lengths) for model, state in zip(models, states, strict=True))
@@ -105,9 +105,9 @@ def test_step_by_step(loops: native.Native, arrangement: str, beams: int) -> Non
 
 @on_processors
 @torch.inference_mode()
-def test_hypotheses_without_a_future_are_left_out(loops: native.Native) -> None:
+def test_hypotheses_without_a_future_are_left_out(kernels: native.Native) -> None:
     """The others get the same bits, and where sentences have left whole blocks of rows are not there."""
-    twin = twin_of(transformer("pre-norm"), loops)
+    twin = twin_of(transformer("pre-norm"), kernels)
     source, start = tokens(*[7, 3, 9] * 30), torch.ones(90, 1, dtype=torch.int64)
     states = [twin.start(twin.encode(source), 2, 30, 90) for _ in range(2)]
     for state in states:
@@ -167,7 +167,7 @@ def test_a_sentence_gets_the_same_bits_alone_and_among_others(precision: str, le
 
 @compiled
 @torch.inference_mode()
-def test_what_the_loops_do_not_do_goes_the_usual_way() -> None:
+def test_heads_that_do_not_fill_registers_go_the_usual_way() -> None:
     own = transformer("the paper's", heads=8)  # heads 8 wide
     twin = packed.twin(own)
     assert CompiledStack not in {type(module) for module in twin.modules()} and twin.cache_dtype is None

@@ -1,4 +1,4 @@
-"""The loops of c/ on numbers that are none: NaN stays NaN, and nothing is done that C leaves undefined."""
+"""The native kernels on NaN and infinity: NaN stays NaN, and nothing happens that C leaves undefined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from regard.accel import processors, shared_library
 
-# Reads floats; writes exp_of of each, the bytes of all as one row, and the step of that row.
+# Reads floats; writes exp_of of each, the bytes of all as one quantized row, and the scale of that row.
 PROGRAM = """
 #include "products.h"
 #include "loss.h"
@@ -24,10 +24,10 @@ int main(void)
     long count = fread(x, sizeof *x, 4096, stdin);
     for (long k = 0; k < count; k++)
         found[k] = exp_of(x[k]);
-    float step = quantize(x, count, bytes);
+    float scale = quantize(x, count, bytes);
     fwrite(found, sizeof *found, count, stdout);
     fwrite(bytes, 1, count, stdout);
-    fwrite(&step, sizeof step, 1, stdout);
+    fwrite(&scale, sizeof scale, 1, stdout);
     static float scores[4096];
     memcpy(scores, x, sizeof scores);
     float values[4], ends[1];
@@ -57,19 +57,19 @@ def run(folder: Path, x: np.ndarray, *flags: str) -> tuple[np.ndarray, np.ndarra
     assert done.returncode == 0 and b"runtime error" not in done.stderr, done.stderr.decode()
     size = len(x)
     exps = np.frombuffer(done.stdout[: 4 * size], np.float32)
-    step = np.frombuffer(done.stdout[5 * size :], np.float32)[0]
-    return exps, np.frombuffer(done.stdout[4 * size : 5 * size], np.uint8), float(step)
+    scale = np.frombuffer(done.stdout[5 * size :], np.float32)[0]
+    return exps, np.frombuffer(done.stdout[4 * size : 5 * size], np.uint8), float(scale)
 
 
 def test_exp_is_pytorchs_and_nan_is_not_lost(tmp_path: Path) -> None:
     x = np.concatenate((np.linspace(-87, 0, 4000), HOSTILE)).astype(np.float32)
-    exps, _, step = run(tmp_path, x)
+    exps, _, scale = run(tmp_path, x)
     expected = torch.exp(torch.from_numpy(x)).numpy()
     good = x <= 0
     assert np.allclose(exps[good], expected[good], rtol=2.5e-7, atol=2e-38)
-    assert np.isnan(exps[np.isnan(x)]).all() and not np.isfinite(exps[x == np.inf]).any() and np.isnan(step)
-    _, bytes_of, step = run(tmp_path, x[good & np.isfinite(x) & (x > -100)])
-    assert step == pytest.approx(88 / 127) and bytes_of[0] == 128 - round(87 / step) and bytes_of[-1] == 128
+    assert np.isnan(exps[np.isnan(x)]).all() and not np.isfinite(exps[x == np.inf]).any() and np.isnan(scale)
+    _, bytes_of, scale = run(tmp_path, x[good & np.isfinite(x) & (x > -100)])
+    assert scale == pytest.approx(88 / 127) and bytes_of[0] == 128 - round(87 / scale) and bytes_of[-1] == 128
 
 
 def test_nothing_undefined_is_done_with_what_is_no_number(tmp_path: Path) -> None:

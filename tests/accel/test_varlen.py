@@ -55,8 +55,8 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> None:
     seed=st.integers(0, 99),
 )
 def test_it_is_pytorchs_in_every_sentence(
-    loops: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], grouped: tuple[int, int], width: int, kind: str,
-    spare: int, seed: int,
+    kernels: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], grouped: tuple[int, int], width: int,
+    kind: str, spare: int, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
     (count, groups), cross = grouped, kind == "memory"
@@ -74,7 +74,7 @@ def test_it_is_pytorchs_in_every_sentence(
 
     own = table[:, : count * width]
     of_keys_and_values = (table[:, count * width :] if memory is None else memory).chunk(2, 1)
-    with mock.patch.object(native, "for_training", lambda *_: loops):
+    with mock.patch.object(native, "for_training", lambda *_: kernels):
         mixed = varlen.native_attention(heads(own), *map(heads, of_keys_and_values), layout)
     assert mixed is not None
     mixed = mixed.transpose(1, 2).flatten(2)[0]
@@ -106,7 +106,7 @@ def test_it_is_pytorchs_in_every_sentence(
 @compiled
 @pytest.mark.parametrize("cross", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_the_module_is_the_same_with_the_loops_and_without(cross: bool, padded: bool) -> None:
+def test_the_module_is_the_same_with_the_kernels_and_without(cross: bool, padded: bool) -> None:
     torch.manual_seed(0)
     attention = Attention(heads=4).build(64, 64 if cross else None)
     lengths = torch.tensor([9, 4, 7]) if padded else torch.tensor([9, 9, 9])

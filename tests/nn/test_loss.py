@@ -112,18 +112,18 @@ def test_chunks_fit_a_cache_on_cpu() -> None:
 @on_processors
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(rows=st.integers(1, 5), width=st.integers(1, 100), seed=st.integers(0, 99))
-def test_the_loops_soften_as_the_operators_do(
-    loops: Native, dtype: torch.dtype, rows: int, width: int, seed: int
+def test_the_native_gradient_of_a_softmax_is_that_of_the_operators(
+    kernels: Native, dtype: torch.dtype, rows: int, width: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     logits, labels = 10 * torch.randn(rows, width), torch.randint(0, width, (rows,))
     logits = logits.to(dtype)
     log_p = logits.double().log_softmax(1)
     expected = log_p.exp() - 0.9 * F.one_hot(labels, width)
-    right = logits.double().gather(1, labels[:, None]).sum().item()
-    surprise, found = loops.softmax_gradient(logits, labels, 0.9)
-    assert surprise == pytest.approx(F.nll_loss(log_p, labels, reduction="sum").item(), rel=1e-5, abs=1e-4)
-    assert found == pytest.approx(right, rel=1e-6, abs=1e-6)
+    label_logits = logits.double().gather(1, labels[:, None]).sum().item()
+    nll, found = kernels.softmax_gradient(logits, labels, 0.9)
+    assert nll == pytest.approx(F.nll_loss(log_p, labels, reduction="sum").item(), rel=1e-5, abs=1e-4)
+    assert found == pytest.approx(label_logits, rel=1e-6, abs=1e-6)
     # Numbers up to 1, of which bf16 keeps 8 bits.
     torch.testing.assert_close(logits.double(), expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 2**-8)
 

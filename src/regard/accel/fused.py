@@ -26,7 +26,7 @@ class Fused:
         if device.type != "cuda":
             raise RegardError(
                 f"training.compile = true is for CUDA GPUs, and this is {device.type}: leave it out (on a CPU, "
-                "regard's own loops do what it would)"
+                "regard's native kernels do what it would)"
             )
         self.model = model
         layers = [module for module in model.modules() if isinstance(module, TransformerLayer)]

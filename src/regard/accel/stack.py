@@ -14,20 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import structures
+from regard.accel.fits import computes, plain
 from regard.accel.native import LANES, Native
 from regard.accel.structures import KeyValues, Strided
-from regard.nn.feedforward import ACTIVATIONS, PositionWise
+from regard.nn.dropout import Dropout
+from regard.nn.feedforward import ACTIVATIONS, FeedForward, PositionWise
 from regard.nn.kernels import additive_mask
-from regard.nn.layers import TransformerLayer
+from regard.nn.layers import Layer, TransformerLayer
 from regard.nn.layout import Layout
-from regard.nn.multihead import Core, MultiHeadAttention
-from regard.nn.norm import RootMeanSquareNorm
+from regard.nn.multihead import Attention, Core, MultiHeadAttention
+from regard.nn.norm import LayerNorm, RMSNorm, RootMeanSquareNorm
 from regard.nn.padding import real
-from regard.nn.residual import Residual
+from regard.nn.positions import Rotary, RotaryPositions
+from regard.nn.residual import Residual, Wiring
 from regard.nn.sequences import Memory
 from regard.nn.slots import CacheShape
-from regard.nn.stacks import TransformerStack
+from regard.nn.stacks import Stack, TransformerStack
 from regard.nn.states import LayerCache
+
+ACTIVATIONS_IN_C = {"relu": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}  # ``enum activation`` of rows.h
 
 
 class CompiledStack(nn.Module):
@@ -45,7 +50,7 @@ class CompiledStack(nn.Module):
         self._stack = structures.Stack(
             layers=len(layers), width=attention.output.matrix.outputs, heads=attention.heads, groups=self.groups,
             head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
-            activation=_activation(inner), layer=self._layers, final_norm=_norm(stack.norm),
+            activation=ACTIVATIONS_IN_C[inner.spec.activation], layer=self._layers, final_norm=_norm(stack.norm),
         )  # fmt: skip
 
     @property
@@ -71,7 +76,7 @@ class CompiledStack(nn.Module):
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
         bias = None if stack.bias is None else stack.bias(queries, keys, layout)
-        live = _padding_left_out(layout, queries) if caches is None else live
+        live = _real_tokens(layout, queries) if caches is None else live
         indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
         rows = rows.clone(memory_format=torch.contiguous_format) if live is None else rows[live]
@@ -128,7 +133,7 @@ class CompiledStack(nn.Module):
         return structures.Mask(mask.data_ptr(), *mask.stride()[:3]), mask
 
 
-def _padding_left_out(layout: Layout, tokens: int) -> Tensor | None:
+def _real_tokens(layout: Layout, tokens: int) -> Tensor | None:
     """The indices of real tokens in the flattened B × T; None: all are."""
     return None if layout.lengths is None else real(layout.lengths, tokens).flatten().nonzero()[:, 0]
 
@@ -143,29 +148,81 @@ def _in_bf16(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
 
 
 def fits(stack: nn.Module) -> bool:
-    """Whether c/stack.c computes what this stack does; its linear layers have been given their ``Matrix``."""
-    shapes = {_shape(layer) for layer in stack.layers} if isinstance(stack, TransformerStack) else set()
+    """Whether c/stack.c computes all that this stack does; its linear layers have been given their ``Matrix``."""
+    if not _known_stack(stack):
+        return False
+    shapes = {_shape(layer) for layer in stack.layers}  # type: ignore[union-attr]
     return len(shapes) == 1 and None not in shapes
 
 
+def _known_stack(stack: Any) -> bool:
+    """Whether what stands around the layers is known. Any ``bias`` is: it is called as a ``TransformerStack`` does."""
+    if not plain(stack, TransformerStack) or not computes(
+        stack.spec, Stack, "layers", "positions", "causal", "final_norm"
+    ):
+        return False
+    rotates = stack.rotation is None or (
+        plain(stack.rotation, RotaryPositions) and computes(stack.spec.positions, Rotary, "theta")
+    )
+    return rotates and (stack.norm is None or _known_norm(stack.norm))
+
+
 def _shape(layer: nn.Module) -> object:
-    """What all layers of a stack must have in common; None where c/stack.c cannot compute one."""
-    if not isinstance(layer, TransformerLayer) or not isinstance(layer.feedforward, PositionWise):
+    """What all layers of a stack must have in common; None where c/stack.c does not compute all that a layer does."""
+    if not _known_layer(layer):
         return None
-    attentions = [part for part in (layer.self_attention, layer.cross_attention) if part is not None]
-    residuals = [child for child in layer.children() if isinstance(child, Residual)]
-    can = (
-        all(isinstance(part, MultiHeadAttention) and type(part.core) is Core for part in attentions)
-        and all(part.head_width % LANES == 0 for part in attentions)
-        and all(isinstance(residual.norm, nn.LayerNorm | RootMeanSquareNorm) for residual in residuals)
+    one: Any = layer
+    attentions = [part for part in (one.self_attention, one.cross_attention) if part is not None]
+    heads = {(part.heads, part.groups, part.head_width) for part in attentions}
+    orders = {child.order for child in one.children() if isinstance(child, Residual)}
+    if len(heads) > 1 or len(orders) > 1:
+        return None
+    return *heads, *orders, one.feedforward.spec.activation, one.feedforward.input.matrix.outputs
+
+
+def _known_layer(layer: Any) -> bool:
+    known = "attention", "feedforward", "norm", "cross", "order", "dropout"
+    if not plain(layer, TransformerLayer) or not computes(layer.spec, Layer, *known):
+        return False
+    residuals = layer.self_attention_residual, layer.cross_attention_residual, layer.feedforward_residual
+    return (
+        all(_known_attention(part) for part in (layer.self_attention, layer.cross_attention) if part is not None)
+        and _known_feedforward(layer.feedforward)
+        and all(_known_residual(residual) for residual in residuals if residual is not None)
         and all(getattr(linear, "matrix", None) is not None for linear in _linears(layer))
     )
-    heads = {(part.heads, part.groups, part.head_width) for part in attentions}
-    orders = {residual.order for residual in residuals}
-    if not can or len(heads) > 1 or len(orders) > 1:
-        return None
-    inner: Any = layer.feedforward
-    return *heads, *orders, _activation(inner), inner.input.matrix.outputs
+
+
+def _known_attention(part: Any) -> bool:
+    return (
+        plain(part, MultiHeadAttention)
+        and computes(part.spec, Attention, "heads", "key_value_heads", "head_width", "bias", "dropout")
+        and plain(part.core, Core)
+        and part.head_width % LANES == 0
+    )
+
+
+def _known_feedforward(part: Any) -> bool:
+    return (
+        plain(part, PositionWise)
+        and computes(part.spec, FeedForward, "width", "activation", "gated", "bias", "dropout")
+        and plain(part.dropout, Dropout)
+        and part.spec.activation in ACTIVATIONS_IN_C
+        and repr(part.activation) == repr(ACTIVATIONS[part.spec.activation]())
+        and plain(part.activation, type(part.activation))
+    )
+
+
+def _known_residual(part: Any) -> bool:
+    known = plain(part, Residual) and computes(part.spec, Wiring, "norm", "dropout", "order")
+    return known and plain(part.dropout, Dropout) and _known_norm(part.norm)
+
+
+def _known_norm(norm: Any) -> bool:
+    spec = getattr(norm, "spec", None)
+    if plain(norm, nn.LayerNorm):
+        return computes(spec, LayerNorm, "eps", "bias")
+    return plain(norm, RootMeanSquareNorm) and computes(spec, RMSNorm, "eps")
 
 
 def _linears(layer: Any) -> list[Any]:
@@ -203,9 +260,3 @@ def _norm(norm: Any) -> structures.Norm:
 def _order(layer: Any) -> str:
     order: str = layer.self_attention_residual.order
     return order
-
-
-def _activation(inner: PositionWise) -> int:
-    """Its number, which is that of ``enum activation`` in rows.h."""
-    made = [make() for make in ACTIVATIONS.values()]
-    return [repr(each) for each in made].index(repr(inner.activation))

@@ -14,10 +14,10 @@ from regard.accel import native
 KINDS = {
     "products with weights": ("::addmm", "::mm", "linear_pointwise", "::product", "::project"),
     "attention": ("::bmm", "::baddbmm", "attention"),
-    "softmax": ("softmax", "logsumexp", "::soften"),
+    "softmax": ("softmax", "logsumexp"),
     "norms": ("layer_norm", "rms_norm"),
     "dropout": ("dropout", "bernoulli", "random_", "::drop"),
-    "ranking": ("::best", "::ranked", "topk", "::sort", "::max", "::amax", "argmax"),
+    "ranking": ("topk", "::sort", "::max", "::amax", "argmax"),
     "copies": ("copy_", "::cat", "::stack", "index", "gather", "scatter", "fill_", "zero_", "embedding", "pad"),
     "optimizer": ("_fused_adam", "_norm"),  # the gradient's norm
 }

@@ -41,7 +41,7 @@ class PartChoices:
 def widest(search: Search, longest: int, vocabulary: int) -> int:
     """The widest beam that is tried where one has found too few texts for inputs of at most ``longest`` subwords."""
     length = longest + max(0, search.max_extra) + limits.PREFIX_TOKENS + 1
-    room = min(limits.BEAM, limits.SCORES // vocabulary, limits.PLACES // length)
+    room = min(limits.BEAM, limits.SCORES // vocabulary, limits.HYPOTHESIS_TOKENS // length)
     return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
 
 

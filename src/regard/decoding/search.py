@@ -48,7 +48,7 @@ class Search:
         if self.n_best > self.beam:
             raise RegardError(f"n-best {self.n_best}: expected 1 to the beam's width, which is {self.beam}")
         limits.whole("max extra", self.max_extra, -limits.ANY_NUMBER, limits.EXTRA_TOKENS)
-        limits.product("beam × max extra", self.beam, self.max_extra, limits.PLACES)
+        limits.product("beam × max extra", self.beam, self.max_extra, limits.HYPOTHESIS_TOKENS)
         if self.stopping not in ("exact", "first", "huggingface"):
             raise RegardError(f"stopping {self.stopping!r}: expected exact, first or huggingface")
         limits.whole("no-repeat n-gram", self.no_repeat_ngram, 0, limits.LENGTH)

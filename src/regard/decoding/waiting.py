@@ -82,5 +82,6 @@ class WaitingInputs:
             raise RegardError(
                 f"input {one.number + 1}: {max(size, before):,} tokens, expected at most {limits.LENGTH:,}"
             )
-        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, before + limit, limits.PLACES)
+        length = before + limit
+        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, length, limits.HYPOTHESIS_TOKENS)
         return Sized(one, size + 1, limit, before)

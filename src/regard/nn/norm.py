@@ -19,7 +19,9 @@ class LayerNorm:
         _check_eps(self.eps)
 
     def build(self, width: int) -> nn.Module:
-        return nn.LayerNorm(width, eps=self.eps, bias=self.bias)
+        built = nn.LayerNorm(width, eps=self.eps, bias=self.bias)
+        built.spec = self  # type: ignore[assignment]  # as every part keeps its own
+        return built
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class RMSNorm:
         _check_eps(self.eps)
 
     def build(self, width: int) -> nn.Module:
-        return RootMeanSquareNorm(width, self.eps)
+        return RootMeanSquareNorm(self, width)
 
 
 Norm = LayerNorm | RMSNorm
@@ -46,9 +48,9 @@ def _check_eps(eps: float) -> None:
 class RootMeanSquareNorm(nn.Module):
     """x / √(mean(x²) + ε) · gain over the last axis, computed in at least fp32."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, spec: RMSNorm, width: int) -> None:
         super().__init__()
-        self.eps = eps
+        self.spec, self.eps = spec, spec.eps
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,6 +12,15 @@ from regard.nn.dropout import Dropout
 from regard.nn.norm import Norm
 
 Order = Literal["post", "pre"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What a ``Residual`` was built from."""
+
+    norm: Norm
+    dropout: float
+    order: Order
 
 
 class Residual(nn.Module):
@@ -24,6 +34,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, norm: Norm, dropout: float, order: Order) -> None:
         super().__init__()
+        self.spec = Wiring(norm=norm, dropout=dropout, order=order)
         self.order = order
         self.norm = norm.build(width)
         self.dropout = Dropout(dropout)

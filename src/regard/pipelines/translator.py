@@ -201,7 +201,7 @@ class Translator:
         keys = [tuple(ids) for ids in sources]
         real = list(dict.fromkeys(key for key in keys if key))
         longest = max(map(len, real), default=0) + search.max_extra + len(self.settings.forced_prefix) + 1
-        limits.product("beam × longest output", search.beam, longest, limits.PLACES)
+        limits.product("beam × longest output", search.beam, longest, limits.HYPOTHESIS_TOKENS)
         results = self.backend([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
         return [found[key] for key in keys]

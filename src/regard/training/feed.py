@@ -116,7 +116,7 @@ class Feed:
             return ids
         text = self.corpus.target_text(index) if side else self.corpus.source_text(index)
         cut = self.dropouts[side].encode(text, epoch, index)
-        # A text that subword dropout makes longer than all others stays uncut: the pre-flight tried no longer one.
+        # Keep the usual subwords if dropout gives more than any text has: the pre-flight tried no longer text.
         return cut if len(cut) <= self.longest else ids
 
     def _item(self, update: Update, epoch: int, number: int) -> Item:

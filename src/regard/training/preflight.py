@@ -19,7 +19,7 @@ from regard.training.progress import duration
 from regard.training.step import Trainer
 
 WARM = 5000  # pairs that subword dropout cuts before memory is measured
-SETTLING = 1.1  # growth of the C heap over the first hundred updates (measured: 1.08 to 1.12)
+SETTLING = 1.1  # growth of the C heap over the first hundred updates (measured: 1.08 to 1.12); later a tenth more
 SHAPES = 8  # batches of different sizes run before memory is measured: the heap grows for each
 
 

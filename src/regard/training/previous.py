@@ -18,7 +18,7 @@ from regard import files, regular
 from regard.errors import RegardError
 
 FOLDER, MOVING = files.PREVIOUS, files.MOVING
-NAMES = "replaced.json"  # the names that the new run takes over, whether the earlier one has them or not
+NAMES = "replaced.json"  # the names that the new run replaces, whether the earlier one has them or not
 
 
 def exists(run: Path) -> bool:
