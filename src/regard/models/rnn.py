@@ -6,6 +6,7 @@ of the source at each step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,7 +40,10 @@ class RNN:
 
     def tree(self) -> RecurrentTree:
         """The specs that these options stand for."""
-        source = Embedding(dropout=self.dropout if self.embedding_dropout is None else self.embedding_dropout)
+        source = Embedding(
+            factor=math.sqrt(self.width),
+            dropout=self.dropout if self.embedding_dropout is None else self.embedding_dropout,
+        )
         return RecurrentTree(
             source=source,
             encoder=Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
