@@ -36,7 +36,7 @@ STARTS = Path(__file__).parent / "starts.json"
 
 
 def start(name: str) -> dict[str, Any]:
-    """Ties; of each tensor its shape, its first number, its sum and its norm; a draw after it all; some logits' norm."""
+    """Ties; each tensor's shape, first number, sum and norm; a draw after it all; the norm of some logits."""
     options, sizes = MODELS[name]
     torch.manual_seed(7)
     model = registry.options_from({"architecture": name.split()[0], **options}).build(*sizes)
