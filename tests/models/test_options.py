@@ -33,7 +33,7 @@ def read(architecture: str, **values: Any) -> Any:
         ({"scale": float("inf")}, "model: scale=inf must be more than 0, and finite"),
         ({"scale": float("nan")}, "model: scale=nan must be more than 0, and finite"),
         ({"bias": "kv"}, "'model.bias' is 'kv'"),
-        ({"query_key_norm": "batch_norm"}, "'model.query_key_norm' is 'batchnorm': no such kind"),
+        ({"query_key_norm": "batch_norm"}, "'model.query_key_norm' is 'batch_norm': no such kind"),
         ({"feedforward": 0}, "model: feedforward=0 must be at least 1"),
     ],
 )

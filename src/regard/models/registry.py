@@ -113,10 +113,10 @@ def presets(architecture: str) -> dict[str, Any]:
 
 
 def options_from(values: Mapping[str, Any]) -> Any:
-    """Options from a dictionary as in the ``[model]`` table of a configuration or in ``config.json``.
+    """Options from a dictionary such as the ``[model]`` table of a configuration or ``config.json``.
 
-    ``architecture`` (default "transformer") and ``preset`` choose where to start; the other keys replace single
-    options. A wrong key or value raises RegardError and names the key.
+    ``architecture`` (default "transformer") and ``preset`` choose the options to begin with; every other key replaces
+    one. A wrong key or value raises a RegardError that names the key.
     """
     given = dict(values)
     architecture = given.pop("architecture", "transformer")
@@ -130,7 +130,7 @@ def options_from(values: Mapping[str, Any]) -> Any:
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """The options as plain JSON values, ``architecture`` first; ``options_from`` reads them back as they were."""
+    """The options as plain JSON values, ``architecture`` first: the inverse of ``options_from``."""
     return {"architecture": architecture_of(options), **_plain(options)}
 
 
@@ -144,7 +144,7 @@ def architecture_of(options: Any) -> str:
 
 
 def layers(options: Any) -> int:
-    """How many layers the options ask for, of all stacks together."""
+    """The number of layers of all stacks together."""
     return sum(getattr(options, field.name) for field in dataclasses.fields(options) if field.name.endswith("layers"))
 
 
@@ -228,8 +228,8 @@ def _read_part(key: str, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         raise RegardError(f"'{where}' is {value!r:.200}: expected one of {', '.join(classes)}, or a table with 'kind'")
     rest = {name: v for name, v in value.items() if name != "kind"}
-    kind = _entry({_folded(name): name for name in classes}, _folded(value["kind"]), where, "kind", list(classes))
-    return _read(classes[kind], rest, where, {})
+    alike = {_folded(name): name for name in classes}.get(_folded(value["kind"]), value["kind"])
+    return _read(_entry(classes, alike, where, "kind"), rest, where, {})
 
 
 def _plain(spec: Any) -> dict[str, Any]:
@@ -247,12 +247,12 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-def _entry(table: Mapping[str, Any], name: Any, where: str, what: str, shown: list[str] | None = None) -> Any:
+def _entry(table: Mapping[str, Any], name: Any, where: str, what: str) -> Any:
+    """An entry of a closed table; an unknown name raises RegardError."""
     if isinstance(name, str) and name in table:
         return table[name]
-    known = shown or list(table)
-    hint = nearest(name, known) if isinstance(name, str) else ""
-    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(known)}")
+    hint = nearest(name, table) if isinstance(name, str) else ""
+    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(table)}")
 
 
 def _listed(names: Any) -> str:
