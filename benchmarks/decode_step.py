@@ -3,7 +3,7 @@
 Milliseconds on one thread, by the sentences that are decoded together, of
 
 - model: a step of the model and the ranking of its logits, as decoding calls them without native kernels;
-- twin: the same of its twin in fp32, bf16 and int8, as it calls them where there are (nn/packed.py);
+- prepared: the same of the prepared model in fp32, bf16 and int8 (accel/prepared.py);
 - bare: the model's operators in one function on plain tensors, no modules around them (its ids are the model's);
 - compiled: that function through torch.compile, dynamic shapes, where a C++ compiler is found;
 - products: its products with weights alone;
@@ -29,8 +29,9 @@ from contest import seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.accel import prepacked as packed
-from regard.decoding.topk import rows_at_once, topk_tokens
+from regard.accel.prepared import prepare
+from regard.decoding.topk import chunk_of, topk_tokens
+from regard.machine import devices
 from regard.machine.memory import keep_memory
 from regard.models.transformer import PRESETS, Transformer
 from regard.nn.positions import sinusoids
@@ -118,14 +119,9 @@ def decoded(model: Any, rows: int) -> tuple[Any, Tensor]:
     return state, torch.randint(4, VOCABULARY, (rows, 1))
 
 
-def twin(options: Transformer, precision: str) -> Any:
+def prepared(options: Transformer, precision: str) -> Any:
     torch.manual_seed(0)
-    model = options.build(VOCABULARY).eval()
-    if precision == "int8":
-        model.to_int8()
-    elif precision == "bf16":
-        model.bfloat16()
-    return packed.twin(model)
+    return prepare(options.build(VOCABULARY).eval(), devices.dtype(precision))
 
 
 def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: float) -> list[Any]:
@@ -139,16 +135,14 @@ def measure(preset: str, rows: int, compiled: Callable[..., Any] | None, rate: f
         hidden = model.step(tokens, state, None)
         state.slots.top, state.slots.longest = SO_FAR, SO_FAR  # the same step again
         state.slots.position.fill_(SO_FAR)
-        table = getattr(model.prepared_output, "matrix", None)
-        chunk = rows_at_once(VOCABULARY, tokens.device, model.prepared_output is not None)
-        return topk_tokens(model, hidden, 1, EOS, chunk=chunk, native=model.native, table=table)
+        return topk_tokens(model, hidden, 1, EOS, chunk=chunk_of(model))
 
     ids = tokens[:, 0].clone()
     found = step(model, state).tokens[:, 0, 0]
     assert torch.equal(found, bare.step(ids, SO_FAR)[0]), "the bare step is not the model's"
     times = [milliseconds(lambda: step(model, state))]
     for name in PRECISIONS:
-        narrow = twin(options, name)
+        narrow = prepared(options, name)
         times.append(milliseconds(partial(step, narrow, decoded(narrow, rows)[0])))
     times.append(milliseconds(lambda: bare.step(ids, SO_FAR)))
     if compiled is not None:
@@ -170,8 +164,15 @@ def main() -> None:
     rate = matrix_rate(torch.device("cpu"))
     with torch.inference_mode():
         rows = [measure(given.preset, count, compiled, rate) for count in ROWS]
-    twins = [f"twin, {name}" for name in PRECISIONS]
-    names = ["model", *twins, "bare operators", *(["compiled"] if compiled is not None else []), "products", "limit"]
+    prepared_models = [f"prepared, {name}" for name in PRECISIONS]
+    names = [
+        "model",
+        *prepared_models,
+        "bare operators",
+        *(["compiled"] if compiled is not None else []),
+        "products",
+        "limit",
+    ]
     evidence.write(
         f"decode-step-{given.preset}",
         command=f"python benchmarks/decode_step.py --preset {given.preset}",

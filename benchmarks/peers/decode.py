@@ -40,6 +40,7 @@ def batches(sources: Ids, budget: int) -> list[list[int]]:
 
 
 def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -> Callable[[Ids], Ids]:
+    from regard.accel.prepared import quantize
     from regard.decoding.backends import build_backend
     from regard.decoding.search import LengthPenalty, Search
 
@@ -48,7 +49,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
     )
 
     if precision == "int8":
-        loaded.model.to_int8()
+        loaded = dataclasses.replace(loaded, model=quantize(loaded.model))
     else:
         loaded.model.to(devices.dtype(precision or job["precision"]))
     backend = build_backend("regard", loaded)

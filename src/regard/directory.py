@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from regard import files, manifest
-from regard.accel import int8
 from regard.errors import RegardError, RegardWarning, nearest
 from regard.header import read_shapes
 from regard.models import registry
@@ -110,13 +109,9 @@ def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: to
     sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
     model: Any = _build(folder, options, sizes, shapes)
     try:
-        model = model.to(torch.device(device), torch.float32 if dtype == torch.int8 else dtype).eval()
+        model = model.to(torch.device(device), dtype).eval()
     except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
         raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    if dtype == torch.int8:
-        if torch.device(device).type != "cpu" or not int8.available():
-            raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
-        model.to_int8()
     card = folder / CARD
     text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)

@@ -72,6 +72,14 @@ def test_the_largest_numbers_do_not_overflow() -> None:
         torch.testing.assert_close(narrow(torch.ones(3, 512)), torch.full((3, 8), 512.0 * sign), rtol=1e-5, atol=0)
 
 
+def test_the_weight_that_the_bytes_stand_for_can_be_read() -> None:
+    for inputs, outputs in ((300, 70), (1, 1), (17, 33)):
+        linear, narrow = layer(inputs, outputs)
+        step = linear.weight.abs().amax(1, keepdim=True) / 63
+        assert narrow.weight.shape == linear.weight.shape
+        assert bool(((narrow.weight - linear.weight).abs() <= 0.501 * step).all())
+
+
 @torch.inference_mode()
 def test_a_row_of_zeros_gives_the_bias() -> None:
     linear, narrow = layer(16, 4)

@@ -12,8 +12,8 @@ from kinds import compiled, on_processors
 from torch import Tensor
 
 from regard.accel import native
-from regard.accel import prepacked as packed
 from regard.accel.linear import multiplies_bf16
+from regard.accel.prepared import prepare, quantize
 from regard.accel.stack import CompiledStack
 from regard.models.decoder import DecoderOnly
 from regard.models.transformer import Transformer
@@ -51,10 +51,10 @@ def transformer(arrangement: str, heads: int = 4, **options: Any) -> Any:
     return random(built)
 
 
-def twin_of(model: Any, kernels: native.Native) -> Any:
+def prepared_by(model: Any, kernels: native.Native) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "library", lambda: kernels)
-        return packed.twin(model)
+        return prepare(model)
 
 
 def tokens(*lengths: int) -> Tokens:
@@ -71,10 +71,10 @@ def same(one: Tensor, other: Tensor) -> None:
 @torch.inference_mode()
 def test_all_tokens_at_once(kernels: native.Native, arrangement: str) -> None:
     own = transformer(arrangement)
-    twin = twin_of(own, kernels)
-    assert type(twin.encoder) is type(twin.decoder) is CompiledStack
+    prepared = prepared_by(own, kernels)
+    assert type(prepared.encoder) is type(prepared.decoder) is CompiledStack
     source, target = tokens(9, 3, 7, 1, 120), tokens(6, 3, 6, 1, 5)
-    one, other = (model(target, model.encode(source)).hidden for model in (own, twin))
+    one, other = (model(target, model.encode(source)).hidden for model in (own, prepared))
     for b, length in enumerate(target.lengths):
         same(other[b, :length], one[b, :length])
 
@@ -85,7 +85,7 @@ def test_all_tokens_at_once(kernels: native.Native, arrangement: str) -> None:
 @torch.inference_mode()
 def test_step_by_step(kernels: native.Native, arrangement: str, beams: int) -> None:
     """Prompts of different lengths, beams that reorder, sentences that leave."""
-    models = (own := transformer(arrangement)), twin_of(own, kernels)
+    models = (own := transformer(arrangement)), prepared_by(own, kernels)
     source, prompt = tokens(9, 3, 7), tokens(4, 1, 2)
     states = [model.start(model.encode(source), beams, 30, 3) for model in models]
     one, other = (model.step(prompt.ids, state, prompt.lengths) for model, state in zip(models, states, strict=True))
@@ -107,18 +107,18 @@ def test_step_by_step(kernels: native.Native, arrangement: str, beams: int) -> N
 @torch.inference_mode()
 def test_hypotheses_without_a_future_are_left_out(kernels: native.Native) -> None:
     """The others get the same bits, and where sentences have left whole blocks of rows are not there."""
-    twin = twin_of(transformer("pre-norm"), kernels)
+    prepared = prepared_by(transformer("pre-norm"), kernels)
     source, start = tokens(*[7, 3, 9] * 30), torch.ones(90, 1, dtype=torch.int64)
-    states = [twin.start(twin.encode(source), 2, 30, 90) for _ in range(2)]
+    states = [prepared.start(prepared.encode(source), 2, 30, 90) for _ in range(2)]
     for state in states:
-        twin.step(start, state, torch.ones(90, dtype=torch.int64))
+        prepared.step(start, state, torch.ones(90, dtype=torch.int64))
     alive = torch.ones(90, 2, dtype=torch.bool)
     for _ in range(6):
         alive &= torch.rand(90, 1) < 0.8  # a whole sentence
         alive &= torch.rand(90, 2) < 0.9
         live, new = alive.flatten().nonzero()[:, 0], torch.randint(4, 70, (90, 2))
-        one = twin.step(new, states[0]).flatten(0, 1)
-        other = twin.step(new, states[1], live=live).flatten(0, 1)
+        one = prepared.step(new, states[0]).flatten(0, 1)
+        other = prepared.step(new, states[1], live=live).flatten(0, 1)
         assert torch.equal(one[live], other[live])
 
 
@@ -128,7 +128,7 @@ def test_hypotheses_without_a_future_are_left_out(kernels: native.Native) -> Non
 def test_a_decoder_alone_whose_heads_share_keys(groups: int) -> None:
     torch.manual_seed(0)
     own = random(DecoderOnly(width=64, heads=4, key_value_heads=groups, feedforward=96, layers=2).build(70))
-    models = own, packed.twin(own)
+    models = own, prepare(own)
     assert type(models[1].decoder) is CompiledStack
     text = tokens(9, 3, 7)
     one, other = (model(text).hidden for model in models)
@@ -149,27 +149,27 @@ def test_a_decoder_alone_whose_heads_share_keys(groups: int) -> None:
 def test_a_sentence_gets_the_same_bits_alone_and_among_others(precision: str, lengths: list[int], seed: int) -> None:
     model = transformer("pre-norm")
     if precision == "int8":
-        model.to_int8()
+        model = quantize(model)
     elif precision == "bf16":
         if not multiplies_bf16():
             pytest.skip("this processor does not multiply bf16")
         model.bfloat16()
-    twin = packed.twin(model)
+    prepared = prepare(model)
     torch.manual_seed(seed)
     source, target = tokens(*lengths), tokens(*[5] * len(lengths))
-    together = twin.encode(source).hidden
-    decoded = twin(target, Memory(together, source.lengths)).hidden
+    together = prepared.encode(source).hidden
+    decoded = prepared(target, Memory(together, source.lengths)).hidden
     for b, length in enumerate(lengths):
-        alone = twin.encode(Tokens(source.ids[b : b + 1, :length], source.lengths[b : b + 1]))
+        alone = prepared.encode(Tokens(source.ids[b : b + 1, :length], source.lengths[b : b + 1]))
         assert torch.equal(alone.hidden[0], together[b, :length])
-        assert torch.equal(twin(Tokens(target.ids[b : b + 1], target.lengths[:1]), alone).hidden[0], decoded[b])
+        assert torch.equal(prepared(Tokens(target.ids[b : b + 1], target.lengths[:1]), alone).hidden[0], decoded[b])
 
 
 @compiled
 @torch.inference_mode()
 def test_heads_that_do_not_fill_registers_go_the_usual_way() -> None:
     own = transformer("the paper's", heads=8)  # heads 8 wide
-    twin = packed.twin(own)
-    assert CompiledStack not in {type(module) for module in twin.modules()} and twin.cache_dtype is None
+    prepared = prepare(own)
+    assert CompiledStack not in {type(module) for module in prepared.modules()} and prepared.cache_dtype is None
     source = tokens(9, 3)
-    same(twin.encode(source).hidden, own.encode(source).hidden)
+    same(prepared.encode(source).hidden, own.encode(source).hidden)

@@ -12,9 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
-from regard.accel import native
-from regard.accel import prepacked as packed
-from regard.decoding import topk
+from regard.accel import native, topk
+from regard.accel.prepared import prepare
 from regard.decoding.engine import _Scheduler, decode
 from regard.decoding.inputs import padded
 from regard.decoding.search import Search
@@ -75,9 +74,7 @@ def test_operators_of_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("beam", [1, 4])
 def test_native_kernels_leave_few_operators_to_a_step(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [build(layers=layers, width=2 * native.LANES) for layers in (2, 3)]
-    for model in models:
-        model.to_int8()
-    two, three = (of_a_step(packed.twin(model), beam, monkeypatch) for model in models)
+    two, three = (of_a_step(prepare(model, torch.int8), beam, monkeypatch) for model in models)
     assert three == two  # the layers are one call
     assert two <= 45  # embedding and bookkeeping
 
@@ -120,7 +117,7 @@ def test_logits_are_made_a_few_rows_at_a_time() -> None:
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("beam", [1, 4])
 def test_native_kernels_compute_nothing_for_finished_sentences(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, rows, usual = packed.twin(build(width=2 * native.LANES)), 0, native.Native.stack
+    model, rows, usual = prepare(build(width=2 * native.LANES)), 0, native.Native.stack
 
     def stack(kernels: Any, stack: Any, call: Any) -> None:
         nonlocal rows

@@ -67,16 +67,15 @@ def open_translator(
     """The model ready to translate."""
     import torch
 
-    from regard import directory
     from regard.machine import devices
     from regard.machine.memory import keep_memory
-    from regard.pipelines import Translator
+    from regard.pipelines import load
 
     if threads:
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return Translator(directory.load(model, place, kind), backend=backend, shortlist=shortlist)
+    return load(model, place, kind, backend=backend, shortlist=shortlist)
 
 
 def files_of_model(name: str) -> list[Path]:

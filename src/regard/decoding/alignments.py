@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regard.accel.ways import switched_on
 from regard.decoding.inputs import Settings
 from regard.decoding.scoring import forced_batches
 from regard.errors import RegardError
@@ -52,7 +53,7 @@ def alignments(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), switched_on():
             for batch in forced_batches(sources, targets, settings, batch_tokens=batch_tokens, device=device):
                 assert batch.source is not None
                 with recorder.record(model, {attention: heads}) as trace:

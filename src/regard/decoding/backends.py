@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from regard.accel import native
-from regard.accel import prepacked as packed
+from regard.accel.prepared import Prepared, prepare
 from regard.decoding.running_batch import Result
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
@@ -59,12 +59,12 @@ def check_backend(name: str, shortlist: str | Path = "") -> None:
 
 
 class Engine:
-    """regard's engine. On a CPU text is decoded by a prepared model, made once (accel/prepacked.py)."""
+    """regard's engine. On a CPU text is decoded by a prepared model, made once."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
         self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
         self._workers = DecodingWorkers()
-        self._prepared: tuple[object, Any] = (None, None)  # the state of the weights that it was made of, and it
+        self._prepared: Prepared | None = None
 
     def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
         return self._workers.decode(
@@ -74,11 +74,9 @@ class Engine:
 
     def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
         """The prepared model; the model itself where preparing is not worth it: little text, no native kernels."""
-        weights = list(self.model.parameters())
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
-        if weights[0].device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
+        if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
-        state = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self._prepared[0] != state:
-            self._prepared = state, packed.twin(self.model)
-        return self._prepared[1]
+        if self._prepared is None or not self._prepared.is_current(self.model):
+            self._prepared = prepare(self.model)
+        return self._prepared

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from regard.accel.prepared import Prepared
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.errors import RegardError
@@ -37,6 +38,10 @@ class CTranslate2:
     ) -> None:
         if precision not in PRECISIONS:
             raise RegardError(f"ctranslate2:{precision}: expected one of {', '.join(PRECISIONS)}")
+        if isinstance(model, Prepared):
+            raise RegardError(
+                "CTranslate2 takes a model in fp32 and quantises it itself: give ctranslate2:int8, and no dtype"
+            )
         package = library()
         self.settings = settings
         of_pytorch = torch.get_num_threads()

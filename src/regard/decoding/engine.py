@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from regard import limits
-from regard.accel.stack import CompiledStack
+from regard.accel.prepared import Prepared
+from regard.accel.topk import TopK
 from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
 from regard.decoding.repetition import repeats
 from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
 from regard.decoding.search import Candidates, Search
-from regard.decoding.topk import TopK, rows_at_once, spread, topk_tokens
+from regard.decoding.topk import chunk_of, spread, topk_tokens
 from regard.decoding.waiting import Input, Sized, WaitingInputs
 from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
@@ -138,15 +139,13 @@ class _Scheduler:
         table = model.output_table()[0]
         limits.product("beam × vocabulary", search.beam, len(table), limits.SCORES)
         self.device = torch.device(device) if device is not None else table.device
-        # What a model prepared for decoding on a CPU has (accel/prepacked.py):
-        prepared = getattr(model, "prepared_output", None)
-        self.native, self.table = getattr(model, "native", None), getattr(prepared, "matrix", None)
-        self.rows = rows_at_once(table.shape[0], self.device, prepared is not None)
+        self.chunk = chunk_of(model)
         # Each once: what they hide of the probability is added up.
         hidden = list(dict.fromkeys(settings.suppressed))
         self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
         self.graphs = self._graphs()
-        self.leave = LEFT_OUT if self.graphs or isinstance(getattr(model, "decoder", None), CompiledStack) else LEAVE
+        leaves_out = isinstance(model, Prepared) and model.leaves_out
+        self.leave = LEFT_OUT if self.graphs or leaves_out else LEAVE
         self.look = 1 if self.device.type == "cpu" else LOOK
         self.start = [settings.start, *settings.forced_prefix]
         self.waiting = WaitingInputs(inputs, search, batch_tokens, len(self.start), model.longest, self.look)
@@ -274,14 +273,12 @@ class _Scheduler:
         k = self.search.beam + 1 if self.search.beam > 1 else 1
         if self.shortlist is None:
             topk = topk_tokens(
-                self.model, hidden, k, self.settings.eos,
-                chunk=self.rows, suppressed=self.suppressed, banned=banned, native=self.native,
-                table=self.table,
-            )  # fmt: skip
+                self.model, hidden, k, self.settings.eos, chunk=self.chunk, suppressed=self.suppressed, banned=banned
+            )
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
             sentence = row.div(rows, rounding_mode="floor")
-            topk = self._shortlist_head(running).topk(hidden, k, sentence, banned, self.native)
+            topk = self._shortlist_head(running).topk(hidden, k, sentence, banned)
         return topk if chosen is None else spread(topk, chosen, batch, rows)
 
     def _shortlist_head(self, running: RunningBatch) -> ShortlistHead:

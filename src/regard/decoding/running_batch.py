@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.accel.topk import TopK
 from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
-from regard.decoding.topk import TopK
 from regard.errors import RegardError
 from regard.models.contract import State
 from regard.nn.rows import Rows

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.accel.topk import rows_at_once
 from regard.accel.ways import switched_on
 from regard.decoding.inputs import Settings, padded
-from regard.decoding.topk import rows_at_once
 from regard.models.contract import Model
 from regard.nn.sequences import Tokens
 

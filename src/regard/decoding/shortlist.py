@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -20,16 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from regard.accel.topk import TopK, rows_at_once, topk_of_logits
 from regard.data.lexicon import model_one
-from regard.decoding.topk import TopK, rows_at_once, topk_tokens
+from regard.decoding.topk import native_of
 from regard.directory import Loaded, read_tensors
 from regard.errors import RegardError
 from regard.models.contract import Model
 from regard.outputs import write_output
 from regard.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from regard.accel.native import Native
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,14 @@ class Shortlist:
 
 
 class ShortlistHead:
-    """The rows of a model's output table that some sentence of a batch may use, with the face of the model itself.
+    """The rows of a model's output table that some sentence of a batch may use.
 
     ``allowed`` [B, V] says which sentence may use what; those that are ``suppressed`` [n] none may.
     """
 
     def __init__(self, model: Model, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
         table, bias = model.output_table()
+        self.native = native_of(model)
         if suppressed is not None:
             allowed = allowed.index_fill(1, suppressed.cpu(), False)
         tokens = allowed.any(0).nonzero()[:, 0]
@@ -94,21 +93,19 @@ class ShortlistHead:
         self.tokens = tokens.to(table.device)  # [C], ascending
         self.table, self.bias = table[self.tokens], None if bias is None else bias[self.tokens]
 
-    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """hidden [*, D] → [*, C]"""
         return torch.nn.functional.linear(hidden.to(self.table.dtype), self.table, self.bias)
 
-    def topk(
-        self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None, native: Native | None = None
-    ) -> TopK:
-        """As ``topk_tokens``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
+    def topk(self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None) -> TopK:
+        """As ``topk_of_logits``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
         if banned is not None:
             place = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
             banned = torch.where(self.tokens[place] == banned, place, -1)
-        topk = topk_tokens(
-            self, hidden, k, self.eos,
+        topk = topk_of_logits(
+            self.logits, hidden, k, self.eos,
             chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
-            native=native,
+            native=self.native,
         )  # fmt: skip
         return topk._replace(tokens=self.tokens[topk.tokens])
 

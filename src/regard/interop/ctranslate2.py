@@ -90,8 +90,6 @@ def _checked(model: Model) -> Any:
     options = model.options if isinstance(model, EncoderDecoder) else None
     if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
-    if model.prepared_output is not None:
-        raise RegardError("CTranslate2 takes a model in fp32 and cuts it itself: give ctranslate2:int8, and no dtype")
     if not isinstance(options.positions, Sinusoidal | Learned):
         raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
     if options.norm != LayerNorm(eps=1e-5):

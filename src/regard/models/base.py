@@ -8,9 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regard.accel import int8, native
-from regard.accel import prepacked as packed
-from regard.accel.linear import available
 from regard.nn.embedding import Embedding, TokenEmbedding
 
 Share = Literal["all", "target", "none"]
@@ -37,10 +34,6 @@ class TiedModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.ties: dict[str, str] = {}
-        # For decoding on a CPU (nn/packed.py):
-        self.prepared_output: int8.Int8Linear | packed.PackedLinear | None = None
-        self.native: native.Native | None = None
-        self.cache_dtype: torch.dtype | None = None  # of keys and values; None: that in which they come
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def tie(self, target: Embedding, scores: Scores) -> None:
@@ -65,32 +58,10 @@ class TiedModel(nn.Module):
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
         """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
-        if self.prepared_output is not None and candidates is None:
-            prepared: Tensor = self.prepared_output(hidden)
-            return prepared
         table, bias = self.output_table()
         if candidates is not None:
             table, bias = table[candidates], None if bias is None else bias[candidates]
         return nn.functional.linear(hidden.to(table.dtype), table, bias)
-
-    def to_int8(self) -> None:
-        """Multiply in int8 from now on where that gains, for decoding on a CPU, and in bf16 elsewhere if it can.
-
-        Tables stay as they are for what looks things up in them.
-        """
-        table, bias = self.output_table()
-        self.prepared_output = int8.Int8Linear(table, bias, torch.float32)
-        for name, child in self.named_children():
-            if name not in ("output", "prepared_output"):
-                int8.in_int8(child)
-        if available(torch.bfloat16):
-            self.to(torch.bfloat16)
-
-    def pack_output(self) -> None:
-        """The output table laid out for decoding on a CPU (nn/packed.py), unless it is in int8 already."""
-        table, bias = self.output_table()
-        if self.prepared_output is None and packed.gains(table):
-            self.prepared_output = packed.PackedLinear(table, bias)
 
 
 def one_vocabulary(share: Share, vocabulary: int, target_vocabulary: int | None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from regard.models import contract
@@ -63,9 +64,17 @@ class EncoderDecoder(TiedModel):
         return Output(self.decoder(x, layout, memory=memory.hidden, memory_layout=cross))
 
     def start(
-        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+        self,
+        memory: contract.Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> KeyValueState:
-        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory."""
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory.
+
+        ``dtype``: that of cached keys and values, None for that in which they come.
+        """
         assert isinstance(memory, Memory), "this model translates: it needs a memory"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
@@ -74,9 +83,9 @@ class EncoderDecoder(TiedModel):
             beams=beams,
             capacity=capacity,
             device=memory.hidden.device,
-            memory=self.decoder.project_memory(memory, self.cache_dtype),
+            memory=self.decoder.project_memory(memory, dtype),
             memory_lengths=memory.lengths,
-            dtype=self.cache_dtype,
+            dtype=dtype,
         )
 
     def step(
@@ -125,9 +134,17 @@ class Single(TiedModel):
         return Output(self.decoder(x, layout))
 
     def start(
-        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+        self,
+        memory: contract.Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> KeyValueState:
-        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts."""
+        """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts.
+
+        ``dtype``: that of cached keys and values, None for that in which they come.
+        """
         assert batch is not None, "without a source, the number of sentences has to be given"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
@@ -136,7 +153,7 @@ class Single(TiedModel):
             beams=beams,
             capacity=capacity,
             device=self.target_embedding.table.weight.device,
-            dtype=self.cache_dtype,
+            dtype=dtype,
         )
 
     def step(

@@ -71,9 +71,18 @@ class Module(Protocol):
 class Model(Module, Protocol):
     """A model of any architecture; ``has_source`` says whether it has an encoder, or goes on from a prompt."""
 
-    has_source: bool
-    width: int
-    ties: dict[str, str]  # parameters that are one in memory: left out on disk → kept
+    @property
+    def has_source(self) -> bool: ...
+
+    @property
+    def width(self) -> int:
+        """The model width D."""
+        ...
+
+    @property
+    def ties(self) -> Mapping[str, str]:
+        """Parameters that are one in memory: left out on disk → kept."""
+        ...
 
     @property
     def longest(self) -> int | None:
@@ -96,10 +105,18 @@ class Model(Module, Protocol):
         """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
         ...
 
-    def start(self, memory: Memory | None, beams: int, capacity: int, batch: int | None = None) -> State:
+    def start(
+        self,
+        memory: Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> State:
         """The state before the first token, for ``beams`` hypotheses of up to ``capacity`` tokens a sentence.
 
-        Without a source, ``batch`` is how many sentences there are.
+        Without a source, ``batch`` is how many sentences there are. Cached keys and values are kept in ``dtype``; None:
+        in the type in which they come.
         """
         ...
 

@@ -40,10 +40,8 @@ class RNN:
 
     def tree(self) -> RecurrentTree:
         """The specs that these options stand for."""
-        source = Embedding(
-            factor=math.sqrt(self.width),
-            dropout=self.dropout if self.embedding_dropout is None else self.embedding_dropout,
-        )
+        dropout = self.dropout if self.embedding_dropout is None else self.embedding_dropout
+        source = Embedding(factor=math.sqrt(self.width), dropout=dropout)
         return RecurrentTree(
             source=source,
             encoder=Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
@@ -107,9 +105,14 @@ class RNNModel(TiedModel):
         return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
 
     def start(
-        self, memory: contract.Memory | None, beams: int, capacity: int, batch: int | None = None
+        self,
+        memory: contract.Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> RecurrentState:
-        """The state before the first word; its size does not depend on ``capacity``."""
+        """The state before the first word; its size does not depend on ``capacity``, nor its type on ``dtype``."""
         assert isinstance(memory, Memory), "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         return RecurrentState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from regard import limits
+from regard.accel.prepared import check_int8, quantize
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
@@ -279,8 +280,15 @@ def load(
     backend: str = "regard",
     shortlist: str | Path = "",
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``."""
-    return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
+    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``.
+
+    ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
+    """
+    if dtype != torch.int8:
+        return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
+    check_int8(device)
+    loaded = load_directory(name, device)
+    return Translator(replace(loaded, model=quantize(loaded.model)), backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:

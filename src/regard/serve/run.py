@@ -10,11 +10,10 @@ from dataclasses import replace
 import torch
 import uvicorn
 
-from regard import directory
-from regard.accel import prepacked as packed
+from regard.accel.prepared import prepare
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
-from regard.pipelines import Translator
+from regard.pipelines import Translator, load
 from regard.serve.app import build_app
 from regard.serve.limits import Limits
 from regard.serve.requests import Pair
@@ -41,15 +40,16 @@ def serve(
     translators: dict[Pair, Translator] = {}
     models: dict[str, Served] = {}
     for name in names:
-        loaded = directory.load(name, device, dtype)
-        translator = Translator(loaded)
+        translator = load(name, device, dtype)
         if beam is not None:
             translator.decoding = replace(translator.decoding, beam=beam)
         pair = translator.settings.source, translator.settings.target
         if pair in translators:
             raise RegardError(f"{name}: another model translates {pair[0]} → {pair[1]} already; give one for each pair")
         translators[pair] = translator
-        models[name] = Served(packed.twin(loaded.model) if device.type == "cpu" else loaded.model, loaded.settings)
+        models[name] = Served(
+            prepare(translator.model) if device.type == "cpu" else translator.model, translator.settings
+        )
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
     pool = WorkerPool(models, torch.get_num_threads(), tokens)
     for name, translator in zip(names, translators.values(), strict=True):

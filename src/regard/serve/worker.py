@@ -19,7 +19,7 @@ AHEAD = 2  # running batches' worth of sentences in the scheduler, so that a fin
 
 
 class Served(NamedTuple):
-    """A model as it is decoded (on a CPU its prepared model, nn/packed.py) and the marks of its text."""
+    """A model as it is decoded (on a CPU its prepared model, accel/prepared.py) and the marks of its text."""
 
     model: Model
     settings: Settings

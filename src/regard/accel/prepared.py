@@ -1,0 +1,227 @@
+"""A model prepared for decoding: the same contract over packed or quantised weights, with the native kernels.
+
+``quantize`` gives a model whose modules are still those of the model, so that it can be recorded and scored with;
+``prepare`` replaces all that the kernels compute. Neither changes the model that it is given, and what they do not know
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from regard.accel import int8, native
+from regard.accel.int8 import Int8Linear
+from regard.accel.linear import available
+from regard.accel.native import Native
+from regard.accel.prepacked import PackedLinear, gains, in_fp32, prepack
+from regard.accel.stack import CompiledStack, fits
+from regard.accel.topk import TopK, rows_at_once, topk_of_logits
+from regard.errors import RegardError
+from regard.models.base import TiedModel
+from regard.models.contract import Module
+from regard.nn.sequences import Memory, Output, Tokens
+
+
+class Prepared(nn.Module):
+    """A model's contract and its k best tokens, for inference alone.
+
+    ``model`` is a copy of the original in which layers were replaced; its modules have their names here too.
+    ``output_layer`` is the output table as it is multiplied with; None: the model's own logits are taken.
+    ``cache_dtype`` is the type of cached keys and values, None for that in which they come. ``plain``: nothing but
+    linear layers was replaced.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: Any,
+        made_of: object,
+        *,
+        output_layer: Int8Linear | PackedLinear | None = None,
+        native: Native | None = None,
+        cache_dtype: torch.dtype | None = None,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        vars(self)["model"] = model  # no submodule of this one: its modules are, by their own names
+        self._modules.update(model._modules)
+        self._parameters.update(model._parameters)
+        self.output_layer, self.native, self.cache_dtype, self.plain = output_layer, native, cache_dtype, plain
+        self._made_of = made_of
+        self.has_source: bool = model.has_source
+        self.encode: Callable[..., Memory] = model.encode
+        self.step: Callable[..., Tensor] = model.step
+        self.output_table: Callable[[], tuple[Tensor, Tensor | None]] = model.output_table
+        self.model.eval()
+        self.eval()
+
+    @property
+    def longest(self) -> int | None:
+        """How many positions of a sentence there are; None where there is no end."""
+        longest: int | None = self.model.longest
+        return longest
+
+    @property
+    def width(self) -> int:
+        """The width of the hidden states."""
+        width: int = self.model.width
+        return width
+
+    @property
+    def ties(self) -> Mapping[str, str]:
+        """Parameters that are one in memory: left out on disk → kept."""
+        ties: Mapping[str, str] = self.model.ties
+        return ties
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a step computes nothing for hypotheses that are not alive."""
+        return isinstance(self._modules.get("decoder"), CompiledStack)
+
+    def is_current(self, model: Module) -> bool:
+        """Whether the weights of ``model`` are those that this was made of."""
+        return self._made_of == _state_of(model)
+
+    def train(self, mode: bool = True) -> Self:
+        """A prepared model stays in evaluation mode."""
+        if mode:
+            raise RuntimeError("a prepared model is for inference alone")
+        return super().train(False)
+
+    def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
+        """Target inputs [B, T] and a memory → hidden [B, T, D]."""
+        output: Output = self.model(target, memory)
+        return output
+
+    def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
+        if self.output_layer is not None and candidates is None:
+            found: Tensor = self.output_layer(hidden)
+        else:
+            found = self.model.logits(hidden, candidates)
+        return found
+
+    def start(
+        self,
+        memory: Memory | None,
+        beams: int,
+        capacity: int,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        """A decoding state, whose keys and values are of ``dtype``, or if there is none of ``cache_dtype``."""
+        dtype = dtype or self.cache_dtype
+        if dtype is None:
+            return self.model.start(memory, beams, capacity, batch)
+        return self.model.start(memory, beams, capacity, batch, dtype=dtype)
+
+    def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
+        """The k best continuations of hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
+        matrix = getattr(self.output_layer, "matrix", None)
+        if self.native is not None and matrix is not None:
+            batch, rows, width = hidden.shape
+            k = min(k, matrix.outputs)
+            values, tokens, ends = self.native.topk_of_table(
+                matrix, hidden.reshape(batch * rows, width), k, eos, suppressed
+            )
+            return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+        table = self.output_table()[0]
+        chunk = rows_at_once(len(table), table.device, self.output_layer is not None)
+        return topk_of_logits(self.logits, hidden, k, eos, chunk=chunk, suppressed=suppressed, native=self.native)
+
+
+def prepare(model: Any, dtype: torch.dtype | None = None) -> Prepared:
+    """The model for decoding on a CPU: prepacked and compiled where that gains, its tables shared.
+
+    ``dtype``: that of the weights, ``torch.int8`` among them; None: the model's own. RegardError where int8 cannot be.
+    """
+    made_of = _state_of(model)
+    if dtype == torch.int8:
+        model = quantize(model)
+    if isinstance(model, Prepared) and not model.plain:
+        return model
+    inner, output = (model.model, model.output_layer) if isinstance(model, Prepared) else (model, None)
+    with torch.no_grad():
+        other = _copied(inner)
+        if dtype is not None and dtype != torch.int8:
+            _cast(other, dtype)
+        table, bias = other.output_table()
+        if table.device.type != "cpu":
+            return Prepared(other, made_of, output_layer=output)
+        if output is None and _has_known_logits(other) and gains(table):
+            output = PackedLinear(table, bias)
+        prepack(other, table)
+        if table.dtype == torch.bfloat16 and gains(table):
+            in_fp32(other, table)
+        kernels = native.library() if table.dtype in (torch.float32, torch.bfloat16) else None
+        for name, child in list(other.named_children()):
+            if kernels is not None and fits(child):
+                setattr(other, name, CompiledStack(child, kernels))
+    narrow = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
+    caches = isinstance(other._modules.get("decoder"), CompiledStack) and _takes_cache_dtype(other)
+    return Prepared(
+        other, made_of, output_layer=output, native=kernels, cache_dtype=torch.bfloat16 if narrow and caches else None
+    )
+
+
+def quantize(model: Any) -> Prepared:
+    """The model with products in int8 where that gains, and in bf16 elsewhere if the processor multiplies it.
+
+    Tables stay as they are for what looks things up in them.
+    """
+    check_int8(model.output_table()[0].device)
+    with torch.no_grad():
+        other = _copied(model)
+        table, bias = other.output_table()
+        output = Int8Linear(table, bias, torch.float32) if _has_known_logits(other) else None
+        int8.in_int8(other, table)
+        if available(torch.bfloat16):
+            _cast(other, torch.bfloat16)
+    return Prepared(other, _state_of(model), output_layer=output, plain=True)
+
+
+def check_int8(device: torch.device | str) -> None:
+    """RegardError where a model cannot be quantised."""
+    if torch.device(device).type != "cpu" or not int8.available():
+        raise RegardError(f"int8 is for CPUs on which PyTorch has oneDNN, and the device is '{device}': use bf16")
+
+
+def _state_of(model: Module) -> list[tuple[int, int]]:
+    """Where the weights are, and how often they were written: what changes when they do."""
+    # Tensors that were made for inference alone count nothing.
+    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
+
+
+def _copied(model: nn.Module) -> Any:
+    """The modules anew, with the same parameters and buffers, and with the same layers in int8."""
+    quantised: Iterable[object] = (module for module in model.modules() if isinstance(module, Int8Linear))
+    shared: dict[int, Any] = {id(part): part for part in (*model.parameters(), *model.buffers(), *quantised)}
+    return copy.deepcopy(model, shared).eval()
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Gives all modules parameters of their own of that type; those that were shared are left as they are."""
+    cast: dict[int, nn.Parameter] = {}
+    for each in module.modules():
+        for name, parameter in list(each._parameters.items()):
+            if parameter is not None and parameter.is_floating_point() and parameter.dtype != dtype:
+                if id(parameter) not in cast:
+                    cast[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+                each._parameters[name] = cast[id(parameter)]
+    module.to(dtype)  # the buffers
+
+
+def _has_known_logits(model: nn.Module) -> bool:
+    """Whether logits are the product with the output table and nothing else."""
+    return getattr(type(model), "logits", None) is TiedModel.logits
+
+
+def _takes_cache_dtype(model: Any) -> bool:
+    return "dtype" in inspect.signature(model.start).parameters

@@ -1,0 +1,129 @@
+"""The k best tokens of each row of scores, and the row's log-sum-exp, reading the scores as little as possible.
+
+``torch.topk`` over a vocabulary keeps (score, index) pairs of all of it, and a log-softmax writes all of it once
+more. Here a row is seen as W columns: one vectorised pass takes the maximum of each column, the k best columns
+hold the k best tokens, and only they are looked at again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regard.accel.products import VECTOR
+
+if TYPE_CHECKING:
+    from regard.accel.native import Native
+
+DEPTH = 32  # entries of a column, about
+FLOATS = 1 << 22  # scores that are made at once on a CPU (16 MiB): each product lays out the whole table anew
+CACHED = 1 << 19  # as many where the table was laid out before: they stay in the cache until they are ranked
+
+
+def rows_at_once(vocabulary: int, device: torch.device, packed: bool = False) -> int:
+    """How many rows of logits are made before they are ranked, 0 = all; ``packed``: by a table that is laid out."""
+    return max(32, (CACHED if packed else FLOATS) // vocabulary) if device.type == "cpu" else 0
+
+
+@functools.cache
+def columns(vocabulary: int) -> int:
+    """How many columns of about ``DEPTH`` entries a row of scores has, so that few are left over.
+
+    They fill a CPU's registers: others are read three times as slowly.
+    """
+    about = range(vocabulary // (2 * DEPTH) // VECTOR * VECTOR + VECTOR, 2 * vocabulary // DEPTH, VECTOR)
+    return min(about, key=lambda width: vocabulary % width, default=0)
+
+
+class TopK(NamedTuple):
+    values: Tensor  # [B, R, k] log-probabilities, best first
+    tokens: Tensor  # [B, R, k]
+    eos: Tensor  # [B, R] log-probability of the end mark
+
+
+def topk_by_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``scores.topk(k)`` of [M, V] by columns."""
+    rows, width = scores.shape[0], columns(scores.shape[1])
+    if width < 4 * k:
+        values, tokens = scores.topk(k, dim=1)
+        return values, tokens
+    depth = scores.shape[1] // width
+    head = depth * width
+    peaks = scores[:, :head].view(rows, depth, width).amax(1)  # [M, W]
+    column = peaks.topk(k, dim=1, sorted=False).indices  # [M, k]
+    depths = torch.arange(depth, device=scores.device).mul_(width)
+    index = (column[:, :, None] + depths).view(rows, k * depth)
+    if head < scores.shape[1]:  # the last entries, which belong to no column, are all looked at
+        tail = torch.arange(head, scores.shape[1], device=scores.device).expand(rows, -1)
+        index = torch.cat((index, tail), 1)
+    values, place = scores.gather(1, index).topk(k, dim=1)
+    return values, index.gather(1, place)
+
+
+def topk_of_logits(
+    logits: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    k: int,
+    eos: int,
+    *,
+    chunk: int = 0,
+    suppressed: Tensor | None = None,
+    banned: Tensor | None = None,
+    closed: Tensor | None = None,
+    native: Native | None = None,
+) -> TopK:
+    """The k best continuations of hidden [B, R, D] by ``logits``, made ``chunk`` rows at a time (0 = of all).
+
+    ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
+    share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
+    Those that are ``closed`` [B · R, V] have none: for the row they are not in the vocabulary. ``native``: kernels
+    that rank in one pass.
+    """
+    batch, rows, width = hidden.shape
+    flat = hidden.reshape(batch * rows, width)
+    barred = None if banned is None else banned.reshape(batch * rows, -1)
+    parts = []
+    for at in range(0, batch * rows, chunk or batch * rows):
+        part = slice(at, at + chunk if chunk else None)
+        ban = None if barred is None else barred[part]
+        scores = logits(flat[part])
+        if closed is not None:
+            scores.masked_fill_(closed[part], -torch.inf)
+        parts.append(_ranked(scores, k, eos, suppressed, ban, native))
+    values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
+    k = values.shape[-1]
+    return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+
+
+def _ranked(
+    scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None, native: Native | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``topk_of_logits``, for logits [M, V] that may be overwritten."""
+    if scores.dtype not in (torch.float32, torch.float64):
+        scores = scores.float()
+    k = min(k, scores.shape[1])
+    if native is not None and banned is None and scores.dtype == torch.float32:
+        return native.topk(scores, k, eos, suppressed)
+    hidden_away: list[Tensor] = []
+    end = scores[:, eos].clone()
+    if suppressed is not None:
+        hidden_away.append(scores[:, suppressed])
+        scores[:, suppressed] = -torch.inf
+    if banned is not None:
+        # A ban may name one id twice: what it hides is read from a mask, once.
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, banned.clamp(min=0), True)
+        mask[:, 0] = (banned == 0).any(1)
+        hidden_away.append(torch.where(mask, scores, -torch.inf))
+        scores.masked_fill_(mask, -torch.inf)
+    values, tokens = topk_by_columns(scores, k)
+    # The scores are no longer needed: in place, and log Σ exp = top - log p(top), where p(top) ≥ 1 / V.
+    p = torch.softmax(scores, 1, out=scores)
+    norm = values[:, :1] - p.gather(1, tokens[:, :1]).log_()
+    for part in hidden_away:
+        norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
+    # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
+    return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)
