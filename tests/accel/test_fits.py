@@ -11,8 +11,8 @@ import torch
 from kinds import compiled
 from torch import Tensor, nn
 
-from regard.accel import prepacked as packed
 from regard.accel.fits import computes
+from regard.accel.prepared import prepare
 from regard.accel.stack import CompiledStack, fits
 from regard.models.transformer import Transformer
 from regard.nn.feedforward import FeedForward, PositionWise
@@ -150,10 +150,10 @@ OF_ATTENTION: dict[str, dict[str, Any]] = {
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
     own = with_attention(**OF_ATTENTION[field])
-    twin = packed.twin(own)
-    assert type(twin.encoder) is not CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is not CompiledStack
     x, layout = torch.randn(3, 12, 64), Layout.padded(torch.tensor([12, 4, 9]), 12)
-    same(twin.encoder(x, layout), own.encoder(x, layout))
+    same(prepared.encoder(x, layout), own.encoder(x, layout))
 
 
 @compiled
@@ -161,10 +161,10 @@ def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_know(fields: dict[str, Any]) -> None:
     own = with_attention(**fields)
-    twin = packed.twin(own)
-    assert type(twin.encoder) is CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is CompiledStack
     x, lengths = torch.randn(3, 12, 64), torch.tensor([12, 4, 9])
-    one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, twin.encoder))
+    one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, prepared.encoder))
     for b, length in enumerate(lengths):
         same(other[b, :length], one[b, :length])
 
@@ -237,12 +237,12 @@ CHANGES = {
 def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
     path, do, arrangement = CHANGES[change]
     own = transformer(arrangement)
-    assert type(packed.twin(own).encoder) is CompiledStack, "what is changed below is what it is refused for"
+    assert type(prepare(own).encoder) is CompiledStack, "what is changed below is what it is refused for"
     do(own.encoder.get_submodule(path))
-    twin = packed.twin(own)
-    assert type(twin.encoder) is not CompiledStack and type(twin.decoder) is CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is not CompiledStack and type(prepared.decoder) is CompiledStack
     source = tokens(9, 3, 7)
-    one, other = own.encode(source).hidden, twin.encode(source).hidden
+    one, other = own.encode(source).hidden, prepared.encode(source).hidden
     for b, length in enumerate(source.lengths):
         same(other[b, :length], one[b, :length])
 
@@ -253,7 +253,7 @@ def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
 def test_only_padding_is_left_out(arrangement: str) -> None:
     """Any mask is attended with, whatever its shape: none of its rows may be zeros for that."""
     own = transformer(arrangement)
-    twin = packed.twin(own)
+    prepared = prepare(own)
     x, places = torch.randn(3, 12, 64), torch.arange(12)
     masks = {
         "a window": ((places[:, None] - places).abs() <= 2)[None, None],
@@ -267,10 +267,10 @@ def test_only_padding_is_left_out(arrangement: str) -> None:
     for mask in masks.values():
         for causal in (False, True):
             layout = Layout(mask=mask, causal=causal)
-            same(twin.encoder(x, layout), own.encoder(x, layout))
+            same(prepared.encoder(x, layout), own.encoder(x, layout))
             lengths = torch.tensor([12, 4, 9])
             layout = Layout(lengths=lengths, mask=mask, causal=causal)
-            one, other = (stack(x, layout) for stack in (own.encoder, twin.encoder))
+            one, other = (stack(x, layout) for stack in (own.encoder, prepared.encoder))
             for b, length in enumerate(lengths):
                 same(other[b, :length], one[b, :length])
 
