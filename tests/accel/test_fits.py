@@ -150,10 +150,10 @@ OF_ATTENTION: dict[str, dict[str, Any]] = {
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
     own = with_attention(**OF_ATTENTION[field])
-    twin = prepare(own)
-    assert type(twin.encoder) is not CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is not CompiledStack
     x, layout = torch.randn(3, 12, 64), Layout.padded(torch.tensor([12, 4, 9]), 12)
-    same(twin.encoder(x, layout), own.encoder(x, layout))
+    same(prepared.encoder(x, layout), own.encoder(x, layout))
 
 
 @compiled
@@ -161,10 +161,10 @@ def test_fields_of_attention_that_the_kernels_do_not_know(field: str) -> None:
 @torch.inference_mode()
 def test_fields_of_attention_that_the_kernels_know(fields: dict[str, Any]) -> None:
     own = with_attention(**fields)
-    twin = prepare(own)
-    assert type(twin.encoder) is CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is CompiledStack
     x, lengths = torch.randn(3, 12, 64), torch.tensor([12, 4, 9])
-    one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, twin.encoder))
+    one, other = (stack(x, Layout.padded(lengths, 12)) for stack in (own.encoder, prepared.encoder))
     for b, length in enumerate(lengths):
         same(other[b, :length], one[b, :length])
 
@@ -241,10 +241,10 @@ def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
     own = transformer(arrangement)
     assert type(prepare(own).encoder) is CompiledStack, "what is changed below is what it is refused for"
     do(own.encoder.get_submodule(path))
-    twin = prepare(own)
-    assert type(twin.encoder) is not CompiledStack and type(twin.decoder) is CompiledStack
+    prepared = prepare(own)
+    assert type(prepared.encoder) is not CompiledStack and type(prepared.decoder) is CompiledStack
     source = tokens(9, 3, 7)
-    one, other = own.encode(source).hidden, twin.encode(source).hidden
+    one, other = own.encode(source).hidden, prepared.encode(source).hidden
     for b, length in enumerate(source.lengths):
         same(other[b, :length], one[b, :length])
 
@@ -255,7 +255,7 @@ def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
 def test_only_padding_is_left_out(arrangement: str) -> None:
     """Any mask is attended with, whatever its shape: none of its rows may be zeros for that."""
     own = transformer(arrangement)
-    twin = prepare(own)
+    prepared = prepare(own)
     x, places = torch.randn(3, 12, 64), torch.arange(12)
     masks = {
         "a window": ((places[:, None] - places).abs() <= 2)[None, None],
@@ -269,10 +269,10 @@ def test_only_padding_is_left_out(arrangement: str) -> None:
     for mask in masks.values():
         for causal in (False, True):
             layout = Layout(mask=mask, causal=causal)
-            same(twin.encoder(x, layout), own.encoder(x, layout))
+            same(prepared.encoder(x, layout), own.encoder(x, layout))
             lengths = torch.tensor([12, 4, 9])
             layout = Layout(lengths=lengths, mask=mask, causal=causal)
-            one, other = (stack(x, layout) for stack in (own.encoder, twin.encoder))
+            one, other = (stack(x, layout) for stack in (own.encoder, prepared.encoder))
             for b, length in enumerate(lengths):
                 same(other[b, :length], one[b, :length])
 

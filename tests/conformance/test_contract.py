@@ -28,7 +28,8 @@ def has(thing: object, protocol: type) -> None:
         assert all(p.default is not p.empty for p in more), f"{name} asks for more than the contract gives"
 
 
-def test_a_model_has_the_contract(model: nn.Module) -> None:
+def test_a_model_has_the_contract(decoder: nn.Module) -> None:
+    model = decoder
     has(model, contract.Model)
     assert isinstance(model.has_source, bool) and isinstance(model.width, int) and isinstance(model.ties, dict)
     assert model.longest is None or model.longest > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from thin import V, one, sentences
+from thin import V, one, oracle, sentences
 from torch import nn
 
 from regard.decoding.engine import decode
@@ -41,27 +41,27 @@ def plain_greedy(model: nn.Module, given: list[int], longest: int) -> list[int]:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 4096])
-def test_greedy_is_the_plain_loop(model: nn.Module, batch_tokens: int) -> None:
-    given = inputs(model)
+def test_greedy_is_the_plain_loop(decoder: nn.Module, batch_tokens: int) -> None:
+    given = inputs(decoder)
     search = Search(beam=1, max_extra=8)
-    found = [r.hypotheses[0].ids for r in decode(model, given["sources"], SETTINGS, search,
+    found = [r.hypotheses[0].ids for r in decode(decoder, given["sources"], SETTINGS, search,
                                                  prompts=given["prompts"], batch_tokens=batch_tokens)]  # fmt: skip
     with torch.inference_mode():
         sides = given["sources"] or given["prompts"] or []
-        assert found == [plain_greedy(model, ids, len(ids) + 8) for ids in sides]
+        assert found == [plain_greedy(oracle(decoder), ids, len(ids) + 8) for ids in sides]
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_beams_score_is_the_forced_score(model: nn.Module, beam: int) -> None:
-    given = inputs(model)
+def test_a_beams_score_is_the_forced_score(decoder: nn.Module, beam: int) -> None:
+    given = inputs(decoder)
     search = Search(beam=beam, n_best=beam, max_extra=8)
-    results = list(decode(model, given["sources"], SETTINGS, search, prompts=given["prompts"]))
+    results = list(decode(decoder, given["sources"], SETTINGS, search, prompts=given["prompts"]))
     assert [r.index for r in results] == list(range(len(LENGTHS)))
     for rank in range(beam):
         some = [r.index for r in results if len(r.hypotheses) > rank]
         chosen = [results[i].hypotheses[rank] for i in some]
         forced = forced_scores(
-            model,
+            oracle(decoder),
             None if given["sources"] is None else [given["sources"][i] for i in some],
             [h.ids for h in chosen],
             SETTINGS,
@@ -71,11 +71,11 @@ def test_a_beams_score_is_the_forced_score(model: nn.Module, beam: int) -> None:
             assert hypothesis.score == pytest.approx(score, rel=1e-5)
 
 
-def test_the_batch_does_not_matter(model: nn.Module) -> None:
-    given = inputs(model)
+def test_the_batch_does_not_matter(decoder: nn.Module) -> None:
+    given = inputs(decoder)
     search = Search(beam=3, n_best=3, max_extra=8)
     together, apart = (
-        list(decode(model, given["sources"], SETTINGS, search, prompts=given["prompts"], batch_tokens=tokens))
+        list(decode(decoder, given["sources"], SETTINGS, search, prompts=given["prompts"], batch_tokens=tokens))
         for tokens in (4096, 1)
     )
     for one_result, other in zip(together, apart, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from thin import V, alone, close, memory_of, sentences
+from thin import V, alone, close, memory_of, oracle, sentences
 from torch import Tensor, nn
 
 from regard.nn.sequences import Memory, Tokens
@@ -15,14 +15,14 @@ N = 3
 
 
 class Beams:
-    """A model's state, and beside it every hypothesis as a list of ids that are run through the whole pass."""
+    """A model's state, and beside it every hypothesis as a list of ids that are run through the model's whole pass."""
 
     def __init__(self, model: nn.Module, batch: int, seed: int, beams: int = N, capacity: int = 24) -> None:
         self.model, self.beams = model, beams
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.randint(1, 7, (batch,), generator=generator).tolist()
-        memory = memory_of(model, lengths, seed)
-        self.memories: list[Memory | None] = [alone(memory, b) for b in range(batch)]
+        memory, true = memory_of(model, lengths, seed), memory_of(oracle(model), lengths, seed)
+        self.memories: list[Memory | None] = [alone(true, b) for b in range(batch)]
         self.state: Any = model.start(memory, beams, capacity, batch)
         self.ids: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in range(batch)]
         self.generator = generator
@@ -68,7 +68,7 @@ class Beams:
 
     def whole(self, b: int, ids: list[int]) -> Tensor:
         """The oracle: hidden [T, D] of a whole prefix, nothing cached, nothing padded."""
-        return self.model(Tokens(torch.tensor([ids]), torch.tensor([len(ids)])), self.memories[b]).hidden[0]
+        return oracle(self.model)(Tokens(torch.tensor([ids]), torch.tensor([len(ids)])), self.memories[b]).hidden[0]
 
 
 @pytest.fixture(autouse=True)
@@ -78,42 +78,42 @@ def without_gradients():
 
 
 @pytest.mark.parametrize("lengths", [[1, 1, 1], [4, 4, 4], [2, 5, 1]])
-def test_cached_equals_uncached(model: nn.Module, lengths: list[int]) -> None:
-    beams = Beams(model, 3, seed=1)
+def test_cached_equals_uncached(decoder: nn.Module, lengths: list[int]) -> None:
+    beams = Beams(decoder, 3, seed=1)
     beams.prompt(lengths)
     for number in range(8):
         beams.step(follow=number > 0)
 
 
-def test_a_prompt_may_come_in_parts(model: nn.Module) -> None:
-    beams = Beams(model, 3, seed=9)
+def test_a_prompt_may_come_in_parts(decoder: nn.Module) -> None:
+    beams = Beams(decoder, 3, seed=9)
     beams.prompt([2, 4, 1])
     beams.prompt([3, 1, 5])
     for number in range(3):
         beams.step(follow=number > 0)
 
 
-def test_one_hypothesis_is_greedy_search(model: nn.Module) -> None:
-    beams = Beams(model, 2, seed=2, beams=1)
+def test_one_hypothesis_is_greedy_search(decoder: nn.Module) -> None:
+    beams = Beams(decoder, 2, seed=2, beams=1)
     beams.prompt([1, 3])
     for _ in range(4):
         beams.step(follow=False)
 
 
-def test_sentences_leave_and_enter(model: nn.Module) -> None:
-    beams = Beams(model, 4, seed=3)
+def test_sentences_leave_and_enter(decoder: nn.Module) -> None:
+    beams = Beams(decoder, 4, seed=3)
     beams.prompt([2, 1, 3, 1])
     for _ in range(3):
         beams.step()
     beams.keep([3, 0])
     beams.step()
-    other = Beams(model, 3, seed=4)
+    other = Beams(decoder, 3, seed=4)
     other.prompt([1, 4, 2])
     beams.admit(other)
     for _ in range(3):
         beams.step()
     beams.keep([4, 1, 2])
-    third = Beams(model, 1, seed=5)
+    third = Beams(decoder, 1, seed=5)
     third.prompt([2])
     third.step()
     beams.admit(third)
@@ -121,13 +121,13 @@ def test_sentences_leave_and_enter(model: nn.Module) -> None:
         beams.step()
 
 
-def test_sentences_take_the_places_of_those_that_have_left(model: nn.Module) -> None:
-    beams = Beams(model, 4, seed=10)
+def test_sentences_take_the_places_of_those_that_have_left(decoder: nn.Module) -> None:
+    beams = Beams(decoder, 4, seed=10)
     beams.prompt([2, 1, 3, 1])
     for _ in range(3):
         beams.step()
     for seed, free in ((11, [2, 0]), (12, [3, 1, 2])):
-        other = Beams(model, 3, seed=seed)
+        other = Beams(decoder, 3, seed=seed)
         other.prompt([5, 1, 2])
         beams.admit(other, free)
         for _ in range(3):
@@ -136,20 +136,20 @@ def test_sentences_take_the_places_of_those_that_have_left(model: nn.Module) -> 
     beams.step()
 
 
-def test_all_sentences_leave_and_new_ones_enter(model: nn.Module) -> None:
-    beams = Beams(model, 2, seed=6)
+def test_all_sentences_leave_and_new_ones_enter(decoder: nn.Module) -> None:
+    beams = Beams(decoder, 2, seed=6)
     beams.prompt([1, 2])
     beams.step()
     beams.keep([])
-    other = Beams(model, 2, seed=7)
+    other = Beams(decoder, 2, seed=7)
     other.prompt([3, 1])
     beams.admit(other)
     beams.step()
 
 
-def test_many_steps_with_few_survivors(model: nn.Module) -> None:
+def test_many_steps_with_few_survivors(decoder: nn.Module) -> None:
     """Hypotheses that all come from one: most of what was computed is dead, and may be thrown away."""
-    beams = Beams(model, 2, seed=8, capacity=48)
+    beams = Beams(decoder, 2, seed=8, capacity=48)
     beams.prompt([1, 2])
     for number in range(40):
         if number % 10 == 9:

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from regard.accel.prepared import Prepared, prepare
 from regard.models import registry
 from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
 
 V = 29
-_SIZES: dict[str, Any] = {"width": 16, "heads": 2, "feedforward": 32}
+HEAD_WIDTHS = 8, 16, 40  # narrower than a vector of the kernels, as wide as one, and no power of two
 _BOTH: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 2}
+_HEADS: dict[str, Any] = {"heads": 2, "feedforward": 32}
+_TRANSFORMER: dict[str, Any] = {"architecture": "transformer", **_HEADS, **_BOTH}
+
+#: Those without a width are built once for each of ``HEAD_WIDTHS``.
+_ARRANGEMENTS: dict[str, dict[str, Any]] = {
+    "transformer post": {**_TRANSFORMER, "order": "post"},
+    "transformer pre": {**_TRANSFORMER, "order": "pre", "positions": "learned"},
+    "relative bias": {**_TRANSFORMER, "order": "pre", "norm": "rms_norm", "share": "target",
+                      "positions": {"kind": "relative_bias", "buckets": 8, "distance": 16}},
+    "rotary": {**_TRANSFORMER, "positions": "rotary", "gated": True, "share": "none"},
+    "grouped, wide heads": {**_TRANSFORMER, "width": 16, "key_value_heads": 1, "head_width": 12, "bias": "qkv",
+                            "query_key_norm": "rms_norm", "scale": 0.3},
+    "window": {**_TRANSFORMER, "width": 16, "window": 3, "positions": "rotary"},
+    "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
+    "decoder-only": {"architecture": "decoder", **_HEADS, "layers": 2, "key_value_heads": 1},
+    "decoder-only window": {"architecture": "decoder", **_HEADS, "layers": 2, "width": 16, "window": 2, "head_width": 6,
+                            "scale": 1.0, "query_key_norm": {"kind": "layer_norm", "bias": False}},
+}  # fmt: skip
 
 MODELS: dict[str, dict[str, Any]] = {
-    "transformer post": {"architecture": "transformer", **_SIZES, **_BOTH, "order": "post"},
-    "transformer pre": {"architecture": "transformer", **_SIZES, **_BOTH, "order": "pre", "positions": "learned"},
-    "relative bias": {"architecture": "transformer", **_SIZES, **_BOTH, "order": "pre", "norm": "rms_norm",
-                      "positions": {"kind": "relative_bias", "buckets": 8, "distance": 16}, "share": "target"},
-    "rotary": {"architecture": "transformer", **_SIZES, **_BOTH, "positions": "rotary", "gated": True, "share": "none"},
-    "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
-    "decoder-only": {"architecture": "decoder", **_SIZES, "layers": 2, "key_value_heads": 1},
-}  # fmt: skip
+    name if "width" in line else f"{name}, heads of {wide}": {"width": 2 * wide, **line}
+    for name, line in _ARRANGEMENTS.items()
+    for wide in (HEAD_WIDTHS[:1] if "width" in line else HEAD_WIDTHS)
+}
 
 
 def build(name: str, vocabulary: int = V, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -33,11 +49,27 @@ def build(name: str, vocabulary: int = V, dtype: torch.dtype = torch.float64) ->
     torch.manual_seed(0)
     model: nn.Module = registry.options_from(MODELS[name]).build(vocabulary)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, 0, 0.4)
+        nn.init.normal_(parameter, 0, 1.6 / model.width**0.5)
     for module in model.modules():
         if "Norm" in type(module).__name__:
             nn.init.normal_(module.weight, 1, 0.2)
     return model.to(dtype).eval()
+
+
+def prepared(name: str, dtype: torch.dtype = torch.float32) -> Prepared:
+    """The model in fp32 as it is prepared for decoding in ``dtype``; ``oracle`` gives the model."""
+    model = build(name, dtype=torch.float32)
+    found = prepare(model, dtype)
+    _ORACLES[found] = model
+    return found
+
+
+_ORACLES: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+
+def oracle(model: nn.Module) -> nn.Module:
+    """The model that a prepared one was made of; of another, itself."""
+    return _ORACLES.get(model, model)
 
 
 def sentences(lengths: Sequence[int], seed: int = 0, vocabulary: int = V) -> Tokens:
@@ -66,8 +98,9 @@ def alone(memory: Memory | None, b: int) -> Memory | None:
     return Memory(memory.hidden[b : b + 1, : int(length)], length)
 
 
-def close(got: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
-    """Relative difference: max|a - b| / max|b| of one tensor."""
+def close(got: Tensor, expected: Tensor, tolerance: float | None = None) -> None:
+    """Relative difference: max|a - b| / max|b| of one tensor; by default that of its type."""
+    tolerance = (1e-10 if expected.dtype == torch.float64 else 1e-4) if tolerance is None else tolerance
     assert got.shape == expected.shape
     difference = (got - expected).abs().max() / expected.abs().max()
     assert difference <= tolerance, f"relative difference {difference:.1e}"

@@ -8,8 +8,7 @@ stays as it is.
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -24,8 +23,8 @@ from regard.accel.stack import CompiledStack, fits
 from regard.accel.topk import TopK, rows_at_once, topk_of_logits
 from regard.errors import RegardError
 from regard.models.base import TiedModel
-from regard.models.contract import Module
-from regard.nn.sequences import Memory, Output, Tokens
+from regard.models.contract import Memory, Model, Module, State
+from regard.nn.sequences import Output, Tokens
 
 
 class Prepared(nn.Module):
@@ -37,7 +36,7 @@ class Prepared(nn.Module):
     linear layers was replaced.
     """
 
-    model: Any
+    model: Model
 
     def __init__(
         self,
@@ -53,32 +52,30 @@ class Prepared(nn.Module):
         vars(self)["model"] = model  # no submodule of this one: its modules are, by their own names
         self._modules.update(model._modules)
         self._parameters.update(model._parameters)
-        self.output_layer, self.native, self.cache_dtype, self.plain = output_layer, native, cache_dtype, plain
-        self._made_of = made_of
-        self.has_source: bool = model.has_source
-        self.encode: Callable[..., Memory] = model.encode
-        self.step: Callable[..., Tensor] = model.step
-        self.output_table: Callable[[], tuple[Tensor, Tensor | None]] = model.output_table
+        self.output_layer, self.native, self.cache_dtype = output_layer, native, cache_dtype
+        self.plain, self._made_of = plain, made_of
         self.model.eval()
         self.eval()
 
     @property
+    def has_source(self) -> bool:
+        """Whether there is an encoder."""
+        return self.model.has_source
+
+    @property
     def longest(self) -> int | None:
         """How many positions of a sentence there are; None where there is no end."""
-        longest: int | None = self.model.longest
-        return longest
+        return self.model.longest
 
     @property
     def width(self) -> int:
         """The width of the hidden states."""
-        width: int = self.model.width
-        return width
+        return self.model.width
 
     @property
     def ties(self) -> Mapping[str, str]:
         """Parameters that are one in memory: left out on disk → kept."""
-        ties: Mapping[str, str] = self.model.ties
-        return ties
+        return self.model.ties
 
     @property
     def leaves_out(self) -> bool:
@@ -95,18 +92,24 @@ class Prepared(nn.Module):
             raise RuntimeError("a prepared model is for inference alone")
         return super().train(False)
 
+    def encode(self, source: Tokens) -> Memory:
+        """Source sentences [B, S] → their memory."""
+        return self.model.encode(source)
+
     def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
         """Target inputs [B, T] and a memory → hidden [B, T, D]."""
-        output: Output = self.model(target, memory)
-        return output
+        return self.model(target, memory)
+
+    def output_table(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        return self.model.output_table()
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
         """hidden [*, D] → [*, V], or [*, C] for the ``candidates`` [C] alone."""
         if self.output_layer is not None and candidates is None:
             found: Tensor = self.output_layer(hidden)
-        else:
-            found = self.model.logits(hidden, candidates)
-        return found
+            return found
+        return self.model.logits(hidden, candidates)
 
     def start(
         self,
@@ -115,16 +118,24 @@ class Prepared(nn.Module):
         capacity: int,
         batch: int | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Any:
+    ) -> State:
         """A decoding state, whose keys and values are of ``dtype``, or if there is none of ``cache_dtype``."""
-        dtype = dtype or self.cache_dtype
-        if dtype is None:
-            return self.model.start(memory, beams, capacity, batch)
-        return self.model.start(memory, beams, capacity, batch, dtype=dtype)
+        return self.model.start(memory, beams, capacity, batch, dtype or self.cache_dtype)
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: State,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
+        """New tokens [B, Q] → hidden [B, Q, D]; see ``regard.models.contract.Model.step``."""
+        return self.model.step(tokens, state, lengths, extent, live)
 
     def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
         """The k best continuations of hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
-        matrix = getattr(self.output_layer, "matrix", None)
+        matrix = None if self.output_layer is None else self.output_layer.matrix
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
             k = min(k, matrix.outputs)
@@ -137,7 +148,7 @@ class Prepared(nn.Module):
         return topk_of_logits(self.logits, hidden, k, eos, chunk=chunk, suppressed=suppressed, native=self.native)
 
 
-def prepare(model: Any, dtype: torch.dtype | None = None) -> Prepared:
+def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
     """The model for decoding on a CPU: prepacked and compiled where that gains, its tables shared.
 
     ``dtype``: that of the weights, ``torch.int8`` among them; None: the model's own. RegardError where int8 cannot be.
@@ -165,13 +176,13 @@ def prepare(model: Any, dtype: torch.dtype | None = None) -> Prepared:
             if kernels is not None and fits(child):
                 setattr(other, name, CompiledStack(child, kernels))
     narrow = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
-    caches = isinstance(other._modules.get("decoder"), CompiledStack) and _takes_cache_dtype(other)
+    caches = isinstance(other._modules.get("decoder"), CompiledStack)
     return Prepared(
         other, made_of, output_layer=output, native=kernels, cache_dtype=torch.bfloat16 if narrow and caches else None
     )
 
 
-def quantize(model: Any) -> Prepared:
+def quantize(model: Model) -> Prepared:
     """The model with products in int8 where that gains, and in bf16 elsewhere if the processor multiplies it.
 
     Tables stay as they are for what looks things up in them.
@@ -199,10 +210,11 @@ def _state_of(model: Module) -> list[tuple[int, int]]:
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
 
 
-def _copied(model: nn.Module) -> Any:
+def _copied(model: Module) -> Any:
     """The modules anew, with the same parameters and buffers, and with the same layers in int8."""
+    buffers = (buffer for module in model.modules() for buffer in module.buffers(recurse=False))
     quantised: Iterable[object] = (module for module in model.modules() if isinstance(module, Int8Linear))
-    shared: dict[int, Any] = {id(part): part for part in (*model.parameters(), *model.buffers(), *quantised)}
+    shared: dict[int, Any] = {id(part): part for part in (*model.parameters(), *buffers, *quantised)}
     return copy.deepcopy(model, shared).eval()
 
 
@@ -218,10 +230,6 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     module.to(dtype)  # the buffers
 
 
-def _has_known_logits(model: nn.Module) -> bool:
+def _has_known_logits(model: object) -> bool:
     """Whether logits are the product with the output table and nothing else."""
     return getattr(type(model), "logits", None) is TiedModel.logits
-
-
-def _takes_cache_dtype(model: Any) -> bool:
-    return "dtype" in inspect.signature(model.start).parameters

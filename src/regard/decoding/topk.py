@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from regard.accel.prepared import Prepared
 from regard.accel.topk import TopK, rows_at_once, topk_of_logits
+from regard.models.contract import Model
 
 if TYPE_CHECKING:
     from regard.accel.native import Native
 
 
-def native_of(model: Any) -> Native | None:
+def native_of(model: Model) -> Native | None:
     """The native kernels with which a prepared model ranks."""
     return model.native if isinstance(model, Prepared) else None
 
 
-def chunk_of(model: Any) -> int:
+def chunk_of(model: Model) -> int:
     """How many rows of logits of a model are made before they are ranked, 0 = all."""
     table = model.output_table()[0]
     return rows_at_once(len(table), table.device, isinstance(model, Prepared) and model.output_layer is not None)
 
 
 def topk_tokens(
-    model: Any,
+    model: Model,
     hidden: Tensor,
     k: int,
     eos: int,
