@@ -64,7 +64,7 @@ NUMBERS = [
     (name, field.name)
     for name in SMALL
     for field in dataclasses.fields(registry.options_class(name))
-    if field.type == "int"
+    if field.type == "int" and field.name != "window"  # which makes no tensor
 ]
 
 

@@ -217,6 +217,7 @@ CHANGES = {
     "a shifted norm": Change("layers.0.self_attention_residual.norm", of_class(ShiftedNorm)),
     "another norm at the end": Change("norm", of_class(ShiftedNorm), "pre-norm"),
     "a norm without a gain": Change("layers.0.feedforward_residual", without_gain),
+    "a norm in bf16": Change("layers.1.self_attention_residual.norm", lambda norm: norm.bfloat16(), LLAMA),
     "a scaled residual": Change("layers.1.self_attention_residual", of_class(Half)),
     "another feed-forward network": Change("layers.1.feedforward", of_class(Squared)),
     "another activation": Change("layers.1", lambda layer: setattr(layer.feedforward, "activation", nn.Tanh())),
@@ -226,6 +227,7 @@ CHANGES = {
     "a hook on a core": Change("layers.0.self_attention.core", hooked),
     "a hook on an attention": Change("layers.0.self_attention", hooked),
     "a hook on a feed-forward network": Change("layers.0.feedforward", hooked),
+    "a hook on a product": Change("layers.0.feedforward.output", hooked),
     "a hook before a norm": Change("layers.0.feedforward_residual.norm", hooked_before),
     "a forward of its own": Change("layers.0.feedforward", replaced),
 }

@@ -12,7 +12,8 @@ from kinds import PROCESSORS
 from torch import nn
 
 from regard.accel import native
-from regard.accel.int8 import WIDE, Int8Linear, available, in_int8
+from regard.accel.int8 import Int8Linear, available, in_int8
+from regard.accel.thresholds import INT8_INPUTS
 
 if not available():
     pytest.skip("PyTorch has no integer products here", allow_module_level=True)
@@ -87,19 +88,19 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
 
 
 def test_every_linear_layer_that_gains_gives_its_place(kernels: bool) -> None:
-    inner = nn.ModuleDict({"inner": nn.Linear(2 * WIDE, 4), "narrow": nn.Linear(WIDE - 1, 4)})
-    model = nn.Sequential(nn.Linear(WIDE, 4), inner, nn.LayerNorm(4))
+    inner = nn.ModuleDict({"inner": nn.Linear(2 * INT8_INPUTS, 4), "narrow": nn.Linear(INT8_INPUTS - 1, 4)})
+    model = nn.Sequential(nn.Linear(INT8_INPUTS, 4), inner, nn.LayerNorm(4))
     in_int8(model)
     kinds = [type(module) for module in model.modules() if isinstance(module, nn.Linear | Int8Linear)]
     assert kinds == [Int8Linear, Int8Linear, Int8Linear if kernels else nn.Linear]
 
 
-def test_loops_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     found = native.library()
     if found is None:
         pytest.skip("this is by operators")
     monkeypatch.setitem(found.multiplies, torch.int8, False)  # as with AVX-512, but without VNNI
-    model = nn.Sequential(nn.Linear(WIDE, 4), nn.Linear(WIDE - 1, 4))
+    model = nn.Sequential(nn.Linear(INT8_INPUTS, 4), nn.Linear(INT8_INPUTS - 1, 4))
     in_int8(model)
     assert [type(module) for module in model] == [Int8Linear, nn.Linear]
 

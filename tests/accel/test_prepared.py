@@ -13,9 +13,10 @@ import regard
 from regard.accel import int8, native
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
-from regard.accel.prepacked import WIDE, PackedLinear
+from regard.accel.prepacked import PackedLinear
 from regard.accel.prepared import Prepared, prepare, quantize
 from regard.accel.stack import CompiledStack
+from regard.accel.thresholds import PREPACKED_INPUTS
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.errors import RegardError
@@ -41,7 +42,14 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 def build(share: Share = "all", **options: Any) -> Any:
     torch.manual_seed(0)
-    shape = {"width": WIDE, "heads": 4, "feedforward": 512, "encoder_layers": 1, "decoder_layers": 2, **options}
+    shape = {
+        "width": PREPACKED_INPUTS,
+        "heads": 4,
+        "feedforward": 512,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        **options,
+    }
     return Transformer(share=share, **shape).build(60).eval()
 
 
@@ -134,7 +142,7 @@ def test_text_is_decoded_as_by_the_model(dtype: torch.dtype, beam: int) -> None:
 @torch.inference_mode()
 def test_topk_is_that_of_the_logits(dtype: torch.dtype) -> None:
     prepared = prepare(build(), dtype)
-    hidden = torch.randn(4, 2, WIDE)
+    hidden = torch.randn(4, 2, PREPACKED_INPUTS)
     suppressed = torch.tensor([0, 7])
     found = prepared.topk(hidden, 5, 3, suppressed)
     expected = prepared.logits(hidden).float().log_softmax(-1)

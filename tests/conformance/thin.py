@@ -21,21 +21,26 @@ _BOTH: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 2}
 _HEADS: dict[str, Any] = {"heads": 2, "feedforward": 32}
 _TRANSFORMER: dict[str, Any] = {"architecture": "transformer", **_HEADS, **_BOTH}
 
-#: Those with heads are built once for each of ``HEAD_WIDTHS``.
+#: Those without a width are built once for each of ``HEAD_WIDTHS``.
 _ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "transformer post": {**_TRANSFORMER, "order": "post"},
     "transformer pre": {**_TRANSFORMER, "order": "pre", "positions": "learned"},
     "relative bias": {**_TRANSFORMER, "order": "pre", "norm": "rms_norm", "share": "target",
                       "positions": {"kind": "relative_bias", "buckets": 8, "distance": 16}},
     "rotary": {**_TRANSFORMER, "positions": "rotary", "gated": True, "share": "none"},
+    "grouped, wide heads": {**_TRANSFORMER, "width": 16, "key_value_heads": 1, "head_width": 12, "bias": "qkv",
+                            "query_key_norm": "rms_norm", "scale": 0.3},
+    "window": {**_TRANSFORMER, "width": 16, "window": 3, "positions": "rotary"},
     "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
     "decoder-only": {"architecture": "decoder", **_HEADS, "layers": 2, "key_value_heads": 1},
+    "decoder-only window": {"architecture": "decoder", **_HEADS, "layers": 2, "width": 16, "window": 2, "head_width": 6,
+                            "scale": 1.0, "query_key_norm": {"kind": "layer_norm", "bias": False}},
 }  # fmt: skip
 
 MODELS: dict[str, dict[str, Any]] = {
-    f"{name}, heads of {wide}" if "heads" in line else name: {"width": 2 * wide, **line}
+    name if "width" in line else f"{name}, heads of {wide}": {"width": 2 * wide, **line}
     for name, line in _ARRANGEMENTS.items()
-    for wide in (HEAD_WIDTHS if "heads" in line else HEAD_WIDTHS[:1])
+    for wide in (HEAD_WIDTHS[:1] if "width" in line else HEAD_WIDTHS)
 }
 
 

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import ToySettings, sentences
 
-from regard.accel import native, topk
+from regard.accel import native
 from regard.accel.prepared import prepare
+from regard.accel.thresholds import LOGITS
 from regard.decoding.engine import _Scheduler, decode
 from regard.decoding.inputs import padded
 from regard.decoding.search import Search
@@ -111,7 +112,7 @@ def test_logits_are_made_a_few_rows_at_a_time() -> None:
     model = build(vocabulary=40_000)
     with Operators() as seen:
         list(decode(model, sentences(40, 9), SETTINGS, Search(beam=5, max_extra=4)))
-    assert 32 * 40_000 <= seen.largest <= max(32 * 40_000, topk.FLOATS)  # not the 200 rows that are decoded at once
+    assert 32 * 40_000 <= seen.largest <= max(32 * 40_000, LOGITS)  # not the 200 rows that are decoded at once
 
 
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")

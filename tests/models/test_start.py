@@ -1,4 +1,4 @@
-"""The same seed gives the same initial weights as ever: names, shapes, ties, and the draws in their order."""
+"""The same seed gives the same model as ever: names, shapes, ties, the draws in their order, and what it computes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from regard.models import registry
+from regard.nn.sequences import Tokens
 
 SIZES: dict[str, Any] = {"width": 16, "heads": 2, "feedforward": 32}
 BOTH: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 2}
@@ -35,7 +36,7 @@ STARTS = Path(__file__).parent / "starts.json"
 
 
 def start(name: str) -> dict[str, Any]:
-    """Ties, and of each tensor its shape, its first number, its sum and its norm; a draw after it all."""
+    """Ties; each tensor's shape, first number, sum and norm; a draw after it all; the norm of some logits."""
     options, sizes = MODELS[name]
     torch.manual_seed(7)
     model = registry.options_from({"architecture": name.split()[0], **options}).build(*sizes)
@@ -43,13 +44,19 @@ def start(name: str) -> dict[str, Any]:
         key: [list(x.shape), float(x.flatten()[0]), float(x.double().sum()), float(x.double().norm())]
         for key, x in model.state_dict().items()
     }
-    return {"ties": model.ties, "tensors": tensors, "next": float(torch.rand(()))}
+    following = float(torch.rand(()))
+    ids = Tokens(torch.arange(4, 24).view(2, 10), torch.tensor([10, 7]))
+    with torch.inference_mode():
+        hidden = model.eval()(ids, model.encode(ids) if model.has_source else None).hidden
+        logits = float(model.logits(hidden)[ids.ids < 21].norm())  # of what is no padding
+    return {"ties": model.ties, "tensors": tensors, "next": following, "logits": logits}
 
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_model_starts_as_ever(name: str) -> None:
     expected, found = json.loads(STARTS.read_text(encoding="utf-8"))[name], start(name)
     assert found["ties"] == expected["ties"] and found["next"] == expected["next"]
+    assert found["logits"] == pytest.approx(expected["logits"], rel=1e-4)
     assert list(found["tensors"]) == list(expected["tensors"])
     for key, (shape, *numbers) in expected["tensors"].items():
         assert found["tensors"][key][0] == shape, key

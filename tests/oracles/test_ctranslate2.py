@@ -117,5 +117,15 @@ def test_what_it_cannot_do_is_said() -> None:
         build_backend("ctranslate2", loaded(norm=RMSNorm()))
     with refused("a post-norm stack may have no final norm"):
         build_backend("ctranslate2", loaded(final_norm=True))
+    for changes, would in [
+        ({"key_value_heads": 1}, "key_value_heads would have to be 0"),
+        ({"head_width": 16}, "head_width would have to be 0"),
+        ({"bias": "qkv"}, "bias would have to be False"),
+        ({"scale": 1.0}, "scale would have to be None"),
+        ({"query_key_norm": RMSNorm()}, "query_key_norm would have to be None"),
+        ({"window": 4}, "window would have to be 0"),
+    ]:
+        with refused(would):
+            build_backend("ctranslate2", loaded(**changes))
     with refused("architecture transformer only"):
         build_backend("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))

@@ -225,6 +225,12 @@ def test_faults_are_named() -> None:
             marian.import_model(changed, tensors)
     with pytest.raises(RegardError, match="MarianMT cannot hold this model: order would have to be post"):
         marian.config_from(replace(marian.options_from(config), order="pre"), settings_of(theirs), V)
+    options = marian.options_from(config)
+    for changes in ({"key_value_heads": 1}, {"head_width": 3}, {"bias": "qkv"}, {"scale": 1.0}, {"window": 4}):
+        with pytest.raises(RegardError, match=f"cannot hold this model: {next(iter(changes))} would have to be"):
+            marian.config_from(replace(options, **changes), settings_of(theirs), V)
+    same = replace(options, head_width=options.width // options.heads, key_value_heads=options.heads)
+    assert marian.config_from(same, settings_of(theirs), V) == marian.config_from(options, settings_of(theirs), V)
 
 
 def test_a_copy_stands_in_for_the_tensor_that_was_left_out() -> None:

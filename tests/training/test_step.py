@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from regard.accel import thresholds
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
 from regard.models import registry
-from regard.training import thread_parallel
 from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest
@@ -75,7 +75,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config
 @pytest.fixture
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Enough for three parts of a small batch."""
-    monkeypatch.setattr(thread_parallel, "WORTH", 20)
+    monkeypatch.setattr(thresholds, "THREAD_POSITIONS", 20)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     yield

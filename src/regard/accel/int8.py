@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regard.accel import native
+from regard.accel import native, thresholds
+from regard.accel.fits import plain
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
 # The largest integers on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
 ACTIVATIONS, WEIGHTS = 127, 127 if VNNI else 63
-WIDE = 256  # inputs from which quantising them pays where PyTorch's operators do it
 LEAST = 1e-30  # the scale of a row of zeros
 OFFSET = 128  # the byte that stands for 0: flipping the top bit of a signed byte adds as much
 
@@ -80,9 +80,9 @@ def in_int8(module: nn.Module, table: Tensor | None = None) -> None:
 
     A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known.
     """
-    wide = 1 if native.multiplying(torch.int8) else WIDE
+    wide = 1 if native.multiplying(torch.int8) else thresholds.INT8_INPUTS
     for name, child in module.named_children():
-        if type(child) not in LINEAR:
+        if not plain(child, *LINEAR):
             in_int8(child, table)
         elif isinstance(child, nn.Linear) and child.in_features >= wide and child.weight is not table:
             setattr(module, name, Int8Linear(child.weight, child.bias))

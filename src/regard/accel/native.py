@@ -12,12 +12,12 @@ from torch import Tensor
 
 from regard.accel import shared_library, structures
 from regard.accel.structures import Dropping, HeadRows, KeyValues, Linear, Strided, VarLen, number, pointer, size
+from regard.accel.thresholds import KERNEL_THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 LANES = 16  # fp32 numbers of the widest register: head widths that the kernels take are multiples
-FEW_THREADS = 2  # threads of PyTorch up to which the kernels, which use one, are faster in training than its operators
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights: ``enum kind`` of products.h
 INPUTS_OF_UNIT = (1, 2, 4)  # inputs in the 4 bytes of a unit, by kind (products.h)
 PARTS = ("products with weights", "attention", "norms")  # of a stack's time: ``enum part`` of stack.c
@@ -44,7 +44,7 @@ def multiplying(dtype: torch.dtype) -> Native | None:
 def for_training(x: Tensor, dtype: torch.dtype | None = None) -> Native | None:
     """The kernels, if they take x's type (or ``dtype``) and are faster in training than PyTorch's operators."""
     known = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
-    return library() if known and torch.get_num_threads() <= FEW_THREADS else None
+    return library() if known and torch.get_num_threads() <= KERNEL_THREADS else None
 
 
 def _profiled(call: Callable[P, T]) -> Callable[P, T]:

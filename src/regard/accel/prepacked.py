@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from regard.accel import native
+from regard.accel.fits import plain
 from regard.accel.linear import available
+from regard.accel.thresholds import PREPACKED_INPUTS, PREPACKED_OUTPUTS
 from regard.nn.embedding import Table
 from regard.nn.linear import Linear
 
-WIDE = 256  # inputs from which a product in fp32 by oneDNN is faster so
-MANY = 4096  # outputs from which it is too, with fewer inputs: a large table, which is laid out anew at every call
 LINEAR = (nn.Linear, Linear)  # the layers that can be replaced; a subclass may compute something else
 
 
@@ -65,7 +65,8 @@ def gains(weight: Tensor) -> bool:
     outputs, inputs = weight.shape
     if native.multiplying(weight.dtype):
         return True
-    return available(weight.dtype) and (weight.dtype == torch.bfloat16 or inputs >= WIDE or outputs >= MANY)
+    large = inputs >= PREPACKED_INPUTS or outputs >= PREPACKED_OUTPUTS
+    return available(weight.dtype) and (weight.dtype == torch.bfloat16 or large)
 
 
 def prepack(module: nn.Module, table: Tensor) -> None:
@@ -74,7 +75,7 @@ def prepack(module: nn.Module, table: Tensor) -> None:
     A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known here.
     """
     for name, child in module.named_children():
-        if type(child) not in LINEAR:
+        if not plain(child, *LINEAR):
             prepack(child, table)
         elif isinstance(child, nn.Linear) and child.weight is not table and gains(child.weight):
             setattr(module, name, PackedLinear(child.weight, child.bias))

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regard.accel.thresholds import BMM_LOOP, PLAIN_QUERIES, PLAIN_WEIGHTS, REGISTER
 from regard.nn.kernels import additive_mask
 from regard.nn.layout import Layout
-
-SHORT = 8  # queries up to which plain products are faster on a CPU than its blocked kernel
-FEW = 400  # multiplications of one head's query below which ``bmm`` is a plain loop, which a sum over keys outruns
-VECTOR = 16  # fp32 numbers in the widest register of a CPU
-SQUARE = 128 * 128  # queries × keys up to which they are so in training: the backward pass is 2 to 4 times faster
 
 
 def _few(query: Tensor, key: Tensor, bias: Tensor | None, layout: Layout) -> bool:
@@ -28,7 +24,7 @@ def _few(query: Tensor, key: Tensor, bias: Tensor | None, layout: Layout) -> boo
         return False
     if torch.is_grad_enabled() and bias is not None and bias.requires_grad:
         return False  # _Products has no gradient for a bias
-    return query.shape[-2] <= SHORT or query.shape[-2] * key.shape[-2] <= SQUARE
+    return query.shape[-2] <= PLAIN_QUERIES or query.shape[-2] * key.shape[-2] <= PLAIN_WEIGHTS
 
 
 def _sees_nothing(query: Tensor, key: Tensor, layout: Layout) -> bool:
@@ -73,7 +69,7 @@ def _two_products(
     if mask is not None:
         scores.view(*many, *scores.shape[1:]).add_(mask)
     weights = _softmax(scores).to(value.dtype)
-    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < FEW:
+    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < BMM_LOOP:
         mixed = (weights.transpose(1, 2) * value).sum(1)
     else:
         mixed = torch.bmm(weights, value)
@@ -83,8 +79,8 @@ def _two_products(
 def _softmax(scores: Tensor) -> Tensor:
     """Over the last axis, in at least fp32."""
     keys = scores.shape[-1]
-    if keys < VECTOR:  # PyTorch's loop for rows that do not fill a register takes ten times as long
-        scores = F.pad(scores, (0, VECTOR - keys), value=-math.inf)
+    if keys < REGISTER:  # PyTorch's loop for rows that do not fill a register takes ten times as long
+        scores = F.pad(scores, (0, REGISTER - keys), value=-math.inf)
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))[..., :keys]
 
 

@@ -220,6 +220,8 @@ def _known_residual(part: Any) -> bool:
 
 def _known_norm(norm: Any) -> bool:
     spec = getattr(norm, "spec", None)
+    if any(x.dtype != torch.float32 or x.device.type != "cpu" for x in norm.parameters()):
+        return False  # c/rows.h reads fp32
     if plain(norm, nn.LayerNorm):
         return computes(spec, LayerNorm, "eps", "bias")
     return plain(norm, RootMeanSquareNorm) and computes(spec, RMSNorm, "eps")

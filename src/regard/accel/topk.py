@@ -14,28 +14,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.accel.products import VECTOR
+from regard.accel.thresholds import CACHED_LOGITS, COLUMN, LOGITS, REGISTER
 
 if TYPE_CHECKING:
     from regard.accel.native import Native
 
-DEPTH = 32  # entries of a column, about
-FLOATS = 1 << 22  # scores that are made at once on a CPU (16 MiB): each product lays out the whole table anew
-CACHED = 1 << 19  # as many where the table was laid out before: they stay in the cache until they are ranked
-
 
 def rows_at_once(vocabulary: int, device: torch.device, packed: bool = False) -> int:
     """How many rows of logits are made before they are ranked, 0 = all; ``packed``: by a table that is laid out."""
-    return max(32, (CACHED if packed else FLOATS) // vocabulary) if device.type == "cpu" else 0
+    return max(32, (CACHED_LOGITS if packed else LOGITS) // vocabulary) if device.type == "cpu" else 0
 
 
 @functools.cache
 def columns(vocabulary: int) -> int:
-    """How many columns of about ``DEPTH`` entries a row of scores has, so that few are left over.
+    """How many columns of about ``COLUMN`` entries a row of scores has, so that few are left over.
 
     They fill a CPU's registers: others are read three times as slowly.
     """
-    about = range(vocabulary // (2 * DEPTH) // VECTOR * VECTOR + VECTOR, 2 * vocabulary // DEPTH, VECTOR)
+    about = range(vocabulary // (2 * COLUMN) // REGISTER * REGISTER + REGISTER, 2 * vocabulary // COLUMN, REGISTER)
     return min(about, key=lambda width: vocabulary % width, default=0)
 
 

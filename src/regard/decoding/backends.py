@@ -10,10 +10,11 @@ import torch
 
 from regard.accel import native
 from regard.accel.prepared import Prepared, prepare
+from regard.accel.thresholds import PROCESS_TOKENS
 from regard.decoding.running_batch import Result
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
-from regard.decoding.workers import WORTH, DecodingWorkers
+from regard.decoding.workers import DecodingWorkers
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.recorder import watched
@@ -74,7 +75,7 @@ class Engine:
 
     def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
         """The prepared model; the model itself where preparing is not worth it: little text, no native kernels."""
-        much = search.beam * sum(len(ids) + 1 for ids in sources) >= WORTH
+        much = search.beam * sum(len(ids) + 1 for ids in sources) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         if self._prepared is None or not self._prepared.is_current(self.model):

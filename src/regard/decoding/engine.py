@@ -2,7 +2,8 @@
 
 A step is: the model's ``step`` on the newest tokens, the best continuations of each hypothesis (topk.py), one step of
 the search (search.py, running_batch.py), ``follow`` for the state. On a CPU the host looks once a step for what is
-done, on an accelerator every ``LOOK`` steps. A sentence's result does not depend on which others share its batch.
+done, on an accelerator every ``STEPS_UNSEEN`` steps. A sentence's result does not depend on the others of its
+batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from regard import limits
 from regard.accel.prepared import Prepared
+from regard.accel.thresholds import ENCODED_TOKENS, FINISHED_SHARE, FINISHED_SHARE_LEFT_OUT, STEPS_UNSEEN
 from regard.accel.topk import TopK
 from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
@@ -34,11 +36,6 @@ if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist, ShortlistHead
 
 __all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "steps"]
-
-LOOK = 4  # steps between two looks of the host, where looking means waiting for an accelerator
-ENCODED = 2048  # tokens that a CPU encodes at once
-LEAVE = 0.2  # the finished share of a running batch at which it is filled up or, when nothing waits, made smaller
-LEFT_OUT = 0.4  # the same where a step leaves out the finished sentences (accel/stack.py)
 
 
 @dataclass(frozen=True)
@@ -145,8 +142,8 @@ class _Scheduler:
         self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
         self.graphs = self._graphs()
         leaves_out = isinstance(model, Prepared) and model.leaves_out
-        self.leave = LEFT_OUT if self.graphs or leaves_out else LEAVE
-        self.look = 1 if self.device.type == "cpu" else LOOK
+        self.leave = FINISHED_SHARE_LEFT_OUT if self.graphs or leaves_out else FINISHED_SHARE
+        self.look = 1 if self.device.type == "cpu" else STEPS_UNSEEN
         self.start = [settings.start, *settings.forced_prefix]
         self.waiting = WaitingInputs(inputs, search, batch_tokens, len(self.start), model.longest, self.look)
         self.running: dict[int, Sized] = {}  # the inputs in the running batch, by number
@@ -223,7 +220,7 @@ class _Scheduler:
         sources = [[*(one.input.source or ()), self.settings.eos] for one in entering]
         parts: list[Memory] = []
         longest = max(map(len, sources))
-        at_once = max(1, ENCODED // longest) if self.device.type == "cpu" else len(sources)
+        at_once = max(1, ENCODED_TOKENS // longest) if self.device.type == "cpu" else len(sources)
         for at in range(0, len(sources), at_once):
             parts.append(self.model.encode(padded(sources[at : at + at_once], self.settings.pad, self.device)))
         return parts[0] if len(parts) == 1 else parts[0].join(parts[1:])

@@ -17,7 +17,7 @@ from regard.accel.topk import TopK
 from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
 from regard.errors import RegardError
 from regard.models.contract import State
-from regard.nn.rows import Places
+from regard.nn.rows import Rows
 
 
 class Hypothesis(NamedTuple):
@@ -104,7 +104,7 @@ class RunningBatch:
         finished = torch.as_tensor(self.finished.nonzero()[0], device=self.scores.device)
         free = finished if len(finished) else None
         self.state.admit(other.state, free)
-        places = Places.of(other.batch, free, self.batch, self.scores.device)
+        rows = Rows.of(other.batch, free, self.batch, self.scores.device)
         if other.table.shape[0] > self.table.shape[0]:
             self.table = other.table
         longest = max(self.ids.shape[2], other.ids.shape[2])
@@ -112,10 +112,10 @@ class RunningBatch:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine.dim() == 3:
                 mine, theirs = (torch.nn.functional.pad(x, (0, longest - x.shape[2])) for x in (mine, theirs))
-            setattr(self, name, places.put(mine, theirs))
+            setattr(self, name, rows.put(mine, theirs))
         for name in ("index", "limits", "ages", "finished"):
-            grown = np.resize(getattr(self, name), places.batch)  # a copy
-            grown[places.index.cpu().numpy()] = getattr(other, name)
+            grown = np.resize(getattr(self, name), rows.batch)  # a copy
+            grown[rows.index.cpu().numpy()] = getattr(other, name)
             setattr(self, name, grown)
 
     def live(self) -> Tensor | None:

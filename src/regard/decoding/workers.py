@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from regard.accel.thresholds import PROCESS_TOKENS
 from regard.decoding.engine import decode
 from regard.decoding.inputs import Settings
 from regard.decoding.running_batch import Hypothesis, Result
@@ -22,8 +23,6 @@ from regard.models.recorder import watched
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
-
-WORTH = 1024  # tokens (sentences × beam × length) that a process of its own wants
 
 
 class DecodingWorkers:
@@ -53,7 +52,7 @@ class DecodingWorkers:
 
         tokens = search.beam * sum(len(ids) + 1 for ids in sources)
         on_cpu = model.output_table()[0].device.type == "cpu"
-        most = min(torch.get_num_threads(), tokens // WORTH) if on_cpu and not watched(model) else 1
+        most = min(torch.get_num_threads(), tokens // PROCESS_TOKENS) if on_cpu and not watched(model) else 1
         with can_fork() as forks:
             if most < 2 or not forks:
                 return decoded(sources)

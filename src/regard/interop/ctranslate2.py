@@ -6,6 +6,7 @@ CTranslate2 gets ids, not text: a piece of its vocabulary is the number of ours.
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from regard.models.bodies import EncoderDecoder
 from regard.models.contract import Model
 from regard.models.transformer import Transformer
 from regard.nn.layers import TransformerLayer
-from regard.nn.multihead import MultiHeadAttention
+from regard.nn.multihead import Attention, MultiHeadAttention
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack
@@ -95,8 +96,12 @@ def _checked(model: Model) -> Any:
         raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
     if options.order == "post" and options.normed_at_the_end:
         raise RegardError("CTranslate2 cannot hold this model: a post-norm stack may have no final norm")
-    if options.key_value_heads not in (0, options.heads):
-        raise RegardError("CTranslate2 cannot hold this model: key_value_heads would have to be 0")
+    attention = options.attention()
+    held = Attention(heads=options.heads, bias=options.bias is True, dropout=attention.dropout)
+    for field in fields(held):
+        value = getattr(held, field.name)
+        if getattr(attention, field.name) != value:
+            raise RegardError(f"CTranslate2 cannot hold this model: {field.name} would have to be {value}")
     return options
 
 

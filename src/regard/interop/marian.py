@@ -49,6 +49,10 @@ FIXED: dict[str, Any] = {
     "gated": False,
     "bias": True,
     "key_value_heads": 0,
+    "head_width": 0,
+    "scale": None,
+    "query_key_norm": None,
+    "window": 0,
     "output_bias": True,
     "embedding_dropout": None,
 }
@@ -246,6 +250,8 @@ def _means(options: Transformer, name: str) -> Any:
     if name == "final_norm":
         return options.normed_at_the_end
     if name == "key_value_heads" and options.key_value_heads == options.heads:
+        return 0
+    if name == "head_width" and options.head_width * options.heads == options.width:
         return 0
     if name == "embedding_dropout" and options.embedding_dropout == options.dropout:
         return None

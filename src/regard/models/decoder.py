@@ -23,7 +23,6 @@ class DecoderOnly(StackOptions):
     """The options of a decoder-only model."""
 
     layers: int = option(6, "layers of the stack")
-    heads: int = shared("heads", 8, "query heads H; each is width / heads wide")
     positions: Positions = shared("positions", Rotary())
     order: Order = shared("order", "pre", "norm before each sub-layer (pre) or after it (post)")
     activation: Activation = shared("activation", "gelu")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regard.nn.embedding import Embedding
@@ -36,8 +36,9 @@ class StackOptions:
     """What every architecture of Transformer layers lets choose; the defaults are the paper's base model."""
 
     width: int = option(512, "model width D")
-    heads: int = option(8, "attention heads H; each is width / heads wide")
+    heads: int = option(8, "attention heads H")
     key_value_heads: int = option(0, "key-value heads G, a divisor of heads; 0: as many")
+    head_width: int = option(0, "width K of a head; 0: width / heads")
     feedforward: int = option(2048, "inner width F of the feed-forward network")
     dropout: float = option(0.1, "dropout on the output of each sub-layer")
     embedding_dropout: float | None = option(None, "dropout on embedding + position; not given: as dropout")
@@ -49,15 +50,25 @@ class StackOptions:
     final_norm: bool | None = option(None, "a norm after the last layer; not given: in pre order only")
     activation: Activation = option("relu", "activation of the feed-forward network")
     gated: bool = option(False, "a gate in the feed-forward network (GLU)")
-    bias: bool = option(True, "biases in projections and feed-forward network")
+    bias: bool | Literal["qkv"] = option(
+        True, 'biases in projections and feed-forward network; "qkv": on queries, keys and values alone'
+    )
+    scale: float | None = option(None, "factor of the scores q·k; not given: 1 / square root of a head's width")
+    query_key_norm: Norm | None = option(
+        None, "layer_norm or rms_norm on each head's queries and keys; not given: none"
+    )
+    window: int = option(0, "self-attention sees only keys less than so many positions away; 0: all")
     scale_embedding: bool = option(True, "embeddings times the square root of the width")
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.heads < 1 or self.width % self.heads:
+        if self.width < 1 or self.heads < 1 or (not self.head_width and self.width % self.heads):
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
         for field in dataclasses.fields(self):
             if field.name.endswith("layers") or field.name == "feedforward":
                 at_least_one(self, field.name)
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ValueError(f"scale={self.scale} must be more than 0, and finite")
+        self.attention()  # which checks the other numbers
 
     @property
     def normed_at_the_end(self) -> bool:
@@ -73,19 +84,30 @@ class StackOptions:
             tied_to=tied_to,
         )
 
+    def attention(self) -> Attention:
+        """Every attention of the model; the window is that of self-attention."""
+        return Attention(
+            heads=self.heads,
+            key_value_heads=self.key_value_heads,
+            head_width=self.head_width,
+            bias=self.bias,
+            scale=self.scale,
+            query_key_norm=self.query_key_norm,
+            window=self.window,
+            dropout=self.attention_dropout,
+        )
+
     def stack(self, layers: int, *, causal: bool = False, cross: bool = False) -> Stack:
         """So many equal layers; with ``cross`` they attend to a memory too."""
-        attention = Attention(
-            heads=self.heads, key_value_heads=self.key_value_heads, bias=self.bias, dropout=self.attention_dropout
-        )
+        attention = self.attention()
         layer = Layer(
             attention=attention,
-            cross=attention if cross else None,
+            cross=replace(attention, window=0) if cross else None,
             feedforward=FeedForward(
                 width=self.feedforward,
                 activation=self.activation,
                 gated=self.gated,
-                bias=self.bias,
+                bias=self.bias is True,
                 dropout=self.activation_dropout,
             ),
             norm=self.norm,

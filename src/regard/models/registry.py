@@ -51,6 +51,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "decoder": Architecture("regard.models.decoder:DecoderOnly", source=False),
 }
 
+NORMS = {"layer_norm": "regard.nn.norm:LayerNorm", "rms_norm": "regard.nn.norm:RMSNorm"}
+
 # option → kind → "module:class": which parts an option may hold.
 PARTS: dict[str, dict[str, str]] = {
     "positions": {
@@ -60,10 +62,8 @@ PARTS: dict[str, dict[str, str]] = {
         "relative_bias": "regard.nn.positions:RelativeBias",
         "none": "regard.nn.positions:NoPositions",
     },
-    "norm": {
-        "layer_norm": "regard.nn.norm:LayerNorm",
-        "rms_norm": "regard.nn.norm:RMSNorm",
-    },
+    "norm": NORMS,
+    "query_key_norm": NORMS,
 }
 
 
@@ -72,6 +72,8 @@ LARGEST: dict[str, int] = {
     "width": 1 << 17,
     "feedforward": 1 << 20,
     "heads": 1 << 12,
+    "head_width": 1 << 17,
+    "window": 1 << 24,
     "key_value_heads": 1 << 12,
     "layers": 1 << 10,
     "encoder_layers": 1 << 9,
@@ -111,10 +113,10 @@ def presets(architecture: str) -> dict[str, Any]:
 
 
 def options_from(values: Mapping[str, Any]) -> Any:
-    """Options from a dictionary as in the ``[model]`` table of a configuration or in ``config.json``.
+    """Options from a dictionary such as the ``[model]`` table of a configuration or ``config.json``.
 
-    ``architecture`` (default "transformer") and ``preset`` choose where to start; the other keys replace single
-    options. A wrong key or value raises RegardError and names the key.
+    ``architecture`` (default "transformer") and ``preset`` choose the options to begin with; every other key replaces
+    one. A wrong key or value raises a RegardError that names the key.
     """
     given = dict(values)
     architecture = given.pop("architecture", "transformer")
@@ -128,7 +130,7 @@ def options_from(values: Mapping[str, Any]) -> Any:
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """The options as plain JSON values, ``architecture`` first; ``options_from`` reads them back as they were."""
+    """The options as plain JSON values, ``architecture`` first: the inverse of ``options_from``."""
     return {"architecture": architecture_of(options), **_plain(options)}
 
 
@@ -142,7 +144,7 @@ def architecture_of(options: Any) -> str:
 
 
 def layers(options: Any) -> int:
-    """How many layers the options ask for, of all stacks together."""
+    """The number of layers of all stacks together."""
     return sum(getattr(options, field.name) for field in dataclasses.fields(options) if field.name.endswith("layers"))
 
 
@@ -205,7 +207,8 @@ def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[s
 
 def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
     if key in PARTS:
-        return _read_part(key, value, where)
+        left_out = value is None and type(None) in typing.get_args(annotation)
+        return None if left_out else _read_part(key, value, where)
     if isinstance(value, int) and key in LARGEST and value > LARGEST[key]:
         raise RegardError(f"'{where}' is {value!r:.40}: expected at most {LARGEST[key]}")
     try:
@@ -225,8 +228,8 @@ def _read_part(key: str, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         raise RegardError(f"'{where}' is {value!r:.200}: expected one of {', '.join(classes)}, or a table with 'kind'")
     rest = {name: v for name, v in value.items() if name != "kind"}
-    kind = _entry({_folded(name): name for name in classes}, _folded(value["kind"]), where, "kind", list(classes))
-    return _read(classes[kind], rest, where, {})
+    alike = {_folded(name): name for name in classes}.get(_folded(value["kind"]), value["kind"])
+    return _read(_entry(classes, alike, where, "kind"), rest, where, {})
 
 
 def _plain(spec: Any) -> dict[str, Any]:
@@ -244,12 +247,12 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-def _entry(table: Mapping[str, Any], name: Any, where: str, what: str, shown: list[str] | None = None) -> Any:
+def _entry(table: Mapping[str, Any], name: Any, where: str, what: str) -> Any:
+    """An entry of a closed table; an unknown name raises RegardError."""
     if isinstance(name, str) and name in table:
         return table[name]
-    known = shown or list(table)
-    hint = nearest(name, known) if isinstance(name, str) else ""
-    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(known)}")
+    hint = nearest(name, table) if isinstance(name, str) else ""
+    raise RegardError(f"'{where}' is {name!r:.100}: no such {what}{hint or _listed(table)}")
 
 
 def _listed(names: Any) -> str:

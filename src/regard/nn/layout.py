@@ -36,7 +36,7 @@ class Layout:
     key_positions: Tensor | None = None
     packing: Packing | None = None
     key_packing: Packing | None = None
-    _shared: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    _shared: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def padded(lengths: Tensor, size: int, causal: bool = False, *, packing: Packing | None = None) -> Layout:
@@ -67,14 +67,14 @@ class Layout:
 
     def padded_rows(self) -> Layout:
         """The same layout for queries and keys that were unpacked."""
-        return self.once("padded rows", lambda: replace(self, packing=None, key_packing=None, _shared={}))
+        return self.once("padded rows", lambda: replace(self, packing=None, key_packing=None))
 
     def within(self, window: int, queries: int, keys: int, device: torch.device) -> Layout:
         """The same layout where a query sees only keys less than ``window`` positions away."""
 
         def make() -> Layout:
             near = self.distances(queries, keys, device).abs()[:, None] < window
-            return replace(self, mask=near if self.mask is None else self.mask & near, _shared={})
+            return replace(self, mask=near if self.mask is None else self.mask & near)
 
         return self.once(("within", window, queries, keys), make)
 

@@ -77,8 +77,8 @@ class Packing:
         return _transposed(self.pack(_joined(x)), x.shape[3])
 
     def unpack_heads(self, x: Tensor) -> Tensor:
-        """[1, H, R, K] → [B, H, T, K], 0 where there is padding."""
-        return _transposed(self.unpack(_joined(x)), x.shape[3])
+        """[1, H, R, K] → [B, H, T, K], 0 where there is padding; head by head, as batched products want them."""
+        return _transposed(self.unpack(_joined(x)), x.shape[3]).contiguous()
 
     def positions(self) -> Tensor:
         """[1, R] each row's position in its sentence; 0 for spare rows."""

@@ -17,7 +17,7 @@ from regard.nn.additive import AdditiveCore
 from regard.nn.dropout import Dropout
 from regard.nn.layout import Layout
 from regard.nn.padding import real
-from regard.nn.rows import Places
+from regard.nn.rows import Rows
 from regard.nn.sequences import Memory
 
 
@@ -205,15 +205,15 @@ class RecurrentState:
         self.key, self.value = (memory[:, :, :size].index_select(0, index) for memory in (self.key, self.value))
 
     def admit(self, other: RecurrentState, free: Tensor | None = None) -> None:
-        """The sentences of another state of as many beams take the ``free`` places [F] first, and then come behind."""
-        places = Places.of(other.batch, free, self.batch, self.lengths.device)
+        """The sentences of another state of as many beams take the ``free`` rows [F] first, and then come behind."""
+        rows = Rows.of(other.batch, free, self.batch, self.lengths.device)
         size = max(self.key.shape[2], other.key.shape[2])
         self.key, self.value = (
-            places.put(_padded(mine, size), _padded(theirs, size))
+            rows.put(_padded(mine, size), _padded(theirs, size))
             for mine, theirs in ((self.key, other.key), (self.value, other.value))
         )
-        self.tensors = {name: places.put(x, other.tensors[name]) for name, x in self.tensors.items()}
-        self.lengths = places.put(self.lengths, other.lengths)
+        self.tensors = {name: rows.put(x, other.tensors[name]) for name, x in self.tensors.items()}
+        self.lengths = rows.put(self.lengths, other.lengths)
 
 
 def _padded(x: Tensor, size: int) -> Tensor:

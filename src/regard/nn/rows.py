@@ -1,4 +1,4 @@
-"""Sentences that enter a batch take the places of those that have left, so that nobody else is copied."""
+"""Sentences that enter a batch take the rows of those that have left, so that no other sentence is copied."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where newcomers come to stand: ``index`` [B'] among the ``batch`` sentences that there are with them."""
+class Rows:
+    """The rows ``index`` [B'] of sentences that enter a batch, of ``batch`` rows once they have."""
 
     index: Tensor
     batch: int
 
     @staticmethod
-    def of(count: int, free: Tensor | None, batch: int, device: torch.device) -> Places:
-        """For ``count`` newcomers: the ``free`` places [F] of ``batch`` first, and then new ones behind.
+    def of(count: int, free: Tensor | None, batch: int, device: torch.device) -> Rows:
+        """For ``count`` entering sentences: the ``free`` rows [F] of ``batch`` first, and then new ones behind.
 
-        >>> Places.of(3, torch.tensor([1, 4]), 6, torch.device("cpu"))
-        Places(index=tensor([1, 4, 6]), batch=7)
+        >>> Rows.of(3, torch.tensor([1, 4]), 6, torch.device("cpu"))
+        Rows(index=tensor([1, 4, 6]), batch=7)
         """
         taken = torch.zeros(0, dtype=torch.int64, device=device) if free is None else free[:count]
         behind = count - len(taken)
-        return Places(torch.cat((taken, torch.arange(batch, batch + behind, device=device))), batch + behind)
+        return Rows(torch.cat((taken, torch.arange(batch, batch + behind, device=device))), batch + behind)
 
     def room(self, x: Tensor) -> Tensor:
-        """x [B, *] with zeros for those who come behind."""
+        """x [B, *] with rows of zeros behind for the sentences that find no free row."""
         more = self.batch - len(x)
         return torch.cat((x, x.new_zeros(more, *x.shape[1:]))) if more else x
 
-    def put(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        """``theirs`` [B', *] in their places among ``mine`` [B, *], which is written over."""
-        return self.room(mine).index_copy_(0, self.index, theirs)
+    def put(self, x: Tensor, entering: Tensor) -> Tensor:
+        """``entering`` [B', *] in its rows of x [B, *], which is written over."""
+        return self.room(x).index_copy_(0, self.index, entering)
 
-    def put_first(self, mine: Tensor, theirs: Tensor, axis: int, size: int) -> Tensor:
-        """Likewise the first ``size`` of theirs on an axis, over the first of mine there."""
-        mine = self.room(mine)
-        mine.narrow(axis, 0, size).index_copy_(0, self.index, theirs.narrow(axis, 0, size))
-        return mine
+    def put_first(self, x: Tensor, entering: Tensor, axis: int, size: int) -> Tensor:
+        """Likewise the first ``size`` of ``entering`` on an axis, over the first of x there."""
+        x = self.room(x)
+        x.narrow(axis, 0, size).index_copy_(0, self.index, entering.narrow(axis, 0, size))
+        return x

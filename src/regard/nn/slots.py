@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regard.nn.layout import Layout
 from regard.nn.padding import everything_is_real, real
-from regard.nn.rows import Places
+from regard.nn.rows import Rows
 
 # Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
 # them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.
@@ -99,12 +99,12 @@ class Slots:
     def _layout(self, positions: Tensor, prompt: bool) -> Layout:
         if self.fresh:
             return Layout(causal=True)
-        visible, places = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
+        visible, key_positions = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
         if prompt:  # its tokens see what all hypotheses see, and one another in order
-            visible = visible[:, :1] & (places[:, None, :] <= positions[:, :, None])
+            visible = visible[:, :1] & (key_positions[:, None, :] <= positions[:, :, None])
         elif self.open and self.extent == self.top and not self.fixed:
-            return Layout(positions=positions, key_positions=places)
-        return Layout.cached(visible, positions, places)
+            return Layout(positions=positions, key_positions=key_positions)
+        return Layout.cached(visible, positions, key_positions)
 
     def advanced(self, queries: int, lengths: Tensor | None) -> None:
         """Counts the tokens of ``advance``, once all layers have written theirs."""
@@ -154,21 +154,21 @@ class Slots:
         self.open = bool(self.visible.all())
         self._count_lengths()
 
-    def admit(self, other: Slots, free: Tensor | None, places: Places) -> None:
-        """Other sentences stand in their ``places``, of which ``free`` [F] held no sentence; there is room for theirs.
+    def admit(self, other: Slots, free: Tensor | None, rows: Rows) -> None:
+        """Other sentences stand in their ``rows``, of which ``free`` [F] held no sentence; there is room for theirs.
 
-        What is left of the free places holds nothing afterwards.
+        What is left of the free rows holds nothing afterwards.
         """
-        alone = places.batch == other.batch
+        alone = rows.batch == other.batch
         self.open = other.open and (alone or (self.open and free is None)) and self.top in (0, other.top)
         self.top = max(self.top, other.top)
         if free is not None:
             self.visible.index_fill_(0, free, False)
             self.position.index_fill_(0, free, 0)
-        self.visible = places.put_first(self.visible, other.visible, 2, other.top)
-        self.key_positions = places.put_first(self.key_positions, other.key_positions, 1, other.top)
-        self.position = places.put(self.position, other.position)
-        self.batch = places.batch
+        self.visible = rows.put_first(self.visible, other.visible, 2, other.top)
+        self.key_positions = rows.put_first(self.key_positions, other.key_positions, 1, other.top)
+        self.position = rows.put(self.position, other.position)
+        self.batch = rows.batch
         self.capacity = max(self.capacity, other.capacity)
         self._count_lengths()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.nn.layout import Layout
-from regard.nn.rows import Places
+from regard.nn.rows import Rows
 from regard.nn.slots import CacheShape, Slots, resized
 
 
@@ -52,12 +52,12 @@ class LayerCache:
         if self.key is not None and self.value is not None:
             self.key, self.value = change(self.key), change(self.value)
 
-    def admit(self, other: LayerCache, places: Places) -> None:
-        """The keys and values of other sentences, in their ``places``."""
+    def admit(self, other: LayerCache, rows: Rows) -> None:
+        """The keys and values of other sentences, in their ``rows``."""
         assert other.key is not None and other.value is not None, "prompts come before entering"
         key, value = self.room(other.key)
-        self.key = places.put_first(key, other.key, 2, other.slots.top)
-        self.value = places.put_first(value, other.value, 2, other.slots.top)
+        self.key = rows.put_first(key, other.key, 2, other.slots.top)
+        self.value = rows.put_first(value, other.value, 2, other.slots.top)
 
 
 class KeyValueState:
@@ -175,22 +175,22 @@ class KeyValueState:
             self.refresh_memory_layout()
 
     def admit(self, other: KeyValueState, free: Tensor | None = None) -> None:
-        """The sentences of another state take the ``free`` places [F], of those who have left, and then come behind.
+        """The sentences of another state take the ``free`` rows [F], of those who have left, and then come behind.
 
         It has as many beams and layers, and is not to be used again. Nothing is copied but what comes, unless some come
         behind or need more slots than there are.
         """
         if other.beams != self.beams or len(other.caches) != len(self.caches):
             raise ValueError(f"a state of {other.beams} beams cannot enter one of {self.beams}")
-        places = Places.of(other.batch, free, self.batch, self.slots.device)
+        rows = Rows.of(other.batch, free, self.batch, self.slots.device)
         self._resize(max(self.slots.count, other.slots.top))
         for mine, theirs in zip(self.caches, other.caches, strict=True):
-            mine.admit(theirs, places)
+            mine.admit(theirs, rows)
         if self.memory is not None and other.memory is not None:
-            self._admit_memory(other, free, places)
-        self.slots.admit(other.slots, free, places)
+            self._admit_memory(other, free, rows)
+        self.slots.admit(other.slots, free, rows)
 
-    def _admit_memory(self, other: KeyValueState, free: Tensor | None, places: Places) -> None:
+    def _admit_memory(self, other: KeyValueState, free: Tensor | None, rows: Rows) -> None:
         assert self.memory is not None and self.memory_lengths is not None
         assert other.memory is not None and other.memory_lengths is not None
         if free is not None:
@@ -203,9 +203,9 @@ class KeyValueState:
         def joined(one: Tensor, two: Tensor) -> Tensor:
             # Those of the longest sentences, which come first, are not kept for all that follow.
             one = one if longest <= one.shape[2] <= longest + longest // 3 else resized(one, 2, longest)
-            return places.put_first(one, two, 2, size)
+            return rows.put_first(one, two, 2, size)
 
         pairs = zip(self.memory, other.memory, strict=True)
         self.memory = [(joined(key, its), joined(value, too)) for (key, value), (its, too) in pairs]
-        self.memory_lengths = places.put(self.memory_lengths, other.memory_lengths)
+        self.memory_lengths = rows.put(self.memory_lengths, other.memory_lengths)
         self.refresh_memory_layout()

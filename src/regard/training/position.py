@@ -85,7 +85,9 @@ def position_of(state: TrainingState) -> RunPosition:
         position = RunPosition.read(state.position)
         whole = all(isinstance(getattr(position, name), int) for name in ("step", "epoch", "update", "metrics_bytes"))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RegardError(f"the position of step {state.step} cannot be read: {' '.join(str(error).split())}") from None
+        raise RegardError(
+            f"the checkpoint of step {state.step} cannot be read: {' '.join(str(error).split())}"
+        ) from None
     if not whole or position.step != state.step or "seconds" not in state.clock:
-        raise RegardError(f"the position of step {state.step} cannot be read: its position or its clock is missing")
+        raise RegardError(f"the checkpoint of step {state.step} cannot be read: its position or its clock is missing")
     return position

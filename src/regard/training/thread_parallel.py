@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import torch
 
+from regard.accel import thresholds
 from regard.data.batch import Batch
 from regard.machine.threads import MOST, Threads
-
-WORTH = 768  # target positions, padding included, from which a part is worth a thread
 
 
 class ThreadParallel:
@@ -24,5 +23,5 @@ class ThreadParallel:
 
     def parts(self, batch: Batch) -> list[Batch]:
         """The batch in as many parts as are worth a thread each."""
-        count = min(self.most, len(batch.labels), batch.labels.numel() // WORTH)
+        count = min(self.most, len(batch.labels), batch.labels.numel() // thresholds.THREAD_POSITIONS)
         return batch.dealt(count) if count > 1 else [batch]
