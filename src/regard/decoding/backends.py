@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from regard.decoding.shortlist import Shortlist
 from regard.decoding.workers import DecodingWorkers
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.models.contract import Model
 from regard.models.recorder import watched
 
 #: (sources without end marks, search, batch_tokens) → their results, in order.
@@ -73,7 +73,7 @@ class Engine:
             batch_tokens=batch_tokens, shortlist=self.shortlist,
         )  # fmt: skip
 
-    def prepared(self, sources: Sequence[list[int]], search: Search) -> Any:
+    def prepared(self, sources: Sequence[list[int]], search: Search) -> Model:
         """The prepared model; the model itself where preparing is not worth it: little text, no native kernels."""
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
