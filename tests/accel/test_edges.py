@@ -7,8 +7,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from regard.accel.prepared import prepare
 from regard.accel.ways import switched_on
+from regard.models.registry import options_from
 from regard.nn.linear import Linear
+from regard.nn.sequences import Tokens
 
 
 @pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8)])
@@ -29,3 +32,32 @@ def test_autocast_leaves_fp64_alone_on_the_faster_way_too():
         with switched_on():
             faster = layer(x)
     assert torch.equal(plain, faster)
+
+
+def _model(**options):
+    sizes = {"width": 64, "heads": 4, "feedforward": 64, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
+    torch.manual_seed(0)
+    return options_from({**sizes, **options}).build(60).eval()
+
+
+@torch.no_grad()
+def _hidden(model):
+    source = Tokens(torch.arange(27).view(3, 9) + 3, torch.tensor([9, 4, 1]))
+    target = Tokens(torch.arange(21).view(3, 7) + 5, torch.tensor([7, 2, 5]))
+    return model(target, model.encode(source)).hidden
+
+
+def _give_window(attention):
+    attention.core.window = 2
+
+
+def _give_norms(attention):
+    attention.query_norm, attention.key_norm = torch.nn.LayerNorm(16), torch.nn.LayerNorm(16)
+
+
+@pytest.mark.parametrize("change", [_give_window, _give_norms])
+def test_a_prepared_model_computes_what_was_changed_after_building(change):
+    model = _model()
+    for layer in model.encoder.layers:
+        change(layer.self_attention)
+    torch.testing.assert_close(_hidden(prepare(model)), _hidden(model), atol=1e-4, rtol=1e-4)

@@ -198,6 +198,9 @@ def _known_attention(part: Any) -> bool:
         plain(part, MultiHeadAttention)
         and computes(part.spec, Attention, "heads", "key_value_heads", "head_width", "bias", "dropout")
         and plain(part.core, Core)
+        and not part.core.window
+        and part.query_norm is None
+        and part.key_norm is None
         and part.head_width % LANES == 0
     )
 
