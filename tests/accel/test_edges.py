@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -61,3 +62,28 @@ def test_a_prepared_model_computes_what_was_changed_after_building(change):
     for layer in model.encoder.layers:
         change(layer.self_attention)
     torch.testing.assert_close(_hidden(prepare(model)), _hidden(model), atol=1e-4, rtol=1e-4)
+
+
+PRECISIONS = pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.int8])
+
+
+@PRECISIONS
+def test_a_prepared_model_can_be_copied(dtype):
+    prepared = prepare(_model(), dtype)
+    other = copy.deepcopy(prepared)
+    assert torch.equal(_hidden(other), _hidden(prepared))
+    assert other.model.decoder is other._modules["decoder"] is not prepared._modules["decoder"]
+
+
+@PRECISIONS
+def test_a_prepared_model_is_prepared_once(dtype):
+    prepared = prepare(_model())
+    assert prepare(prepared, dtype) is prepared
+
+
+@PRECISIONS
+def test_a_prepared_model_is_not_cast_and_with_it_the_original(dtype):
+    model = _model()
+    with pytest.raises(RuntimeError, match="neither moved nor cast"):
+        prepare(model, dtype).to(torch.float64)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

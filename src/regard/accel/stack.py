@@ -6,6 +6,7 @@ call for all of them.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,9 @@ class CompiledStack(nn.Module):
             head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
             activation=ACTIVATIONS_IN_C[inner.spec.activation], layer=self._layers, final_norm=_norm(stack.norm),
         )  # fmt: skip
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledStack:
+        return CompiledStack(copy.deepcopy(self.stack, memo), self.native)
 
     @property
     def layers(self) -> nn.ModuleList:
