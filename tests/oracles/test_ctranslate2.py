@@ -127,5 +127,6 @@ def test_what_it_cannot_do_is_said() -> None:
     ]:
         with refused(would):
             build_backend("ctranslate2", loaded(**changes))
+    build_backend("ctranslate2", loaded(key_value_heads=2, head_width=8))  # what they would be if not given
     with refused("architecture transformer only"):
         build_backend("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))

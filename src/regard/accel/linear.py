@@ -20,6 +20,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """The operation ``linear`` of nn/linear.py, in training on a CPU."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return None
+    if x.dim() < 2 or not x.numel():
+        return None
     dtype = type_of_products(x)
     kernels = native.for_training(x, dtype)
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # elsewhere nobody has measured

@@ -94,6 +94,9 @@ class Native:
         self.weight_limit: int = kernels.weight_limit()  # the largest absolute value of a weight in int8
         self.multiplies = {dtype: bool(kernels.multiplies(kind)) for dtype, kind in KINDS.items()}
 
+    def __deepcopy__(self, memo: object) -> Native:
+        return self
+
     @_profiled
     def product(self, x: Tensor, matrix: Matrix) -> Tensor:
         """x [*, in] → [*, out]"""

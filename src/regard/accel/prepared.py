@@ -8,7 +8,7 @@ stays as it is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -92,6 +92,10 @@ class Prepared(nn.Module):
             raise RuntimeError("a prepared model is for inference alone")
         return super().train(False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """A RuntimeError for ``to`` and its like: the original shares parameters, and would move too."""
+        raise RuntimeError("a prepared model is neither moved nor cast: prepare the moved or cast original")
+
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their memory."""
         return self.model.encode(source)
@@ -152,12 +156,13 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
     """The model for decoding on a CPU: prepacked and compiled where that gains, its tables shared.
 
     ``dtype``: that of the weights, ``torch.int8`` among them; None: the model's own. RegardError where int8 cannot be.
+    A model that ``prepare`` made is returned as it is.
     """
+    if isinstance(model, Prepared) and not model.plain:
+        return model
     made_of = _state_of(model)
     if dtype == torch.int8:
         model = quantize(model)
-    if isinstance(model, Prepared) and not model.plain:
-        return model
     inner, output = (model.model, model.output_layer) if isinstance(model, Prepared) else (model, None)
     with torch.no_grad():
         other = _copied(inner)

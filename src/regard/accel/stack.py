@@ -6,6 +6,7 @@ call for all of them.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,9 @@ class CompiledStack(nn.Module):
             head_width=self.head_width, inner=inner.input.matrix.outputs, norm_first=_order(layers[0]) == "pre",
             activation=ACTIVATIONS_IN_C[inner.spec.activation], layer=self._layers, final_norm=_norm(stack.norm),
         )  # fmt: skip
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledStack:
+        return CompiledStack(copy.deepcopy(self.stack, memo), self.native)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -198,6 +202,9 @@ def _known_attention(part: Any) -> bool:
         plain(part, MultiHeadAttention)
         and computes(part.spec, Attention, "heads", "key_value_heads", "head_width", "bias", "dropout")
         and plain(part.core, Core)
+        and not part.core.window
+        and part.query_norm is None
+        and part.key_norm is None
         and part.head_width % LANES == 0
     )
 

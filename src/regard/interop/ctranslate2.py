@@ -6,7 +6,7 @@ CTranslate2 gets ids, not text: a piece of its vocabulary is the number of ours.
 from __future__ import annotations
 
 import importlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,10 @@ def _checked(model: Model) -> Any:
     if options.order == "post" and options.normed_at_the_end:
         raise RegardError("CTranslate2 cannot hold this model: a post-norm stack may have no final norm")
     attention = options.attention()
+    if attention.key_value_heads == attention.heads:
+        attention = replace(attention, key_value_heads=0)
+    if attention.head_width * attention.heads == options.width:
+        attention = replace(attention, head_width=0)
     held = Attention(heads=options.heads, bias=options.bias is True, dropout=attention.dropout)
     for field in fields(held):
         value = getattr(held, field.name)

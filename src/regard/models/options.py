@@ -20,6 +20,9 @@ from regard.nn.residual import Order
 from regard.nn.stacks import Stack
 
 
+LARGEST_SCALE = 1e6  #: of scores; far larger ones are no fp32 numbers
+
+
 def option(default: Any, help: str) -> Any:
     """A field of a dataclass of options."""
     return dataclasses.field(default=default, metadata={"help": help})
@@ -66,8 +69,8 @@ class StackOptions:
         for field in dataclasses.fields(self):
             if field.name.endswith("layers") or field.name == "feedforward":
                 at_least_one(self, field.name)
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise ValueError(f"scale={self.scale} must be more than 0, and finite")
+        if self.scale is not None and not 0 < self.scale <= LARGEST_SCALE:
+            raise ValueError(f"scale={self.scale} must be more than 0, and at most {LARGEST_SCALE:g}")
         self.attention()  # which checks the other numbers
 
     @property

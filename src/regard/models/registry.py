@@ -215,8 +215,10 @@ def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
         # Strict, so that "512" or 512.0 is no width; as JSON, where a list is the one way to write a tuple.
         return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except (pydantic.ValidationError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else str(error)
-        raise RegardError(f"'{where}' is {value!r:.200}: {reason[:1].lower()}{reason[1:]}") from error
+        # A value of several types has a fault for each.
+        faults = [each["msg"] for each in error.errors()] if isinstance(error, pydantic.ValidationError) else [str(error)]
+        reason = " or ".join(fault[:1].lower() + fault[1:] for fault in faults)
+        raise RegardError(f"'{where}' is {value!r:.200}: {reason}") from error
 
 
 def _read_part(key: str, value: Any, where: str) -> Any:

@@ -25,6 +25,7 @@ class Linear(nn.Linear):
 
 
 def type_of_products(x: Tensor) -> torch.dtype:
-    """The type in which products with x are computed: autocast may have another than x's."""
+    """The type in which products with x are computed: autocast may have another than x's, and leaves fp64 alone."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    autocast = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if autocast else x.dtype
