@@ -98,6 +98,7 @@ def test_no_part_makes_more_than_the_weights_hold(model: Path, positions: dict[s
 
 
 def test_every_number_of_every_architecture_and_part_has_a_limit() -> None:
+    assert set(SMALL) == set(registry.ARCHITECTURES), "a line for each in SMALL"
     classes = [registry.options_class(name) for name in registry.ARCHITECTURES]
     classes += [registry._imported(path) for kinds in registry.PARTS.values() for path in kinds.values()]
     for cls in classes:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from thin import MODELS, V, alone, build, close, memory_of, one, sentences
 from torch import nn
 
+from regard.accel.ways import switched_on
 from regard.models import registry
 from regard.nn.dropout import Dropout
 from regard.nn.padding import real
@@ -50,9 +55,13 @@ def test_a_padded_batch_equals_the_sentences_one_by_one(name: str, dtype: torch.
         close(together[b : b + 1, :length], model(one(target, b), by_itself).hidden, tolerance)
 
 
-def test_training_computes_what_evaluation_does(name: str) -> None:
-    """Training leaves padding out where it can: outputs at real tokens and all gradients stay what they were."""
-    model = build(name)
+@pytest.mark.parametrize("ways", [contextlib.nullcontext, switched_on], ids=["plain", "switched on"])
+def test_training_computes_what_evaluation_does(name: str, ways: Callable[[], AbstractContextManager[None]]) -> None:
+    """Training leaves padding out where it can, and goes by faster ways, of which most know fp32 only.
+
+    Outputs at real tokens and all gradients stay what they were.
+    """
+    model = build(name, dtype=torch.float32 if ways is switched_on else torch.float64)
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = 0.0
@@ -64,9 +73,10 @@ def test_training_computes_what_evaluation_does(name: str) -> None:
     for training in (False, True):
         model.train(training)
         model.zero_grad()
-        hidden = model(target, memory_of(model, SOURCES)).hidden * where
-        weight = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=hidden.dtype)
-        (hidden * weight).sum().backward()
+        with ways() if training else contextlib.nullcontext():
+            hidden = model(target, memory_of(model, SOURCES)).hidden * where
+            weight = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=hidden.dtype)
+            (hidden * weight).sum().backward()
         outputs.append(hidden.detach())
         gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
     close(outputs[1], outputs[0])

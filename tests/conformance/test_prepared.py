@@ -19,6 +19,8 @@ LENGTHS, SOURCES = [3, 7, 1, 5], [6, 2, 4, 1]
 SETTINGS = TextSettings(suppressed=(0, 2))
 #: How far a hidden state may be off: weights are drawn wide, so that each rounding of a number counts.
 NARROW = {torch.bfloat16: 0.1, torch.int8: 0.3}
+#: Architectures whose layers the native stack does not compute: a prepared model calls their modules.
+BY_MODULES = {"rnn"}
 
 
 @pytest.fixture(params=list(NARROW), ids=str)
@@ -69,10 +71,14 @@ def test_a_beams_score_is_nearly_the_forced_score_in_fewer_bits(name: str, dtype
         assert hypothesis.score == pytest.approx(scored.score, rel=0.05, abs=0.2)
 
 
+def by_modules(name: str) -> bool:
+    return MODELS[name]["architecture"] in BY_MODULES
+
+
 @pytest.mark.skipif(native.library() is None, reason="there is no C compiler here")
-@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("heads of 16")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("heads of 16") or by_modules(name)])
 def test_the_suite_meets_the_compiled_stack(name: str) -> None:
-    assert type(prepared(name).decoder) is CompiledStack
+    assert (type(prepared(name).decoder) is CompiledStack) != by_modules(name)
 
 
 def test_nothing_is_replaced_in_fp64(name: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from regard.nn.layout import Layout
-from regard.nn.recurrent import AdditiveAttention, AttentiveRecurrent, Recurrent, RecurrentState, gated
+from regard.nn.recurrent import AdditiveAttention, AttentiveRecurrent, AttentiveState, Recurrent, RecurrentState, gated
 from regard.nn.sequences import Memory, Tokens
 
 torch.set_num_threads(1)
@@ -88,12 +88,12 @@ def test_a_small_translator_learns_to_copy() -> None:
 def test_a_state_holds_any_tensors() -> None:
     """An LSTM has two, of any shape behind the hypotheses: they follow, leave and enter together."""
 
-    def state(first: int, batch: int) -> RecurrentState:
+    def state(first: int, batch: int) -> AttentiveState:
         number = torch.arange(first, first + batch, dtype=torch.float32)
         matrix = number[:, None, None, None]
         tensors = {"hidden": number[:, None, None].expand(-1, 2, 3), "cell": matrix.expand(-1, 1, 4, 5)}
         memory = matrix.expand(-1, 1, 6, 7)
-        return RecurrentState(tensors, 2, memory, memory, torch.full((batch,), 6))
+        return AttentiveState(tensors, 2, memory, memory, torch.full((batch,), 6))
 
     one = state(0, 3)
     assert one.tensors["hidden"].shape == (3, 2, 2, 3) and one.tensors["cell"].shape == (3, 1, 2, 4, 5)
@@ -106,3 +106,24 @@ def test_a_state_holds_any_tensors() -> None:
         numbers = tensor.transpose(1, 2).flatten(2)  # [B, N, …]
         assert torch.equal(numbers.amin(2), numbers.amax(2))
         assert numbers[:, :, 0].tolist() == [[2.5, 2.0], [10.0, 10.0], [11.0, 11.0]]
+
+
+def test_a_state_needs_no_memory() -> None:
+    """Sums of linear attention, say, and the position of a model without a source."""
+
+    def state(first: int, batch: int) -> RecurrentState:
+        sums = torch.arange(first, first + batch).view(batch, 1, 1, 1).expand(batch, 2, 3, 4).double()
+        return RecurrentState({"sums": sums, "position": torch.arange(first, first + batch)[:, None]}, 2)
+
+    one = state(0, 3)
+    one.tensors["position"][2, 0] = torch.tensor([20, 21])
+    one.follow(torch.tensor([[0, 1], [1, 1], [1, 0]]))
+    assert one.tensors["position"][:, 0].tolist() == [[0, 0], [1, 1], [21, 20]]
+    one.keep(torch.tensor([2, 0]))
+    one.admit(state(5, 2), torch.tensor([1]))
+    assert (one.batch, one.beams) == (3, 2)
+    assert one.tensors["position"][:, 0].tolist() == [[21, 20], [5, 5], [6, 6]]
+    assert one.tensors["sums"].shape == (3, 2, 2, 3, 4)
+    assert one.tensors["sums"][:, 0, 0, 0, 0].tolist() == [2, 5, 6]
+    one.keep(torch.tensor([], dtype=torch.int64))
+    assert one.batch == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import re
+from dataclasses import dataclass
 from importlib import resources
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.rnn import RNN
 from regard.models.transformer import Transformer
+from regard.nn.multihead import MultiHeadAttention
 from regard.nn.norm import RMSNorm
 from regard.nn.positions import Learned, RelativeBias
 from regard.text.settings import TextSettings
@@ -130,3 +132,22 @@ def test_what_it_cannot_do_is_said() -> None:
     build_backend("ctranslate2", loaded(key_value_heads=2, head_width=8))  # what they would be if not given
     with refused("architecture transformer only"):
         build_backend("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Another(Transformer):
+    """An architecture that takes the Transformer's options, and whose attention may be anything."""
+
+
+class AnotherAttention(MultiHeadAttention):
+    """Something else under the same names."""
+
+
+def test_what_only_looks_like_a_transformer_is_refused() -> None:
+    with pytest.raises(RegardError, match="architecture transformer only"):
+        build_backend("ctranslate2", SimpleNamespace(model=Another(**SHAPE).build(V), settings=TextSettings()))
+    changed = loaded()
+    layer = changed.model.decoder.layers[0]
+    layer.self_attention = AnotherAttention(layer.spec.attention, 16)
+    with pytest.raises(RegardError, match="self_attention would have to be MultiHeadAttention"):
+        build_backend("ctranslate2", changed)

@@ -87,8 +87,9 @@ def write(model: Model, settings: TextSettings, folder: Path) -> None:
 
 def _checked(model: Model) -> Any:
     """The options of a model that CTranslate2 can hold; else an error that names what it cannot."""
-    options = model.options if isinstance(model, EncoderDecoder) else None
-    if not isinstance(model, EncoderDecoder) or not isinstance(options, Transformer):
+    options = model.options if type(model) is EncoderDecoder else None
+    # Exactly these classes: what is derived from them may compute something else.
+    if type(model) is not EncoderDecoder or type(options) is not Transformer:
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
     if not isinstance(options.positions, Sinusoidal | Learned):
         raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
@@ -106,6 +107,9 @@ def _checked(model: Model) -> Any:
         value = getattr(held, field.name)
         if getattr(attention, field.name) != value:
             raise RegardError(f"CTranslate2 cannot hold this model: {field.name} would have to be {value}")
+    for name, module in model.named_modules():
+        if name.endswith("_attention") and type(module) is not MultiHeadAttention:
+            raise RegardError(f"CTranslate2 cannot hold this model: {name} would have to be MultiHeadAttention")
     return options
 
 

@@ -140,7 +140,7 @@ class Single(TiedModel):
         capacity: int,
         batch: int | None = None,
         dtype: torch.dtype | None = None,
-    ) -> KeyValueState:
+    ) -> contract.State:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts.
 
         ``dtype``: that of cached keys and values, None for that in which they come.

@@ -17,7 +17,7 @@ from regard.models.base import Scores, Share, TiedModel, one_vocabulary
 from regard.models.options import at_least_one, option
 from regard.nn.embedding import Embedding
 from regard.nn.layout import Layout
-from regard.nn.recurrent import AttentiveRecurrent, Recurrent, RecurrentState
+from regard.nn.recurrent import AttentiveRecurrent, AttentiveState, Recurrent
 from regard.nn.sequences import Memory, Output, Tokens
 
 
@@ -111,11 +111,11 @@ class RNNModel(TiedModel):
         capacity: int,
         batch: int | None = None,
         dtype: torch.dtype | None = None,
-    ) -> RecurrentState:
+    ) -> AttentiveState:
         """The state before the first word; its size does not depend on ``capacity``, nor its type on ``dtype``."""
         assert isinstance(memory, Memory), "this model translates: it needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
-        return RecurrentState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
+        return AttentiveState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
 
     def step(
         self,
@@ -126,7 +126,7 @@ class RNNModel(TiedModel):
         live: Tensor | None = None,
     ) -> Tensor:
         """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
-        assert isinstance(state, RecurrentState), "a state is stepped by the kind of model that started it"
+        assert isinstance(state, AttentiveState), "a state is stepped by the kind of model that started it"
         x = self.target_embedding(tokens)
         hidden: Tensor
         if lengths is None:

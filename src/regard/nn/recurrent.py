@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -166,30 +167,25 @@ class RecurrentDecoder(nn.Module):
 
 
 class RecurrentState:
-    """What recurrent layers remember: named ``tensors`` [B, L, N, *], and the memory once per sentence.
+    """What recurrent layers remember: named ``tensors`` [B, L, N, *].
 
     A GRU has one tensor, its hidden states; an LSTM has two; linear attention may have matrices. Whatever they are,
     hypotheses are followed, and sentences leave and enter, in all of them alike.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], beams: int, key: Tensor, value: Tensor, lengths: Tensor) -> None:
-        """tensors [B, L, *], the same for all beams; key [B, 1, S, D], value [B, 1, S, M], lengths [B] of a memory."""
+    def __init__(self, tensors: Mapping[str, Tensor], beams: int) -> None:
+        """tensors [B, L, *], at least one, the same for all beams."""
         self.beams = beams
         self.tensors = {name: self.for_all_beams(tensor) for name, tensor in tensors.items()}
-        self.key, self.value, self.lengths = key, value, lengths
 
     @property
     def batch(self) -> int:
         """How many sentences there are."""
-        return len(self.lengths)
+        return len(next(iter(self.tensors.values())))
 
     def for_all_beams(self, x: Tensor) -> Tensor:
         """[B, L, *] → [B, L, N, *]: every hypothesis of a sentence gets the same."""
         return x.unsqueeze(2).expand(-1, -1, self.beams, *x.shape[2:]).contiguous()
-
-    def layout(self) -> Layout:
-        """Who sees what of the memory."""
-        return Layout.cross(self.lengths, self.key.shape[2])
 
     def follow(self, parents: Tensor) -> None:
         """Hypothesis n of sentence b continues parents[b, n]; parents [B, N]."""
@@ -200,19 +196,41 @@ class RecurrentState:
     def keep(self, index: Tensor) -> None:
         """Only the sentences of ``index`` [B'] stay, in its order."""
         self.tensors = {name: x.index_select(0, index) for name, x in self.tensors.items()}
+
+    def admit(self, other: Self, free: Tensor | None = None) -> None:
+        """The sentences of another state of as many beams take the ``free`` rows [F] first, and then come behind."""
+        self._enter(other, Rows.of(other.batch, free, self.batch, next(iter(self.tensors.values())).device))
+
+    def _enter(self, other: Self, rows: Rows) -> None:
+        self.tensors = {name: rows.put(x, other.tensors[name]) for name, x in self.tensors.items()}
+
+
+class AttentiveState(RecurrentState):
+    """What a ``RecurrentDecoder`` remembers: its layers' tensors, and the memory once per sentence."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], beams: int, key: Tensor, value: Tensor, lengths: Tensor) -> None:
+        """tensors [B, L, *], the same for all beams; key [B, 1, S, D], value [B, 1, S, M], lengths [B] of a memory."""
+        super().__init__(tensors, beams)
+        self.key, self.value, self.lengths = key, value, lengths
+
+    def layout(self) -> Layout:
+        """Who sees what of the memory."""
+        return Layout.cross(self.lengths, self.key.shape[2])
+
+    def keep(self, index: Tensor) -> None:
+        """Only the sentences of ``index`` [B'] stay, in its order."""
+        super().keep(index)
         self.lengths = self.lengths.index_select(0, index)
         size = int(self.lengths.max()) if len(index) else 0  # the longest may have left
         self.key, self.value = (memory[:, :, :size].index_select(0, index) for memory in (self.key, self.value))
 
-    def admit(self, other: RecurrentState, free: Tensor | None = None) -> None:
-        """The sentences of another state of as many beams take the ``free`` rows [F] first, and then come behind."""
-        rows = Rows.of(other.batch, free, self.batch, self.lengths.device)
+    def _enter(self, other: Self, rows: Rows) -> None:
+        super()._enter(other, rows)
         size = max(self.key.shape[2], other.key.shape[2])
         self.key, self.value = (
             rows.put(_padded(mine, size), _padded(theirs, size))
             for mine, theirs in ((self.key, other.key), (self.value, other.value))
         )
-        self.tensors = {name: rows.put(x, other.tensors[name]) for name, x in self.tensors.items()}
         self.lengths = rows.put(self.lengths, other.lengths)
 
 
