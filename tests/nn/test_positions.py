@@ -10,6 +10,8 @@ import torch
 from regard.nn.layout import Layout
 from regard.nn.positions import Learned, NoPositions, RelativeBias, Rotary, Sinusoidal, sinusoids
 
+CPU = torch.device("cpu")
+
 
 def test_sinusoids_equal_the_formula() -> None:
     table = sinusoids(300, 10)
@@ -78,10 +80,10 @@ def test_relative_buckets_are_t5s(causal: bool) -> None:
 def test_relative_bias_by_explicit_positions() -> None:
     module = RelativeBias(8, 16).build_bias(3, causal=True)
     torch.nn.init.normal_(module.weight)
-    whole = module(6, 6, Layout())
+    whole = module(6, 6, Layout(), CPU)
     assert whole.shape == (1, 3, 6, 6)
     places, slots = torch.tensor([[4], [2]]), torch.tensor([[0, 1, 2, 3, 4], [2, 0, 1, 5, 5]])
-    one = module(1, 5, Layout.cached(torch.ones(2, 1, 5, dtype=torch.bool), places, slots))
+    one = module(1, 5, Layout.cached(torch.ones(2, 1, 5, dtype=torch.bool), places, slots), CPU)
     torch.testing.assert_close(one[0, :, 0], whole[0, :, 4, :5])
     torch.testing.assert_close(one[1, :, 0, :3], whole[0, :, 2][:, [2, 0, 1]])
 

@@ -75,7 +75,7 @@ class CompiledStack(nn.Module):
         assert layout.packing is None and x.dtype == torch.float32, "for inference, with activations in fp32"
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
-        bias = None if stack.bias is None else stack.bias(queries, keys, layout)
+        bias = None if stack.bias is None else stack.bias(queries, keys, layout, x.device)
         live = _real_tokens(layout, queries) if caches is None else live
         indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)

@@ -33,7 +33,7 @@ class NoPositions:
         """The module that rotates queries and keys, if there is one."""
         return None
 
-    def build_bias(self, heads: int, causal: bool) -> RelativePositionBias | None:
+    def build_bias(self, heads: int, causal: bool) -> PositionBias | None:
         """The module that makes the bias of a stack's self-attention, if there is one."""
         return None
 
@@ -191,7 +191,15 @@ class Rotated:
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(heads.dtype)
 
 
-class RelativePositionBias(nn.Module):
+class PositionBias(nn.Module):
+    """A bias on the scores of self-attention, from positions alone."""
+
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        """The bias [B or 1, H, Q, S] on ``device``, computed once per forward for all layers of a stack."""
+        raise NotImplementedError
+
+
+class RelativePositionBias(PositionBias):
     """A learned number for each head and bucket of key position − query position; far distances share buckets."""
 
     def __init__(self, heads: int, buckets: int, distance: int, causal: bool) -> None:
@@ -199,9 +207,8 @@ class RelativePositionBias(nn.Module):
         self.buckets, self.distance, self.causal = buckets, distance, causal
         self.weight = nn.Parameter(torch.zeros(buckets, heads))
 
-    def forward(self, queries: int, keys: int, layout: Layout) -> Tensor:
-        """The bias [B or 1, H, Q, S], computed once per forward."""
-        bucket = self.bucket(layout.distances(queries, keys, self.weight.device))  # [B, Q, S]
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        bucket = self.bucket(layout.distances(queries, keys, device))  # [B, Q, S]
         return F.embedding(bucket, self.weight).permute(0, 3, 1, 2)
 
     def bucket(self, distance: Tensor) -> Tensor:
