@@ -22,8 +22,8 @@ class TooLong(ValueError):
 
 
 @dataclass(frozen=True)
-class NoPositions:
-    """Spec: no positions at all; also what the other specs are where they have nothing to add."""
+class Positions:
+    """Spec of a kind of positions, which overrides the places that it enters at; the others stay empty."""
 
     def build_added(self, width: int) -> Added | None:
         """The module that is added to embeddings of ``width``, if there is one."""
@@ -39,7 +39,12 @@ class NoPositions:
 
 
 @dataclass(frozen=True)
-class Sinusoidal(NoPositions):
+class NoPositions(Positions):
+    """Spec: no positions at all."""
+
+
+@dataclass(frozen=True)
+class Sinusoidal(Positions):
     """Spec of the paper's sinusoids (section 3.5); ``interleaved`` False puts all sines before all cosines (Marian)."""
 
     interleaved: bool = True
@@ -49,7 +54,7 @@ class Sinusoidal(NoPositions):
 
 
 @dataclass(frozen=True)
-class Learned(NoPositions):
+class Learned(Positions):
     """Spec of a learned vector for each of ``length`` positions."""
 
     length: int = 1024
@@ -63,7 +68,7 @@ class Learned(NoPositions):
 
 
 @dataclass(frozen=True)
-class Rotary(NoPositions):
+class Rotary(Positions):
     """Spec of rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
 
     theta: float = 10_000.0
@@ -77,7 +82,7 @@ class Rotary(NoPositions):
 
 
 @dataclass(frozen=True)
-class RelativeBias(NoPositions):
+class RelativeBias(Positions):
     """Spec of T5's relative bias (Raffel et al. 2020): a learned number a head for each bucket of distances."""
 
     buckets: int = 32
@@ -89,9 +94,6 @@ class RelativeBias(NoPositions):
 
     def build_bias(self, heads: int, causal: bool) -> RelativePositionBias:
         return RelativePositionBias(heads, self.buckets, self.distance, causal)
-
-
-Positions = NoPositions | Sinusoidal | Learned | Rotary | RelativeBias
 
 
 class Added(nn.Module):
