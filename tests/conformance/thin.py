@@ -29,7 +29,7 @@ _ARRANGEMENTS: dict[str, dict[str, Any]] = {
                       "positions": {"kind": "relative_bias", "buckets": 8, "distance": 16}},
     "rotary": {**_TRANSFORMER, "positions": "rotary", "gated": True, "share": "none"},
     "grouped, wide heads": {**_TRANSFORMER, "width": 16, "key_value_heads": 1, "head_width": 12, "bias": "qkv",
-                            "query_key_norm": "rms_norm", "scale": 0.3},
+                            "query_key_norm": "rms_norm", "scale": 0.3, "positions": "none"},
     "window": {**_TRANSFORMER, "width": 16, "window": 3, "positions": "rotary"},
     "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
     "decoder-only": {"architecture": "decoder", **_HEADS, "layers": 2, "key_value_heads": 1},
