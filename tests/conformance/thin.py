@@ -31,8 +31,11 @@ _ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "grouped, wide heads": {**_TRANSFORMER, "width": 16, "key_value_heads": 1, "head_width": 12, "bias": "qkv",
                             "query_key_norm": "rms_norm", "scale": 0.3, "positions": "none"},
     "window": {**_TRANSFORMER, "width": 16, "window": 3, "positions": "rotary"},
+    "alibi": {**_TRANSFORMER, "order": "pre", "positions": "alibi"},
     "rnn": {"architecture": "rnn", "width": 16, **_BOTH},
     "decoder-only": {"architecture": "decoder", **_HEADS, "layers": 2, "key_value_heads": 1},
+    "decoder-only alibi": {"architecture": "decoder", "width": 48, "heads": 3, "feedforward": 32, "layers": 2,
+                           "positions": "alibi"},
     "decoder-only window": {"architecture": "decoder", **_HEADS, "layers": 2, "width": 16, "window": 2, "head_width": 6,
                             "scale": 1.0, "query_key_norm": {"kind": "layer_norm", "bias": False}},
 }  # fmt: skip

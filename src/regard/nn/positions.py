@@ -1,4 +1,4 @@
-"""Where tokens stand: sinusoidal and learned positions, rotary angles, and T5's relative bias.
+"""Where tokens stand: sinusoidal and learned positions, rotary angles, T5's relative bias, and ALiBi.
 
 Positions enter at one of three places, and a spec builds what it has for each: ``added`` to the embedding, a
 ``rotation`` of queries and keys, or a ``bias`` on the scores that a stack computes once and its layers share. All take
@@ -94,6 +94,14 @@ class RelativeBias(Positions):
 
     def build_bias(self, heads: int, causal: bool) -> RelativePositionBias:
         return RelativePositionBias(heads, self.buckets, self.distance, causal)
+
+
+@dataclass(frozen=True)
+class ALiBi(Positions):
+    """Spec of attention with linear biases (Press et al. 2022), which takes texts longer than those of training."""
+
+    def build_bias(self, heads: int, causal: bool) -> PositionBias:
+        return LinearBias(heads)
 
 
 class Added(nn.Module):
@@ -226,3 +234,26 @@ class RelativePositionBias(PositionBias):
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.distance / exact) * (buckets - exact)
         far = (exact + far.clamp(min=0).long()).clamp(max=buckets - 1)
         return offset + torch.where(distance < exact, distance, far)
+
+
+def alibi_slopes(heads: int, device: torch.device) -> Tensor:
+    """ALiBi's slope m of each head, [H] in fp32: 2^(-8h/H) for h = 1 … H.
+
+    Of a number of heads that is no power of two, the first n, the power of two below, have the slopes of n heads, and
+    the others every second one of those of 2n heads, as in the authors' code.
+    """
+    below = 1 << (heads.bit_length() - 1)
+    steps = torch.arange(1, 2 * below + 1, device=device, dtype=torch.float32)
+    return torch.exp2(torch.cat([steps[1::2], steps[::2]])[:heads] * (-4 / below))
+
+
+class LinearBias(PositionBias):
+    """−m · |key position − query position| with a slope m for each head (Press et al. 2022, section 3)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        distance = layout.distances(queries, keys, device).abs()[:, None]  # [B or 1, 1, Q, S]
+        return distance * -alibi_slopes(self.heads, device)[:, None, None]
