@@ -126,11 +126,10 @@ class CompiledStack(nn.Module):
 
     def _mask(self, mask: Tensor | None, batch: int, queries: int, keys: int) -> tuple[structures.Mask, Tensor | None]:
         """The mask for c/stack.c, and the tensor that it points into."""
-        if mask is None:
-            return structures.Mask(), None
-        mask = mask.expand(batch, self._stack.heads, queries, keys)
-        mask = mask if mask.stride(3) == 1 else mask.contiguous()
-        return structures.Mask(mask.data_ptr(), *mask.stride()[:3]), mask
+        if mask is not None:
+            mask = mask.expand(batch, self._stack.heads, queries, keys)
+            mask = mask if mask.stride(3) == 1 else mask.contiguous()
+        return structures.Mask.of(mask), mask
 
 
 def _real_tokens(layout: Layout, tokens: int) -> Tensor | None:
