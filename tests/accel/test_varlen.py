@@ -23,7 +23,7 @@ from regard.nn import kernels
 from regard.nn.layout import Layout
 from regard.nn.multihead import Attention
 from regard.nn.packing import ROWS, Packing
-from regard.nn.positions import RelativeBias, Rotary
+from regard.nn.positions import ALiBi, RelativeBias, Rotary
 from regard.nn.sequences import Tokens
 
 torch.set_num_threads(1)
@@ -51,12 +51,13 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> None:
     grouped=st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)]),
     width=st.sampled_from([16, 32, 48, 64]),
     kind=st.sampled_from(["own", "causal", "memory"]),
+    biased=st.sampled_from(["", "a head", "a sentence and head"]),
     spare=st.sampled_from([0, 5]),
     seed=st.integers(0, 99),
 )
 def test_it_is_pytorchs_in_every_sentence(
     kernels: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], grouped: tuple[int, int], width: int,
-    kind: str, spare: int, seed: int,
+    kind: str, biased: str, spare: int, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
     (count, groups), cross = grouped, kind == "memory"
@@ -69,13 +70,15 @@ def test_it_is_pytorchs_in_every_sentence(
     memory = torch.randn(sum(of_keys) + spare, 2 * groups * width).to(dtype).requires_grad_() if cross else None
     layout = Layout(causal=kind == "causal", packing=queries, key_packing=keys)
 
+    bias = torch.randn(len(lengths) if "sentence" in biased else 1, count, 40, 70) if biased else None
+
     def heads(x: Tensor) -> Tensor:
         return x.view(1, len(x), -1, width).transpose(1, 2)
 
     own = table[:, : count * width]
     of_keys_and_values = (table[:, count * width :] if memory is None else memory).chunk(2, 1)
     with mock.patch.object(native, "for_training", lambda *_: kernels):
-        mixed = varlen.native_attention(heads(own), *map(heads, of_keys_and_values), layout)
+        mixed = varlen.native_attention(heads(own), *map(heads, of_keys_and_values), layout, bias=bias)
     assert mixed is not None
     mixed = mixed.transpose(1, 2).flatten(2)[0]
     weight = torch.randn_like(mixed)
@@ -92,8 +95,11 @@ def test_it_is_pytorchs_in_every_sentence(
         query = exact[0][at : at + length, : count * width]
         others_ = exact[-1][of : of + others, 0 if cross else count * width :]
         apart = [x.view(len(x), -1, width).transpose(0, 1) for x in (query, *others_.chunk(2, 1))]
+        added = torch.zeros(1, 1, length, others) if bias is None else bias[n % len(bias), None, :, :length, :others]
+        if kind == "causal":
+            added = added.masked_fill(torch.ones(length, others, dtype=torch.bool).triu(1), -torch.inf)
         found = F.scaled_dot_product_attention(
-            *(x[None] for x in apart), is_causal=kind == "causal", enable_gqa=True
+            *(x[None] for x in apart), attn_mask=added.double(), enable_gqa=True
         )[0].transpose(0, 1).flatten(1)  # fmt: skip
         expected = expected.index_put((torch.arange(at, at + length),), found)
     theirs = torch.autograd.grad((expected * weight.double()).sum(), exact)
@@ -138,7 +144,8 @@ def test_a_call_that_the_kernels_do_not_know_is_refused() -> None:
 
     assert taken() and taken(scale=1.0)
     assert not taken(dropout=0.1), "dropout on weights"
-    assert not taken(bias=torch.zeros(1, 3, 5, 5)), "a bias"
+    assert taken(bias=torch.zeros(1, 3, 5, 5)) and taken(bias=torch.zeros(2, 1, 5, 5))
+    assert not taken(bias=torch.zeros(1, 3, 5, 5, requires_grad=True)), "the gradient of a bias"
     assert not taken(torch.randn(2, 3, 5, 24)), "heads of 24"
     assert not taken(value=torch.randn(2, 3, 5, 32)), "values of another width"
     assert not taken(x.double())
@@ -150,7 +157,9 @@ def test_a_call_that_the_kernels_do_not_know_is_refused() -> None:
 
 
 @compiled
-@pytest.mark.parametrize("options", [{}, {"positions": Rotary()}, {"positions": RelativeBias()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"positions": Rotary()}, {"positions": ALiBi()}, {"positions": RelativeBias()}]
+)
 def test_packed_rows_reach_the_kernels_in_all_attentions(options: dict[str, Any]) -> None:
     model = Transformer(
         width=32, heads=2, feedforward=32, encoder_layers=2, decoder_layers=2, dropout=0.0, **options

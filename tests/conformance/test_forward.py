@@ -25,6 +25,12 @@ def test_every_registered_architecture_is_in_the_table() -> None:
     assert {line["architecture"] for line in MODELS.values()} == set(registry.ARCHITECTURES)
 
 
+def test_every_kind_of_a_part_is_in_the_table() -> None:
+    options = [registry.to_dict(registry.options_from(line)) for line in MODELS.values()]
+    for part, kinds in registry.PARTS.items():
+        assert {line[part]["kind"] for line in options if line.get(part)} == set(kinds), part
+
+
 def test_the_registry_says_what_a_model_can(name: str, model: nn.Module) -> None:
     can = registry.capabilities(MODELS[name]["architecture"])
     assert can.source == model.has_source and can.generates

@@ -28,7 +28,7 @@ from regard.decoding.topk import topk_tokens
 from regard.models.decoder import DecoderOnly
 from regard.models.recorder import record
 from regard.models.transformer import Transformer
-from regard.nn.positions import Learned, RelativeBias, Rotary
+from regard.nn.positions import ALiBi, Learned, RelativeBias, Rotary
 from regard.nn.sequences import Tokens
 
 SETTINGS = ToySettings()
@@ -104,6 +104,9 @@ MODELS = {
     ),
     "relative": Transformer(
         width=16, heads=2, feedforward=32, encoder_layers=1, decoder_layers=1, positions=RelativeBias(), order="pre"
+    ),
+    "alibi": Transformer(
+        width=16, heads=2, feedforward=32, encoder_layers=1, decoder_layers=1, positions=ALiBi(), order="pre"
     ),
     "rotary": Transformer(
         width=16, heads=2, feedforward=32, encoder_layers=1, decoder_layers=1, positions=Rotary(), share="none"

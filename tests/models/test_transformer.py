@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from regard.models.bodies import EncoderDecoder
+from regard.models.decoder import DecoderOnly
 from regard.models.transformer import PRESETS, Transformer
 from regard.nn.norm import RMSNorm
-from regard.nn.positions import Learned, RelativeBias, Rotary, Sinusoidal
+from regard.nn.positions import ALiBi, Learned, RelativeBias, Rotary, Sinusoidal
 from regard.nn.sequences import Tokens
 
 V = 29
@@ -126,3 +128,30 @@ def test_a_sentence_of_nothing_is_no_trouble() -> None:
     out.sum().backward()
     assert out.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_alibi_takes_what_is_longer_than_it_was_trained_on() -> None:
+    """Trained to count on within 12 tokens, the model counts on among 96, at once and step by step."""
+    torch.manual_seed(0)
+    model = DecoderOnly(width=32, heads=2, feedforward=64, layers=1, dropout=0.0, positions=ALiBi()).build(V)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+
+    def counting(length: int) -> Tensor:
+        return (torch.randint(V, (16, 1)) + torch.arange(length)) % V
+
+    def loss_of(ids: Tensor) -> Tensor:
+        hidden = model(Tokens(ids[:, :-1], torch.full((16,), ids.shape[1] - 1))).hidden
+        return torch.nn.functional.cross_entropy(model.logits(hidden).flatten(0, 1), ids[:, 1:].flatten())
+
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss_of(counting(13)).backward()
+        optimizer.step()
+    assert model.longest is None
+    with torch.inference_mode():
+        ids = counting(97)
+        assert loss_of(ids) < 0.1
+        state = model.eval().start(None, 1, 97, 16)
+        for at in range(96):
+            hidden = model.step(ids[:, at : at + 1], state, torch.ones(16, dtype=torch.int64) if at == 0 else None)
+            assert model.logits(hidden[:, 0]).argmax(-1).equal(ids[:, at + 1])

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from regard.nn.layout import Layout
-from regard.nn.positions import Learned, NoPositions, RelativeBias, Rotary, Sinusoidal, sinusoids
+from regard.nn.positions import ALiBi, Learned, NoPositions, RelativeBias, Rotary, Sinusoidal, alibi_slopes, sinusoids
+
+CPU = torch.device("cpu")
 
 
 def test_sinusoids_equal_the_formula() -> None:
@@ -78,16 +80,46 @@ def test_relative_buckets_are_t5s(causal: bool) -> None:
 def test_relative_bias_by_explicit_positions() -> None:
     module = RelativeBias(8, 16).build_bias(3, causal=True)
     torch.nn.init.normal_(module.weight)
-    whole = module(6, 6, Layout())
+    whole = module(6, 6, Layout(), CPU)
     assert whole.shape == (1, 3, 6, 6)
     places, slots = torch.tensor([[4], [2]]), torch.tensor([[0, 1, 2, 3, 4], [2, 0, 1, 5, 5]])
-    one = module(1, 5, Layout.cached(torch.ones(2, 1, 5, dtype=torch.bool), places, slots))
+    one = module(1, 5, Layout.cached(torch.ones(2, 1, 5, dtype=torch.bool), places, slots), CPU)
     torch.testing.assert_close(one[0, :, 0], whole[0, :, 4, :5])
     torch.testing.assert_close(one[1, :, 0, :3], whole[0, :, 2][:, [2, 0, 1]])
 
 
+@pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 12, 16, 20, 71])
+def test_slopes_are_those_of_bloom_and_mpt(heads: int) -> None:
+    bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+    mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
+    slopes = alibi_slopes(heads, CPU)
+    # Both add slope · key position, up to a number a row, which the softmax does not see.
+    of_bloom = bloom.build_alibi_tensor(torch.ones(1, 6), heads, torch.float32)[:, 0]
+    of_mpt = mpt.build_mpt_alibi_tensor(heads, 6)[:, 0]
+    for theirs in (of_bloom, of_mpt):
+        torch.testing.assert_close(theirs.diff(), slopes[:, None].expand(-1, 5), rtol=0, atol=1e-6)
+    last = ALiBi().build_bias(heads, causal=True)(6, 6, Layout(causal=True), CPU)[0, :, -1]
+    torch.testing.assert_close(last, of_mpt, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_alibi_is_a_slope_times_the_distance(causal: bool) -> None:
+    module = ALiBi().build_bias(8, causal)
+    assert not list(module.parameters()) and not module.state_dict()
+    whole = module(5, 5, Layout(), CPU)
+    assert whole.shape == (1, 8, 5, 5) and not whole.requires_grad
+    for head in range(8):
+        for i in range(5):
+            assert whole[0, head, i].tolist() == [-(2.0 ** -(head + 1)) * abs(i - j) for j in range(5)]
+    places, slots = torch.tensor([[4], [2]]), torch.tensor([[0, 1, 2, 3, 4], [2, 0, 1, 4, 4]])
+    one = module(1, 5, Layout.cached(torch.ones(2, 1, 5, dtype=torch.bool), places, slots), CPU)
+    torch.testing.assert_close(one[0, :, 0], whole[0, :, 4])
+    torch.testing.assert_close(one[1, :, 0], whole[0, :, 2][:, [2, 0, 1, 4, 4]])
+
+
 def test_parts_stand_in_one_place_each() -> None:
-    for spec, places in ((NoPositions(), 0), (Sinusoidal(), 1), (Learned(4), 1), (Rotary(), 1), (RelativeBias(), 1)):
+    kinds = Sinusoidal(), Learned(4), Rotary(), RelativeBias(), ALiBi()
+    for spec, places in ((NoPositions(), 0), *((kind, 1) for kind in kinds)):
         built = [spec.build_added(8), spec.build_rotation(8), spec.build_bias(2, True)]
         assert sum(module is not None for module in built) == places
     assert Learned(4).build_added(8).limit == 4 and Sinusoidal().build_added(8).limit is None

@@ -12,7 +12,7 @@ from regard.training import rates
 from regard.training.rates import matrix_rate, rate_for, work_of
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "relative_bias"])
+@pytest.mark.parametrize("positions", registry.PARTS["positions"])
 def test_work_is_the_formula(positions: str) -> None:
     """6 × Σ(weights of a product × tokens that pass it) + 12 × T × D for each attention layer and token."""
     width, feedforward, layers, vocabulary = 32, 48, 2, 300

@@ -79,7 +79,7 @@ class CompiledStack(nn.Module):
         assert layout.packing is None and x.dtype == torch.float32, "for inference, with activations in fp32"
         stack, (batch, queries, width) = self.stack, x.shape
         keys = queries if layout.key_positions is None else layout.key_positions.shape[1]
-        bias = None if stack.bias is None else stack.bias(queries, keys, layout)
+        bias = None if stack.bias is None else stack.bias(queries, keys, layout, x.device)
         live = _real_tokens(layout, queries) if caches is None else live
         indices = torch.arange(batch * queries) if live is None else live
         rows = x.reshape(batch * queries, width)
@@ -130,11 +130,10 @@ class CompiledStack(nn.Module):
 
     def _mask(self, mask: Tensor | None, batch: int, queries: int, keys: int) -> tuple[structures.Mask, Tensor | None]:
         """The mask for c/stack.c, and the tensor that it points into."""
-        if mask is None:
-            return structures.Mask(), None
-        mask = mask.expand(batch, self._stack.heads, queries, keys)
-        mask = mask if mask.stride(3) == 1 else mask.contiguous()
-        return structures.Mask(mask.data_ptr(), *mask.stride()[:3]), mask
+        if mask is not None:
+            mask = mask.expand(batch, self._stack.heads, queries, keys)
+            mask = mask if mask.stride(3) == 1 else mask.contiguous()
+        return structures.Mask.of(mask), mask
 
 
 def _real_tokens(layout: Layout, tokens: int) -> Tensor | None:

@@ -39,6 +39,11 @@ class Mask(ctypes.Structure):
 
     _fields_ = (("data", pointer), ("sentence", size), ("head", size), ("query", size))
 
+    @staticmethod
+    def of(numbers: Tensor | None) -> Mask:
+        """``numbers`` in fp32, whose last axis is contiguous; the other axes may be expanded."""
+        return Mask() if numbers is None else Mask(numbers.data_ptr(), *numbers.stride()[:3])
+
 
 class Rows(ctypes.Structure):
     """``struct rows`` of attention.h: the rows of a batch that are computed, by their indices among B × Q."""
@@ -75,7 +80,7 @@ class VarLen(ctypes.Structure):
 
     _fields_ = (
         ("queries", pointer), ("keys", pointer), *((name, size) for name in ("sentences", "heads", "groups", "width")),
-        ("causal", ctypes.c_int), ("bf16", ctypes.c_int), ("scale", number),
+        ("causal", ctypes.c_int), ("bf16", ctypes.c_int), ("scale", number), ("bias", Mask),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regard.accel import native
 from regard.accel.native import LANES, Native
-from regard.accel.structures import VarLen
+from regard.accel.structures import Mask, VarLen
 from regard.nn.layout import Layout
 from regard.nn.packing import Packing
 
@@ -29,8 +29,16 @@ def native_attention(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor | None:
-    """The operation ``attention`` in training on a CPU: packed rows, or a batch without padding."""
-    if bias is not None or dropout or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    """The operation ``attention`` in training on a CPU: packed rows, or a batch without padding.
+
+    The bias, that of the padded batch, is read by what has no gradient for it.
+    """
+    if (
+        (bias is not None and bias.requires_grad)
+        or dropout
+        or not torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+    ):
         return None
     if not _only_lengths_and_causality(layout) or not _alike(query, key, value) or query.shape[3] % LANES:
         return None
@@ -39,10 +47,12 @@ def native_attention(
     kernels = native.for_training(query)
     if kernels is None:
         return None
+    if bias is not None:
+        bias = _padded_bias(bias, query, key, layout)
     scale = query.shape[3] ** -0.5 if scale is None else scale
     starts, key_starts = _starts(query, layout.packing), _starts(key, layout.key_packing)
     mixed: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, kernels, starts, key_starts, layout.causal, scale
+        query, key, value, kernels, starts, key_starts, layout.causal, scale, bias
     )
     return mixed
 
@@ -73,6 +83,18 @@ def flash_attention(
     return mixed.transpose(0, 1)[None]
 
 
+def _padded_bias(bias: Tensor, query: Tensor, key: Tensor, layout: Layout) -> Tensor:
+    """The bias of every query and key of the padded batch, [B, H, Q, S] in fp32; expanded, not copied."""
+    batch, queries = _padded_size(query, layout.packing)
+    bias = bias.float().expand(batch, query.shape[1], queries, _padded_size(key, layout.key_packing)[1])
+    return bias if bias.stride(3) == 1 else bias.contiguous()
+
+
+def _padded_size(heads: Tensor, packing: Packing | None) -> tuple[int, int]:
+    """How many sentences heads [B, H, T, K] have, and the positions of each, padding counted."""
+    return (heads.shape[0], heads.shape[2]) if packing is None else (packing.batch, packing.size)
+
+
 def _alike(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether queries, keys and values are of one type and one head width."""
     return query.dtype == key.dtype == value.dtype and query.shape[3] == key.shape[3] == value.shape[3]
@@ -96,18 +118,18 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, kernels: Native, starts: Tensor, key_starts: Tensor,
-        causal: bool, scale: float,
+        causal: bool, scale: float, bias: Tensor | None,
     ) -> Tensor:  # fmt: skip
         batch, heads, queries, width = query.shape
         ctx.varlen = VarLen(
             starts.data_ptr(), key_starts.data_ptr(), len(starts) - 1, heads, key.shape[1], width, causal,
-            query.dtype == torch.bfloat16, scale,
+            query.dtype == torch.bfloat16, scale, Mask.of(bias),
         )  # fmt: skip
         mixed = query.new_empty(batch, queries, heads, width).transpose(1, 2)
         sums = kernels.attention(ctx.varlen, *map(_table, (query, key, value, mixed)))
         _clear_spare(mixed, starts)
         ctx.save_for_backward(query, key, value, sums, starts, key_starts)
-        ctx.kernels = kernels
+        ctx.kernels, ctx.bias = kernels, bias  # the backward pass reads the bias too
         return mixed
 
     @staticmethod
@@ -123,7 +145,7 @@ class _Attention(torch.autograd.Function):
         )
         for part, its_starts in ((d_query, starts), (d_key, key_starts), (d_value, key_starts)):
             _clear_spare(part, its_starts)
-        return d_query, d_key, d_value, *(None,) * 5
+        return d_query, d_key, d_value, *(None,) * 6
 
 
 def _table(heads: Tensor) -> Tensor:

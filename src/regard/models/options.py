@@ -47,7 +47,7 @@ class StackOptions:
     embedding_dropout: float | None = option(None, "dropout on embedding + position; not given: as dropout")
     activation_dropout: float = option(0.0, "dropout inside the feed-forward network")
     attention_dropout: float = option(0.0, "dropout on attention weights (slow on CPU)")
-    positions: Positions = option(Sinusoidal(), "sinusoidal, learned, rotary, relative_bias or none")
+    positions: Positions = option(Sinusoidal(), "how the order of tokens enters")
     norm: Norm = option(LayerNorm(), "layer_norm or rms_norm")
     order: Order = option("post", "norm after the residual (post, the paper) or before (pre)")
     final_norm: bool | None = option(None, "a norm after the last layer; not given: in pre order only")

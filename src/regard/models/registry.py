@@ -60,6 +60,7 @@ PARTS: dict[str, dict[str, str]] = {
         "learned": "regard.nn.positions:Learned",
         "rotary": "regard.nn.positions:Rotary",
         "relative_bias": "regard.nn.positions:RelativeBias",
+        "alibi": "regard.nn.positions:ALiBi",
         "none": "regard.nn.positions:NoPositions",
     },
     "norm": NORMS,

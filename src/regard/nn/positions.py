@@ -1,4 +1,4 @@
-"""Where tokens stand: sinusoidal and learned positions, rotary angles, and T5's relative bias.
+"""Where tokens stand: sinusoidal and learned positions, rotary angles, T5's relative bias, and ALiBi.
 
 Positions enter at one of three places, and a spec builds what it has for each: ``added`` to the embedding, a
 ``rotation`` of queries and keys, or a ``bias`` on the scores that a stack computes once and its layers share. All take
@@ -22,8 +22,8 @@ class TooLong(ValueError):
 
 
 @dataclass(frozen=True)
-class NoPositions:
-    """Spec: no positions at all; also what the other specs are where they have nothing to add."""
+class Positions:
+    """Spec of a kind of positions, which overrides the places that it enters at; the others stay empty."""
 
     def build_added(self, width: int) -> Added | None:
         """The module that is added to embeddings of ``width``, if there is one."""
@@ -33,13 +33,18 @@ class NoPositions:
         """The module that rotates queries and keys, if there is one."""
         return None
 
-    def build_bias(self, heads: int, causal: bool) -> RelativePositionBias | None:
+    def build_bias(self, heads: int, causal: bool) -> PositionBias | None:
         """The module that makes the bias of a stack's self-attention, if there is one."""
         return None
 
 
 @dataclass(frozen=True)
-class Sinusoidal(NoPositions):
+class NoPositions(Positions):
+    """Spec: no positions at all."""
+
+
+@dataclass(frozen=True)
+class Sinusoidal(Positions):
     """Spec of the paper's sinusoids (section 3.5); ``interleaved`` False puts all sines before all cosines (Marian)."""
 
     interleaved: bool = True
@@ -49,7 +54,7 @@ class Sinusoidal(NoPositions):
 
 
 @dataclass(frozen=True)
-class Learned(NoPositions):
+class Learned(Positions):
     """Spec of a learned vector for each of ``length`` positions."""
 
     length: int = 1024
@@ -63,7 +68,7 @@ class Learned(NoPositions):
 
 
 @dataclass(frozen=True)
-class Rotary(NoPositions):
+class Rotary(Positions):
     """Spec of rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
 
     theta: float = 10_000.0
@@ -77,7 +82,7 @@ class Rotary(NoPositions):
 
 
 @dataclass(frozen=True)
-class RelativeBias(NoPositions):
+class RelativeBias(Positions):
     """Spec of T5's relative bias (Raffel et al. 2020): a learned number a head for each bucket of distances."""
 
     buckets: int = 32
@@ -91,7 +96,12 @@ class RelativeBias(NoPositions):
         return RelativePositionBias(heads, self.buckets, self.distance, causal)
 
 
-Positions = NoPositions | Sinusoidal | Learned | Rotary | RelativeBias
+@dataclass(frozen=True)
+class ALiBi(Positions):
+    """Spec of attention with linear biases (Press et al. 2022), which takes texts longer than those of training."""
+
+    def build_bias(self, heads: int, causal: bool) -> PositionBias:
+        return LinearBias(heads)
 
 
 class Added(nn.Module):
@@ -191,7 +201,15 @@ class Rotated:
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(heads.dtype)
 
 
-class RelativePositionBias(nn.Module):
+class PositionBias(nn.Module):
+    """A bias on the scores of self-attention, from positions alone."""
+
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        """The bias [B or 1, H, Q, S] on ``device``, computed once per forward for all layers of a stack."""
+        raise NotImplementedError
+
+
+class RelativePositionBias(PositionBias):
     """A learned number for each head and bucket of key position − query position; far distances share buckets."""
 
     def __init__(self, heads: int, buckets: int, distance: int, causal: bool) -> None:
@@ -199,9 +217,8 @@ class RelativePositionBias(nn.Module):
         self.buckets, self.distance, self.causal = buckets, distance, causal
         self.weight = nn.Parameter(torch.zeros(buckets, heads))
 
-    def forward(self, queries: int, keys: int, layout: Layout) -> Tensor:
-        """The bias [B or 1, H, Q, S], computed once per forward."""
-        bucket = self.bucket(layout.distances(queries, keys, self.weight.device))  # [B, Q, S]
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        bucket = self.bucket(layout.distances(queries, keys, device))  # [B, Q, S]
         return F.embedding(bucket, self.weight).permute(0, 3, 1, 2)
 
     def bucket(self, distance: Tensor) -> Tensor:
@@ -217,3 +234,26 @@ class RelativePositionBias(nn.Module):
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.distance / exact) * (buckets - exact)
         far = (exact + far.clamp(min=0).long()).clamp(max=buckets - 1)
         return offset + torch.where(distance < exact, distance, far)
+
+
+def alibi_slopes(heads: int, device: torch.device) -> Tensor:
+    """ALiBi's slope m of each head, [H] in fp32: 2^(-8h/H) for h = 1 … H.
+
+    Of a number of heads that is no power of two, the first n, the power of two below, have the slopes of n heads, and
+    the others every second one of those of 2n heads, as in the authors' code.
+    """
+    below = 1 << (heads.bit_length() - 1)
+    steps = torch.arange(1, 2 * below + 1, device=device, dtype=torch.float32)
+    return torch.exp2(torch.cat([steps[1::2], steps[::2]])[:heads] * (-4 / below))
+
+
+class LinearBias(PositionBias):
+    """−m · |key position − query position| with a slope m for each head (Press et al. 2022, section 3)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, queries: int, keys: int, layout: Layout, device: torch.device) -> Tensor:
+        distance = layout.distances(queries, keys, device).abs()[:, None]  # [B or 1, 1, Q, S]
+        return distance * -alibi_slopes(self.heads, device)[:, None, None]

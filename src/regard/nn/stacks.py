@@ -66,7 +66,7 @@ class TransformerStack(nn.Module):
         """
         size = x.shape[1]
         keys = size if layout.key_positions is None else layout.key_positions.shape[1]
-        bias = None if self.bias is None else self.bias(size, keys, layout)
+        bias = None if self.bias is None else self.bias(size, keys, layout, x.device)
         positions = layout.positions if layout.packing is None else layout.packing.positions()
         rotation = None if self.rotation is None else self.rotation(size, positions, x.device)
         if layout.packing is not None:

@@ -281,7 +281,7 @@ int run_linear(const struct linear *w, const float *x, long rows, float *out)
    the two functions below with its own layout, since another one would make it read and write wrong memory. */
 #define MIRRORED(each) \
     each(linear, offsets) each(strided, token) each(mask, query) each(rows, queries) each(norm, centred) \
-        each(dropout, scale) each(head_rows, stride) each(varlen, scale) each(attention, norm) each(layer, norm) \
+        each(dropout, scale) each(head_rows, stride) each(varlen, bias) each(attention, norm) each(layer, norm) \
             each(stack, final_norm) each(key_values, values) each(call, rotation_stride)
 
 /* The bytes of a structure; -1: there is none of this name */

@@ -7,6 +7,7 @@
 #ifndef REGARD_VARLEN
 #define REGARD_VARLEN
 
+#include "attention.h"
 #include "vectors.h"
 
 /* Queries, keys or values [rows, heads * width], in bf16 or fp32; rows are ``stride`` numbers apart, so that the three
@@ -21,6 +22,7 @@ struct varlen {
     long sentences, heads, groups, width; /* heads / groups heads share keys and values; width of one head */
     int causal, bf16; /* causal: query i attends to keys 0 ... i; bf16: queries, keys and values are in bf16 */
     float scale;
+    struct mask bias; /* [sentences, heads, queries, keys], counted from each sentence's first query and key */
 };
 
 enum { QUERIES = 32 }; /* queries of a block */
@@ -235,6 +237,16 @@ static void load_keys(const struct varlen *p, struct head_rows key, struct head_
     transpose(head->keys, count, p->width, head->keys_transposed);
 }
 
+/* Adds the bias to the first ``count`` scores of query ``query`` of sentence b. */
+static void add_bias(const struct varlen *p, long b, long head, long query, long count, float *scores)
+{
+    if (!p->bias.data)
+        return;
+    const float *bias = p->bias.data + b * p->bias.sentence + head * p->bias.head + query * p->bias.query;
+    for (long s = 0; s < count; s++)
+        scores[s] += bias[s];
+}
+
 /* Forward: query, key, value -> mixed, and ``sums`` [rows, heads], the log-sum-exp of each query's scores, which the
    backward pass needs. Returns 0 without memory for a head, else 1. */
 int attend_varlen(const struct varlen *p, struct head_rows query, struct head_rows key, struct head_rows value,
@@ -258,6 +270,7 @@ int attend_varlen(const struct varlen *p, struct head_rows query, struct head_ro
                 for (long r = 0; r < count; r++) {
                     float *w = h.weights + r * columns;
                     long own = visible_keys(p, t + r + 1, keys);
+                    add_bias(p, b, head, t + r, own, w);
                     sums[(first + t + r) * p->heads + head] = softmax(w, own);
                     for (long s = padded(own); s < visible; s++)
                         w[s] = 0;
@@ -301,6 +314,7 @@ int attend_varlen_backward(const struct varlen *p, struct head_rows query, struc
                 for (long r = 0; r < count; r++) {
                     float *w = h.weights + r * columns, *d = h.d_weights + r * columns;
                     long own = visible_keys(p, t + r + 1, keys);
+                    add_bias(p, b, head, t + r, own, w);
                     softmax_backward(w, sums[(first + t + r) * p->heads + head], d, own);
                     for (long s = padded(own); s < visible; s++)
                         w[s] = d[s] = 0;
