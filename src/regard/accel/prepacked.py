@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out once, for inference on a CPU.
 
 PyTorch's own product lays out the weight anew at every call, and in fp32 is MKL's, which uses only AVX2 on AMD's
-processors. The native kernels (native.py) and oneDNN use all instructions; with few rows the kernels are 1.3 to 10
-times faster than PyTorch, with many as fast. A model in bf16 has only these products in bf16, and all other operators in
+processors. The native kernels (native.py) and oneDNN use all that the processor has: with few rows the kernels are
+1.3 to 10 times faster, with many as fast. A model in bf16 has only these products in bf16, and all other operators in
 fp32: casting costs less than PyTorch's other operators lose in bf16.
 """
 
