@@ -32,8 +32,8 @@ class Prepared(nn.Module):
 
     ``model`` is a copy of the original in which layers were replaced; its modules have their names here too.
     ``output_layer`` is the output table, prepacked or quantised; None: the model's own logits are taken.
-    ``cache_dtype`` is the type of cached keys and values, None: that in which they are computed. ``plain``: nothing but
-    linear layers was replaced.
+    ``cache_dtype`` is the type of cached keys and values, None: that in which they are computed. ``only_linears``:
+    nothing but linear layers was replaced.
     """
 
     model: Model
@@ -46,14 +46,14 @@ class Prepared(nn.Module):
         output_layer: Int8Linear | PrepackedLinear | None = None,
         native: Native | None = None,
         cache_dtype: torch.dtype | None = None,
-        plain: bool = False,
+        only_linears: bool = False,
     ) -> None:
         super().__init__()
         vars(self)["model"] = model  # not as a submodule: the modules of the model are, by their own names
         self._modules.update(model._modules)
         self._parameters.update(model._parameters)
         self.output_layer, self.native, self.cache_dtype = output_layer, native, cache_dtype
-        self.plain, self._made_of = plain, made_of
+        self.only_linears, self._made_of = only_linears, made_of
         self.model.eval()
         self.eval()
 
@@ -83,7 +83,7 @@ class Prepared(nn.Module):
         return isinstance(self._modules.get("decoder"), CompiledStack)
 
     def is_current(self, model: Module) -> bool:
-        """Whether the weights of ``model`` have not changed since this was made of them."""
+        """Whether ``model`` still has the weights that this was made of."""
         return self._made_of == _state_of(model)
 
     def train(self, mode: bool = True) -> Self:
@@ -156,7 +156,7 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
     made_of = _state_of(model)
     if dtype == torch.int8:
         model = quantize(model)
-    if isinstance(model, Prepared) and not model.plain:
+    if isinstance(model, Prepared) and not model.only_linears:
         return model
     inner, output = (model.model, model.output_layer) if isinstance(model, Prepared) else (model, None)
     with torch.no_grad():
@@ -195,7 +195,7 @@ def quantize(model: Model) -> Prepared:
         int8.in_int8(other, table)
         if available(torch.bfloat16):
             _cast(other, torch.bfloat16)
-    return Prepared(other, _state_of(model), output_layer=output, plain=True)
+    return Prepared(other, _state_of(model), output_layer=output, only_linears=True)
 
 
 def check_int8(device: torch.device | str) -> None:

@@ -124,7 +124,7 @@ class Single(TiedModel):
         self.tie(tree.target, tree.scores)
 
     def encode(self, source: Tokens) -> Memory:
-        """TypeError: a text before the target is a prompt of ``step``, or the beginning of ``target``."""
+        """Raises TypeError: a text before the target is a prompt of ``step``, or the beginning of ``target``."""
         raise TypeError("this model has no source; give the text before as a prompt")
 
     def forward(self, target: Tokens, memory: contract.Memory | None = None) -> Output:

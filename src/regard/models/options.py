@@ -37,7 +37,7 @@ class StackOptions:
 
     width: int = option(512, "model width D")
     heads: int = option(8, "attention heads H")
-    key_value_heads: int = option(0, "key-value heads G, a divisor of heads; 0: as many")
+    key_value_heads: int = option(0, "key-value heads G, a divisor of heads; 0: as many as heads")
     head_width: int = option(0, "width K of a head; 0: width / heads")
     feedforward: int = option(2048, "inner width F of the feed-forward network")
     dropout: float = option(0.1, "dropout on the output of each sub-layer")

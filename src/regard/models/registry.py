@@ -39,7 +39,7 @@ class Architecture:
     next token of a target.
     """
 
-    options: str  # "module:class", imported when the architecture is asked for
+    options: str  # "module:class", imported when the architecture is first used
     source: bool
     generates: bool = True
 

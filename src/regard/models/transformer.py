@@ -55,7 +55,7 @@ PRESETS = {"base": BASE, "big": BIG, "small": SMALL, "tiny": TINY}
 
 @torch.no_grad()
 def initialize(model: nn.Module) -> None:
-    """Projections Xavier-uniform (Q, K and V each as a matrix of its own), biases 0: the paper names none.
+    """Projections Xavier-uniform (Q, K and V each as a matrix of its own), biases 0: the paper gives no such rule.
 
     Tables keep N(0, 1/D), with which they are made, and norms gain 1 and bias 0.
     """

@@ -157,7 +157,7 @@ add_to = Operation(_add_to)
 
 
 class _Gradients:
-    """The gradients of hidden [M, D], weight [V, D] and bias [V] as far as they are wanted, in at least fp32."""
+    """The gradients of hidden [M, D], weight [V, D] and bias [V] as far as autograd asks for them, in at least fp32."""
 
     def __init__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, bool, bool]) -> None:
         self.wide = torch.promote_types(weight.dtype, torch.float32)

@@ -81,7 +81,7 @@ class Rotation(Protocol):
 class Attention:
     """Spec of ``MultiHeadAttention``.
 
-    ``heads`` query heads H; ``key_value_heads`` G of keys and values (0: as many); ``head_width`` K (0: width / heads).
+    ``heads`` query heads H; ``key_value_heads`` G of keys and values (0: H); ``head_width`` K (0: width / heads).
     ``bias`` "qkv": on queries, keys and values and not on the output. ``scale`` of the scores (None: 1 / √K).
     ``query_key_norm`` normalises each head's queries and keys. ``window``: see ``Core``; self-attention only.
     ``dropout`` is on the attention weights and 0 by default, as in the paper: no fused CPU kernel takes it.

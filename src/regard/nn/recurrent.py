@@ -78,7 +78,7 @@ class AdditiveAttention(nn.Module):
 
 
 class AttentiveUnit(nn.Module):
-    """A GRU that reads the last word and its last state's context: s_i = GRU(s_{i-1}, [y_{i-1}; c_i])."""
+    """A GRU of the previous word and of a context c_i to which s_{i-1} attends: s_i = GRU(s_{i-1}, [y_{i-1}; c_i])."""
 
     def __init__(self, width: int, memory_width: int) -> None:
         super().__init__()

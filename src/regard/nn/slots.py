@@ -118,7 +118,7 @@ class Slots:
         self.position += 1 if lengths is None else lengths
         self.longest += 1 if lengths is None else queries
 
-    def repeated(self) -> None:
+    def replayed(self) -> None:
         """Counts, on the host, a captured step that was replayed."""
         self.top = max(self.top, self.used + self.beams)
         self.used += self.beams

@@ -150,9 +150,9 @@ class KeyValueState:
         if self.memory is not None:
             self.memory = [(next(left), next(left)) for _ in self.memory]
 
-    def passed(self) -> None:
+    def replayed(self) -> None:
         """Counts, on the host, a captured step that was replayed."""
-        self.slots.repeated()
+        self.slots.replayed()
 
     # -- reordering, leaving, entering ---------------------------------------------------------------------------------
 
