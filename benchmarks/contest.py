@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.3},
 }
 
-# What training/memory.py asks of the C library, for programs that do not ask: freed memory is kept.
+# What machine/memory.py asks of the C library, for programs that do not ask: freed memory is kept.
 KEPT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),

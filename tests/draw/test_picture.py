@@ -48,7 +48,7 @@ def test_the_font_has_every_common_character_of_the_corpus() -> None:
     share = sum(text.count(c) for c in lacking) / len(text)
     assert share < 1e-4, lacking
     assert all(printable(c) == c for c in "我爱机器学习愛機器學習。，？")
-    font = importlib.resources.files("regard.look") / "font"
+    font = importlib.resources.files("regard.draw") / "font"
     assert "Apache License" in (font / "LICENSE.txt").read_text("utf-8")
     assert families()[0] == "DejaVu Sans"
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +155,26 @@ def test_the_rehearsal_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Pa
     run_largest(trainer, feed, 0, fresh=False)  # on a run that goes on the moments are left alone
     after = optimizer_tensors(trainer.optimizer, trainer.model)
     assert moments and all(torch.equal(moments[name], after[name]) for name in moments)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, []),
+        ({"model.positions": "rotary"}, []),
+        ({"model.positions": "relative_bias"}, ["a bias on packed rows", "gradient of a bias on CPU"]),
+        ({"model.attention_dropout": 0.1}, ["attention dropout on CPU"]),
+        ({"model.window": 4}, ["a mask on packed rows"]),
+    ],
+)
+def test_slow_attention_is_said_before_the_first_update(
+    options: dict[str, Any], said: list[str], tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny(**options)
+    feed, prepared = feed_of(config, tmp_path)
+    lines = run_largest(trainer_of(config, prepared), feed, 0, fresh=True).lines(config.training)
+    found = [line for line in lines if line.startswith("attention takes a slower way")]
+    assert found == [f"attention takes a slower way: {reason}" for reason in said]
 
 
 def test_bf16_keeps_fp32_weights(tiny: Callable[..., Config], tmp_path: Path) -> None:

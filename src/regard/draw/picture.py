@@ -34,7 +34,7 @@ def families() -> list[str]:
     """The font families in order of search; registers the package's font once."""
     from matplotlib import font_manager
 
-    with importlib.resources.as_file(importlib.resources.files("regard.look") / "font") as folder:
+    with importlib.resources.as_file(importlib.resources.files("regard.draw") / "font") as folder:
         path = folder / "DroidSansFallback-subset.ttf"
         font_manager.fontManager.addfont(str(path))
         return ["DejaVu Sans", font_manager.FontProperties(fname=str(path)).get_name()]

@@ -64,8 +64,8 @@ def unpacked(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of packed rows by a kernel for padded batches; the bias is that of the padded batch."""
-    if bias is not None:
-        slow_calls["a bias on packed rows"] += 1
+    if bias is not None or layout.mask is not None:
+        slow_calls[f"a {'mask' if bias is None else 'bias'} on packed rows"] += 1
     query, key, value = padded_heads(query, key, value, layout)
     mixed = attention(query, key, value, layout.padded_rows(), bias=bias, scale=scale, dropout=dropout)
     return mixed if layout.packing is None else layout.packing.pack_heads(mixed)

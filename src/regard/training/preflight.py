@@ -14,6 +14,7 @@ from regard.data.batch import Batch
 from regard.data.plan import Indices, Update, largest
 from regard.errors import RegardError
 from regard.machine.memory import peak_memory
+from regard.nn import kernels
 from regard.training.feed import Feed, Item
 from regard.training.progress import duration
 from regard.training.step import Trainer
@@ -32,6 +33,7 @@ class Estimate:
     sentences: int  # of the largest batch
     source_length: int
     target_length: int
+    slow_attention: tuple[str, ...] = ()  # why attention could not be computed by a fast kernel
 
     def seconds(self, training: TrainingConfig) -> float:
         """Seconds of the whole run, without validation."""
@@ -45,6 +47,7 @@ class Estimate:
         return [
             f"largest batch: {shape}; peak memory about {self.bytes / 2**20:,.0f} MiB",
             f"about {self.seconds_per_update:.2f} s an update: {duration(seconds)} for {updates:,}, without validation",
+            *(f"attention takes a slower way: {reason}" for reason in self.slow_attention),
         ]
 
 
@@ -61,6 +64,7 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     if feed.dropouts:
         # Fill the sample pools of common words first: allocated later, they would fragment the heap between tensors.
         feed.batch(np.linspace(0, len(feed.corpus) - 1, min(len(feed.corpus), WARM), dtype=np.int64), epoch)
+    kernels.slow_calls.clear()
     try:
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
             # The longest pair first: a model may have too few positions. Adam's moments exist from here on.
@@ -80,7 +84,8 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
         if fresh:
             trainer.forget()
     source = 0 if batch.source is None else batch.source.ids.shape[1]
-    return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1])
+    slow = tuple(sorted(kernels.slow_calls))
+    return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1], slow)
 
 
 def _others(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
