@@ -1,4 +1,4 @@
-"""Which keys each query of an attention sees."""
+"""The keys that each query of an attention sees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Layout:
-    """Which keys each query of an attention sees; made once per forward, above the layers. Only cores read it.
+    """The keys that each query of an attention sees; made once per forward, above the layers. Only cores read it.
 
     A query sees a key where all three of these allow it:
 

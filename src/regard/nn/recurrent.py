@@ -188,7 +188,7 @@ class RecurrentState:
         return x.unsqueeze(2).expand(-1, -1, self.beams, *x.shape[2:]).contiguous()
 
     def layout(self) -> Layout:
-        """Which positions of the memory each query sees."""
+        """The positions of the memory that each query sees."""
         return Layout.cross(self.lengths, self.key.shape[2])
 
     def follow(self, parents: Tensor) -> None:

@@ -45,9 +45,7 @@ class Slots:
         self.top = 0  # slots that have been written, at most
         self.longest = 0  # tokens of the longest hypothesis
         self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
-        self.fixed = (
-            False  # all slots are read, with a mask: steps have equal shapes, to be captured (decoding/graphs.py)
-        )
+        self.fixed = False  # all slots are read, with a mask: equal shapes, to capture steps (decoding/graphs.py)
         # Of the current step:
         self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
         self.fresh = False  # nothing was written before
