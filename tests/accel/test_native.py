@@ -171,10 +171,10 @@ def test_without_it_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: 
 def planted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Where a library is looked for in a cache, and what a stranger puts there: code that says that it ran."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    shared_library._place_of.cache_clear()
+    shared_library._path_of.cache_clear()
     compiler = processors.compiler()
     assert compiler is not None
-    place = shared_library._place_of(compiler, processors.HERE)
+    place = shared_library._path_of(compiler, processors.HERE)
     assert place is not None
     source, ran = folder / "evil.c", folder / "ran"
     source.write_text(
@@ -286,13 +286,13 @@ def test_a_machine_without_proc_compiles_for_this_process_alone(
         return real(path, *more, **options)
 
     monkeypatch.setattr(Path, "read_text", without_proc)
-    for remembered in (shared_library._abilities, shared_library._place_of):
+    for remembered in (shared_library._instruction_sets, shared_library._path_of):
         remembered.cache_clear()
     try:
         assert shared_library.load(native.Native) is not None and not ran.exists()
         assert not shared_library.is_there()
     finally:
-        for remembered in (shared_library._abilities, shared_library._place_of):
+        for remembered in (shared_library._instruction_sets, shared_library._path_of):
             remembered.cache_clear()
 
 
@@ -302,8 +302,8 @@ def test_a_relative_cache_folder_is_none(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for base in ("cache", "./cache", ""):
         monkeypatch.setenv("XDG_CACHE_HOME", base)
-        shared_library._place_of.cache_clear()
-        place = shared_library._place_of("cc", processors.HERE)
+        shared_library._path_of.cache_clear()
+        place = shared_library._path_of("cc", processors.HERE)
         assert place is not None and place.is_relative_to(tmp_path / "home" / ".cache" / "regard")
 
 

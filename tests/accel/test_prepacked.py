@@ -8,7 +8,7 @@ from torch import nn
 
 from regard.accel import native
 from regard.accel.linear import available
-from regard.accel.prepacked import PackedLinear, gains, prepack
+from regard.accel.prepacked import PrepackedLinear, gains, prepack
 
 TYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if available(dtype)]
 if not TYPES:
@@ -21,7 +21,7 @@ if not TYPES:
 def test_a_packed_layer_computes_what_its_layer_computes(dtype: torch.dtype, bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(300, 70, bias=bias, dtype=dtype)
-    narrow = PackedLinear(linear.weight, linear.bias)
+    narrow = PrepackedLinear(linear.weight, linear.bias)
     for rows in (0, 1, 9, 200):
         x = torch.randn(rows, 2, 300, dtype=dtype)
         # Sums of 300 products in another order; a bf16 result may be rounded to its neighbour.
@@ -37,7 +37,7 @@ def test_the_weight_of_a_packed_layer_can_be_read(
         monkeypatch.setattr(native, "multiplying", lambda dtype: None)
     for outputs, inputs in ((70, 300), (1, 1), (33, 17)):
         linear = nn.Linear(inputs, outputs, dtype=dtype)
-        layer = PackedLinear(linear.weight, linear.bias)
+        layer = PrepackedLinear(linear.weight, linear.bias)
         assert (layer.matrix is None) != (kernels and native.library() is not None)
         assert layer.weight.dtype == dtype and torch.equal(layer.weight, linear.weight)
 
@@ -54,4 +54,4 @@ def test_layers_that_are_not_known_keep_their_place() -> None:
     model = nn.ModuleDict({"known": nn.Linear(512, 512), "other": Doubled(512, 512), "table": table})
     assert gains(table.weight)
     prepack(model, table.weight)
-    assert [type(child) for child in model.values()] == [PackedLinear, Doubled, nn.Linear]
+    assert [type(child) for child in model.values()] == [PrepackedLinear, Doubled, nn.Linear]

@@ -13,7 +13,7 @@ import regard
 from regard.accel import int8, native
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
-from regard.accel.prepacked import PackedLinear
+from regard.accel.prepacked import PrepackedLinear
 from regard.accel.prepared import Prepared, prepare, quantize
 from regard.accel.stack import CompiledStack
 from regard.accel.thresholds import PREPACKED_INPUTS
@@ -97,7 +97,7 @@ def test_tables_are_shared_and_weights_can_be_read() -> None:
         assert prepared.source_embedding.table.weight is model.source_embedding.table.weight
         assert prepared.width == model.width and prepared.longest == model.longest and prepared.has_source
         if native.library() is not None:
-            assert type(prepared.decoder) is CompiledStack and type(prepared.output_layer) is PackedLinear
+            assert type(prepared.decoder) is CompiledStack and type(prepared.output_layer) is PrepackedLinear
             inner = prepared.decoder.stack.layers[1].feedforward.input
             assert torch.equal(inner.weight, model.decoder.layers[1].feedforward.input.weight)
 

@@ -1,1 +1,1 @@
-"""What makes the parts of nn/ fast: native kernels, prepared models, int8. Nothing of nn/ or models/ imports it."""
+"""Faster ways for the parts of nn/: native kernels, prepared models, int8. Neither nn/ nor models/ imports accel/."""

@@ -1,7 +1,7 @@
-"""Unknown means refused: whether a fast path computes all that a part does.
+"""Unknown means refused: decides whether a fast path computes all that a part does.
 
 A fast path names the fields of a spec that it computes. Every other field, one that is added later too, must have its
-default, and every module must be exactly of the class that it knows, without hooks.
+default, and every module must be exactly of a class that the path names, without hooks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ def _has_default(spec: Any, field: dataclasses.Field[Any]) -> bool:
 
 
 def plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is exactly of one of the ``kinds``, and calling it runs nothing but its class's ``forward``."""
+    """Whether a module is exactly of one of the ``kinds``, and a call runs its class's ``forward`` and nothing else."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     return type(module) in kinds and not hooks and "forward" not in vars(module)

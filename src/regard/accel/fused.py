@@ -1,7 +1,7 @@
 """Layers and loss in fused kernels, on a GPU: through ``torch.compile``, once for batches of all lengths.
 
 Between the products of a layer stand a dozen passes over memory (norms, dropout, residuals, activation, casts), and
-around those of the loss as many over the logits: compiled together they are two or three.
+around those of the loss as many over the logits. Compiled together they are two or three passes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Fused:
         if device.type != "cuda":
             raise RegardError(
                 f"training.compile = true is for CUDA GPUs, and this is {device.type}: leave it out (on a CPU, "
-                "regard's native kernels do what it would)"
+                "regard's native kernels do the same)"
             )
         self.model = model
         layers = [module for module in model.modules() if isinstance(module, TransformerLayer)]
@@ -35,11 +35,11 @@ class Fused:
 
     @contextlib.contextmanager
     def switched_on(self) -> Iterator[None]:
-        """Inside, layers and the softmax gradient are called compiled; while the model is recorded, layers are not."""
+        """Within the block, layers and softmax gradient run compiled; while the model is recorded, layers do not."""
         calls: list[Any] = [] if watched(self.model) else self.calls
         ways = softmax_gradient.ways
         for layer, call in calls:
-            layer._compiled_call_impl = call  # as ``nn.Module.compile`` does it, for good
+            layer._compiled_call_impl = call  # ``nn.Module.compile`` sets the same attribute, and leaves it set
         softmax_gradient.ways = (self.softmax_gradient, *ways)
         try:
             yield
@@ -49,16 +49,17 @@ class Fused:
                 layer._compiled_call_impl = None
 
 
-def in_one_pass(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor, Tensor]:
-    """softmax - ``rest`` · one-hot of logits [R, V], in their type, and Σ -log p(label) and Σ logit of the label, fp32.
+def in_one_pass(logits: Tensor, labels: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor]:
+    """softmax - ``confidence`` · one-hot of logits [R, V], in their type; Σ -log p(label), Σ logit of the label, fp32.
 
-    The operation of nn/loss.py for a compiler, which wants each number once: uncompiled the plain one is faster.
+    The operation of nn/loss.py in a form that compiles to one pass; uncompiled, the plain function is faster.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     top = wide.amax(1, keepdim=True)
     exponential = (wide - top).exp()
     total = exponential.sum(1, keepdim=True)
-    right = wide.gather(1, labels[:, None]).sum()
+    label_logits = wide.gather(1, labels[:, None]).sum()
     one_hot: Tensor = torch.arange(wide.shape[1], device=wide.device) == labels[:, None]
     p = exponential / total
-    return torch.where(one_hot, p - rest, p).to(logits.dtype), (top + total.log()).sum() - right, right
+    nll = (top + total.log()).sum() - label_logits
+    return torch.where(one_hot, p - confidence, p).to(logits.dtype), nll, label_logits

@@ -1,7 +1,7 @@
 """Linear layers in int8, for decoding on a CPU: a byte a number where fp32 has four.
 
-A weight is rounded to multiples of the scale of its output row, an activation to those of its own row: what a sentence
-gives does not depend on those it shares a batch with.
+A weight is rounded to multiples of the scale of its output row, an activation to those of its own row: so the
+results of a sentence do not depend on the others of its batch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from regard.accel.fits import plain
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
-# The largest integers on either side of 0: in oneDNN, without VNNI, two products of u8 × i8 share 16 bits.
+# The largest integers on either side of 0. Without VNNI oneDNN adds two products u8 × i8 in 16 bits.
 ACTIVATIONS, WEIGHTS = 127, 127 if VNNI else 63
 LEAST = 1e-30  # the scale of a row of zeros
-OFFSET = 128  # the byte that stands for 0: flipping the top bit of a signed byte adds as much
+OFFSET = 128  # the unsigned byte that stands for 0; flipping the top bit of a signed byte adds 128
 
 
 def available() -> bool:
@@ -27,9 +27,9 @@ def available() -> bool:
 
 
 class Int8Linear(nn.Module):
-    """What a ``nn.Linear`` computes, [*, in] → [*, out], in int8 with sums in int32; for inference alone.
+    """Computes a ``nn.Linear``, [*, in] → [*, out], in int8 with sums in int32; for inference alone.
 
-    What comes out is of ``dtype``, or if there is none of that of what goes in.
+    ``dtype`` is the type of the result; None: that of the input.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
@@ -43,7 +43,7 @@ class Int8Linear(nn.Module):
         self.matrix = native.Matrix(kernels, rounded, bias, scale) if kernels else None
         if self.matrix is None:
             self.zero = torch.zeros(self.outputs, dtype=torch.int32)
-            self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+            self.prepacked = torch.ops.onednn.qlinear_prepack(rounded, None)
             self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Int8Linear(nn.Module):
             return self.matrix(x.float()).to(self.dtype or x.dtype)
         quantised, scale = quantized(x.reshape(-1, x.shape[-1]).float())
         found: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            quantised, 1.0, OFFSET, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+            quantised, 1.0, OFFSET, self.prepacked, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
         out = found.mul_(scale[:, None]).add_(self.bias)
         return out.view(*x.shape[:-1], self.outputs).to(self.dtype or x.dtype)
@@ -59,7 +59,7 @@ class Int8Linear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight [out, in] in fp32 that the bytes stand for, made at each call."""
-        rounded = self.packed.to_dense().T if self.matrix is None else unpacked(self.matrix)
+        rounded = self.prepacked.to_dense().T if self.matrix is None else unpacked(self.matrix)
         return rounded * self.scale[:, None]
 
     def extra_repr(self) -> str:
@@ -69,16 +69,16 @@ class Int8Linear(nn.Module):
 def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
     """[R, K] → bytes [R, K], 128 standing for 0, and the scale of each row [R].
 
-    An operator a pass: what would take fewer, addcmul and uint8, takes PyTorch longer.
+    Each pass over memory is one operator: with addcmul or uint8 there would be fewer, but they take PyTorch longer.
     """
     scale = rows.abs().amax(1, keepdim=True).clamp_(min=LEAST).div_(ACTIVATIONS)
     return rows.div(scale).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(OFFSET), scale[:, 0]
 
 
 def in_int8(module: nn.Module, table: Tensor | None = None) -> None:
-    """Every ``nn.Linear`` below a module that is wide enough gives its place to an ``Int8Linear``.
+    """Replaces every ``nn.Linear`` below a module that is wide enough by an ``Int8Linear``.
 
-    A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known.
+    A layer whose weight is the output ``table`` stays, since others read the table. Unknown kinds of layers stay too.
     """
     wide = 1 if native.multiplying(torch.int8) else thresholds.INT8_INPUTS
     for name, child in module.named_children():

@@ -1,7 +1,7 @@
 """Products of linear layers in training on a CPU: in fp32 by the native kernels, in bf16 by oneDNN.
 
-PyTorch asks MKL for a product in fp32, which keeps to AVX2 on AMD's processors, and in bf16 writes the bias first and
-adds the product to it.
+PyTorch's products are slower: in fp32 they are MKL's, which uses only AVX2 on AMD's processors, and in bf16 PyTorch
+writes the bias first and then adds the product.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         return None
     dtype = type_of_products(x)
     kernels = native.for_training(x, dtype)
-    wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # elsewhere nobody has measured
+    wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # elsewhere it was never measured
     by_kernels = wide and kernels is not None and dtype == torch.float32 and torch.get_num_threads() == 1
     if not by_kernels and not (dtype == torch.bfloat16 and available(dtype)):
         return None
@@ -33,7 +33,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
 
 
 def available(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's products gain here: with AVX-512 in fp32, and in bf16 where the processor multiplies it."""
+    """Whether oneDNN's products are faster: in fp32 with AVX-512, in bf16 where the processor multiplies it."""
     onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not onednn or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
@@ -43,25 +43,25 @@ def available(dtype: torch.dtype) -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products in bf16, and not only a way to do without."""
+    """Whether this processor has instructions for products in bf16, rather than oneDNN emulating them."""
     return any(
         bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
 
 
 class _Product(torch.autograd.Function):
-    """In bf16 by oneDNN, in fp32 by the kernels; the gradients of weights by PyTorch, with which neither keeps up."""
+    """A product in bf16 by oneDNN, in fp32 by the native kernels; gradients of weights by PyTorch, which is faster."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, kernels: Native | None
     ) -> Tensor:
         rows, matrix = x.flatten(0, -2).to(dtype), weight.to(dtype)
-        bias_then = None if bias is None else bias.to(dtype)
+        cast_bias = None if bias is None else bias.to(dtype)
         if kernels and dtype == torch.float32:
-            out = kernels.product_once(rows, matrix, bias_then)
+            out = kernels.product_once(rows, matrix, cast_bias)
         else:
-            out = torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias_then, "none", [], "")
+            out = torch.ops.mkldnn._linear_pointwise.default(rows, matrix, cast_bias, "none", [], "")
         ctx.save_for_backward(rows, matrix)
         ctx.kernels, ctx.shape, ctx.types = kernels, x.shape, (x.dtype, weight.dtype)
         return out.view(*x.shape[:-1], -1)

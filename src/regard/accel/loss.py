@@ -8,12 +8,12 @@ from torch import Tensor
 from regard.accel import native
 
 
-def softmax_gradient(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, float, float] | None:
+def softmax_gradient(logits: Tensor, labels: Tensor, confidence: float) -> tuple[Tensor, float, float] | None:
     """The operation of nn/loss.py in one pass, in place: logits in fp32 or bf16."""
     kernels = native.for_training(logits)
     if kernels is None or torch.compiler.is_compiling():
         return None
-    nll, label_logits = kernels.softmax_gradient(logits, labels, rest)
+    nll, label_logits = kernels.softmax_gradient(logits, labels, confidence)
     return logits, nll, label_logits
 
 

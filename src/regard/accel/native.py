@@ -48,16 +48,16 @@ def for_training(x: Tensor, dtype: torch.dtype | None = None) -> Native | None:
 
 
 def _profiled(call: Callable[P, T]) -> Callable[P, T]:
-    """The call, which PyTorch's profiler lists as it does operators."""
+    """The same call, which PyTorch's profiler lists like an operator."""
 
     @functools.wraps(call)
-    def shown(*args: P.args, **kwargs: P.kwargs) -> T:
+    def profiled(*args: P.args, **kwargs: P.kwargs) -> T:
         if not torch._C._autograd._profiler_enabled():
             return call(*args, **kwargs)
         with torch.profiler.record_function(f"native::{call.__name__}"):
             return call(*args, **kwargs)
 
-    return shown
+    return profiled
 
 
 class Native:
@@ -127,7 +127,7 @@ class Native:
 
     @_profiled
     def topk(self, scores: Tensor, k: int, end: int, suppressed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores [R, V] → log-probabilities and tokens [R, k] of the top k, best first, and those of ``end`` [R].
+        """Scores [R, V] → log-probabilities and tokens [R, k] of the top k, descending, and those of ``end`` [R].
 
         The scores may be overwritten. Of equal scores the first token is first; ``suppressed`` [n] are left out.
         """
@@ -256,10 +256,10 @@ class Matrix:
 
         whole = weight.new_zeros(panels * native.panel, units * unit)
         whole[: self.outputs, :inputs] = weight.detach()
-        packed = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
+        prepacked = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
         offsets = 128 * weight.sum(1, dtype=torch.int32) if scales is not None else None
         self._tensors = (
-            packed, padded(bias, torch.float32), padded(scales, torch.float32), padded(offsets, torch.int32),
+            prepacked, padded(bias, torch.float32), padded(scales, torch.float32), padded(offsets, torch.int32),
         )  # fmt: skip
         self.linear = Linear(inputs, self.outputs, kind, *(x.data_ptr() for x in self._tensors))
 

@@ -1,9 +1,9 @@
 """Linear layers whose weights are laid out once, for inference on a CPU.
 
-PyTorch's own product lays out the weight anew at every call, and in fp32 asks MKL, which keeps to AVX2 on AMD's
-processors. The native kernels (native.py) and oneDNN use all that the processor has; with few rows the kernels are
-1.3 to 10 times faster, with many as fast. In bf16 only these products are in bf16: what lies between them is in fp32,
-since casting costs less than PyTorch's other operators lose in bf16.
+PyTorch's own product lays out the weight anew at every call, and in fp32 is MKL's, which uses only AVX2 on AMD's
+processors. The native kernels (native.py) and oneDNN use all that the processor has: with few rows the kernels are
+1.3 to 10 times faster, with many as fast. A model in bf16 has only these products in bf16, and all other operators in
+fp32: casting costs less than PyTorch's other operators lose in bf16.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from regard.nn.linear import Linear
 LINEAR = (nn.Linear, Linear)  # the layers that can be replaced; a subclass may compute something else
 
 
-class PackedLinear(nn.Module):
-    """What a ``nn.Linear`` computes, [*, in] → [*, out], whatever the type of x; for inference alone."""
+class PrepackedLinear(nn.Module):
+    """Computes a ``nn.Linear``, [*, in] → [*, out], for x of any type; for inference alone."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -30,22 +30,22 @@ class PackedLinear(nn.Module):
         kernels = native.multiplying(weight.dtype)
         self.matrix = native.Matrix(kernels, weight, bias) if kernels else None
         if self.matrix is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
+            self.prepacked = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
             self.bias = None if bias is None else bias.detach()
             self._product = torch.ops.mkldnn._linear_pointwise.default
 
     def forward(self, x: Tensor) -> Tensor:
         if self.matrix is not None:
             return self.matrix(x.float()).to(x.dtype)
-        found: Tensor = self._product(x.to(self.dtype), self.packed, self.bias, "none", [], "")
+        found: Tensor = self._product(x.to(self.dtype), self.prepacked, self.bias, "none", [], "")
         return found.to(x.dtype)
 
     @property
     def weight(self) -> Tensor:
-        """The weight [out, in], unpacked at each call."""
+        """The weight [out, in], made from the prepacked one at each call."""
         if self.matrix is not None:
             return unpacked(self.matrix)
-        weight: Tensor = self.packed.to_dense()
+        weight: Tensor = self.prepacked.to_dense()
         return weight
 
     def extra_repr(self) -> str:
@@ -61,7 +61,7 @@ def unpacked(matrix: native.Matrix) -> Tensor:
 
 
 def gains(weight: Tensor) -> bool:
-    """Whether a product with this weight [out, in] is faster packed: by oneDNN a narrow one in fp32 is not."""
+    """Whether a product with this weight [out, in] is faster prepacked: by oneDNN a small one in fp32 is not."""
     outputs, inputs = weight.shape
     if native.multiplying(weight.dtype):
         return True
@@ -70,19 +70,19 @@ def gains(weight: Tensor) -> bool:
 
 
 def prepack(module: nn.Module, table: Tensor) -> None:
-    """Every linear layer below a module that gains by it gives its place to a packed one.
+    """Replaces every linear layer below a module that gains by it by a ``PrepackedLinear``.
 
-    A layer whose weight is the output ``table`` stays: it is read. So do kinds of layers that are not known here.
+    A layer whose weight is the output ``table`` stays, since others read the table. Unknown kinds of layers stay too.
     """
     for name, child in module.named_children():
         if not plain(child, *LINEAR):
             prepack(child, table)
         elif isinstance(child, nn.Linear) and child.weight is not table and gains(child.weight):
-            setattr(module, name, PackedLinear(child.weight, child.bias))
+            setattr(module, name, PrepackedLinear(child.weight, child.bias))
 
 
 def in_fp32(module: nn.Module, table: Tensor) -> None:
-    """All that is not packed computes in fp32; tables stay as they are, and what is looked up in them is cast."""
+    """All that is not prepacked computes in fp32; tables keep their type, and vectors read from them are cast."""
     for child in module.children():
         if type(child) is Table:
             child.dtype = torch.float32

@@ -1,8 +1,8 @@
 """A model prepared for decoding: the same contract over packed or quantised weights, with the native kernels.
 
 ``quantize`` gives a model whose modules are still those of the model, so that it can be recorded and scored with;
-``prepare`` replaces all that the kernels compute. Neither changes the model that it is given, and what they do not know
-stays as it is.
+``prepare`` replaces all that the kernels compute. Neither changes the model that it is given, and modules of unknown
+kinds stay as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regard.accel import int8, native
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
 from regard.accel.native import Native
-from regard.accel.prepacked import PackedLinear, gains, in_fp32, prepack
+from regard.accel.prepacked import PrepackedLinear, gains, in_fp32, prepack
 from regard.accel.stack import CompiledStack, fits
 from regard.accel.topk import TopK, rows_at_once, topk_of_logits
 from regard.errors import RegardError
@@ -28,12 +28,12 @@ from regard.nn.sequences import Output, Tokens
 
 
 class Prepared(nn.Module):
-    """A model's contract and its k best tokens, for inference alone.
+    """A model's contract and its top-k tokens, for inference alone.
 
     ``model`` is a copy of the original in which layers were replaced; its modules have their names here too.
-    ``output_layer`` is the output table as it is multiplied with; None: the model's own logits are taken.
-    ``cache_dtype`` is the type of cached keys and values, None for that in which they come. ``plain``: nothing but
-    linear layers was replaced.
+    ``output_layer`` is the output table, prepacked or quantised; None: the model's own logits are taken.
+    ``cache_dtype`` is the type of cached keys and values, None: that in which they are computed. ``only_linears``:
+    nothing but linear layers was replaced.
     """
 
     model: Model
@@ -43,17 +43,17 @@ class Prepared(nn.Module):
         model: Any,
         made_of: object,
         *,
-        output_layer: Int8Linear | PackedLinear | None = None,
+        output_layer: Int8Linear | PrepackedLinear | None = None,
         native: Native | None = None,
         cache_dtype: torch.dtype | None = None,
-        plain: bool = False,
+        only_linears: bool = False,
     ) -> None:
         super().__init__()
-        vars(self)["model"] = model  # no submodule of this one: its modules are, by their own names
+        vars(self)["model"] = model  # not as a submodule: the modules of the model are, by their own names
         self._modules.update(model._modules)
         self._parameters.update(model._parameters)
         self.output_layer, self.native, self.cache_dtype = output_layer, native, cache_dtype
-        self.plain, self._made_of = plain, made_of
+        self.only_linears, self._made_of = only_linears, made_of
         self.model.eval()
         self.eval()
 
@@ -64,7 +64,7 @@ class Prepared(nn.Module):
 
     @property
     def longest(self) -> int | None:
-        """How many positions of a sentence there are; None where there is no end."""
+        """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         return self.model.longest
 
     @property
@@ -83,11 +83,11 @@ class Prepared(nn.Module):
         return isinstance(self._modules.get("decoder"), CompiledStack)
 
     def is_current(self, model: Module) -> bool:
-        """Whether the weights of ``model`` are those that this was made of."""
+        """Whether ``model`` still has the weights that this was made of."""
         return self._made_of == _state_of(model)
 
     def train(self, mode: bool = True) -> Self:
-        """A prepared model stays in evaluation mode."""
+        """Stays in evaluation mode; RuntimeError where ``mode`` is True."""
         if mode:
             raise RuntimeError("a prepared model is for inference alone")
         return super().train(False)
@@ -123,7 +123,7 @@ class Prepared(nn.Module):
         batch: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """A decoding state, whose keys and values are of ``dtype``, or if there is none of ``cache_dtype``."""
+        """A decoding state, whose keys and values are of ``dtype``; None: of ``cache_dtype``."""
         return self.model.start(memory, beams, capacity, batch, dtype or self.cache_dtype)
 
     def step(
@@ -138,7 +138,7 @@ class Prepared(nn.Module):
         return self.model.step(tokens, state, lengths, extent, live)
 
     def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
-        """The k best continuations of hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
+        """The top-k tokens after hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
         matrix = None if self.output_layer is None else self.output_layer.matrix
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
@@ -158,7 +158,7 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
     ``dtype``: that of the weights, ``torch.int8`` among them; None: the model's own. RegardError where int8 cannot be.
     A model that ``prepare`` made is returned as it is.
     """
-    if isinstance(model, Prepared) and not model.plain:
+    if isinstance(model, Prepared) and not model.only_linears:
         return model
     made_of = _state_of(model)
     if dtype == torch.int8:
@@ -172,7 +172,7 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
         if table.device.type != "cpu":
             return Prepared(other, made_of, output_layer=output)
         if output is None and _has_known_logits(other) and gains(table):
-            output = PackedLinear(table, bias)
+            output = PrepackedLinear(table, bias)
         prepack(other, table)
         if table.dtype == torch.bfloat16 and gains(table):
             in_fp32(other, table)
@@ -200,7 +200,7 @@ def quantize(model: Model) -> Prepared:
         int8.in_int8(other, table)
         if available(torch.bfloat16):
             _cast(other, torch.bfloat16)
-    return Prepared(other, _state_of(model), output_layer=output, plain=True)
+    return Prepared(other, _state_of(model), output_layer=output, only_linears=True)
 
 
 def check_int8(device: torch.device | str) -> None:
@@ -210,13 +210,13 @@ def check_int8(device: torch.device | str) -> None:
 
 
 def _state_of(model: Module) -> list[tuple[int, int]]:
-    """Where the weights are, and how often they were written: what changes when they do."""
-    # Tensors that were made for inference alone count nothing.
+    """The address of each weight and how often it was written: they change when the weights do."""
+    # Tensors of ``torch.inference_mode`` do not count how often they were written.
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
 
 
 def _copied(model: Module) -> Any:
-    """The modules anew, with the same parameters and buffers, and with the same layers in int8."""
+    """A copy of the modules that shares parameters, buffers and layers in int8."""
     buffers = (buffer for module in model.modules() for buffer in module.buffers(recurse=False))
     quantised: Iterable[object] = (module for module in model.modules() if isinstance(module, Int8Linear))
     shared: dict[int, Any] = {id(part): part for part in (*model.parameters(), *buffers, *quantised)}
@@ -224,7 +224,7 @@ def _copied(model: Module) -> Any:
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Gives all modules parameters of their own of that type; those that were shared are left as they are."""
+    """Gives all modules new parameters of that type; the tensors that they shared with a model do not change."""
     cast: dict[int, nn.Parameter] = {}
     for each in module.modules():
         for name, parameter in list(each._parameters.items()):

@@ -15,7 +15,7 @@ HERE = ("-march=native",)  # for the processor that compiles
 
 _AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 _WITH_AVX512 = ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512")
-#: Name → the compiler's flags, and the instruction sets that the processor must have, by Linux's names; the best first.
+#: Name → the compiler's flags, and the instruction sets that the processor must have, by Linux's names; fastest first.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "x86_64-avx512-bf16": ((*_WITH_AVX512, "-mavx512bf16"), (*_AVX512, "avx512_bf16")),
     "x86_64-avx512": (_WITH_AVX512, _AVX512),

@@ -1,4 +1,4 @@
-"""Attention on a CPU by two products: faster than PyTorch's blocked kernel where there are few weights."""
+"""Attention on a CPU by two products: faster than PyTorch's blocked kernel where there are few attention weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regard.accel.thresholds import BMM_LOOP, PLAIN_QUERIES, PLAIN_WEIGHTS, REGISTER
+from regard.accel.thresholds import BMM_UNBLOCKED, PLAIN_QUERIES, PLAIN_WEIGHTS, REGISTER
 from regard.nn.kernels import additive_mask
 from regard.nn.layout import Layout
 
 
 def _few(query: Tensor, key: Tensor, bias: Tensor | None, layout: Layout) -> bool:
-    """Whether two products compute this call, and sooner than a CPU's blocked kernel."""
+    """Whether two products compute this call, and faster than PyTorch's blocked kernel."""
     if layout.packing is not None or layout.key_packing is not None or 0 in (query.shape[-2], key.shape[-2]):
         return False
     if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64, torch.bfloat16):
@@ -28,13 +28,13 @@ def _few(query: Tensor, key: Tensor, bias: Tensor | None, layout: Layout) -> boo
 
 
 def _sees_nothing(query: Tensor, key: Tensor, layout: Layout) -> bool:
-    """Whether some query sees nothing, for which ``products`` has no answer; asked on a CPU, once per forward."""
+    """Whether some query sees no key, which ``products`` does not compute; read on a CPU, once per forward."""
 
-    def look() -> Tensor:
+    def make() -> Tensor:
         allowed = layout.allowed(query.shape[-2], key.shape[-2], query.device)
         return torch.tensor(False) if allowed is None else ~allowed.any(-1).all()
 
-    return bool(layout.once(("sees nothing", query.shape[-2], key.shape[-2]), look))
+    return bool(layout.once(("sees nothing", query.shape[-2], key.shape[-2]), make))
 
 
 def products(
@@ -62,24 +62,24 @@ def _two_products(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The output [B, H, Q, Kv], and for the backward pass query, key, value and weights, each [B · H, …]."""
-    many = query.shape[:2]
-    # One copy for all products and the backward pass, and none where heads stand apart already.
-    query, key, value = (x.reshape(many.numel(), *x.shape[2:]) for x in (query, key, value))
+    batch_heads = query.shape[:2]
+    # One copy serves all products and the backward pass; heads that are contiguous already need none.
+    query, key, value = (x.reshape(batch_heads.numel(), *x.shape[2:]) for x in (query, key, value))
     scores = _scaled(query, key.transpose(1, 2), scale)  # [B · H, Q, S]
     if mask is not None:
-        scores.view(*many, *scores.shape[1:]).add_(mask)
+        scores.view(*batch_heads, *scores.shape[1:]).add_(mask)
     weights = _softmax(scores).to(value.dtype)
-    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < BMM_LOOP:
+    if query.shape[1] == 1 and value.shape[1] * value.shape[2] < BMM_UNBLOCKED:
         mixed = (weights.transpose(1, 2) * value).sum(1)
     else:
         mixed = torch.bmm(weights, value)
-    return mixed.view(*many, *query.shape[1:2], value.shape[2]), (query, key, value, weights)
+    return mixed.view(*batch_heads, *query.shape[1:2], value.shape[2]), (query, key, value, weights)
 
 
 def _softmax(scores: Tensor) -> Tensor:
     """Over the last axis, in at least fp32."""
     keys = scores.shape[-1]
-    if keys < REGISTER:  # PyTorch's loop for rows that do not fill a register takes ten times as long
+    if keys < REGISTER:  # PyTorch's code for rows that do not fill a register takes ten times as long
         scores = F.pad(scores, (0, REGISTER - keys), value=-math.inf)
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))[..., :keys]
 
@@ -87,7 +87,7 @@ def _softmax(scores: Tensor) -> Tensor:
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        ctx.many, ctx.scale = query.shape[:2], scale
+        ctx.batch_heads, ctx.scale = query.shape[:2], scale
         mixed, kept = _two_products(query, key, value, mask, scale)
         ctx.save_for_backward(*kept)
         return mixed
@@ -100,7 +100,7 @@ class _Products(torch.autograd.Function):
         d_weights, wide = gradient @ value.transpose(1, 2), torch.promote_types(weights.dtype, torch.float32)
         d_scores = torch._softmax_backward_data(d_weights.to(wide), weights.to(wide), -1, wide).to(weights.dtype)
         d_query, d_key = _scaled(d_scores, key, ctx.scale), _scaled(d_scores.transpose(1, 2), query, ctx.scale)
-        return *(x.view(*ctx.many, *x.shape[1:]) for x in (d_query, d_key, d_value)), None, None
+        return *(x.view(*ctx.batch_heads, *x.shape[1:]) for x in (d_query, d_key, d_value)), None, None
 
 
 def _scaled(one: Tensor, other: Tensor, scale: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Where the native kernels come from: the wheel, the user's cache folder, or compiled for this process alone.
 
-What a process loads as code must be what this user compiled. So a file of the cache is loaded only if file and folder
-belong to the user and nobody else may write to them; what somebody could have put there is left alone.
+A process must load only code that its own user compiled. So a file of the cache is loaded only if file and folder
+belong to the user and nobody else may write to them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regard.accel import processors
 from regard.accel.structures import StructureMismatch
 
 SOURCES = Path(__file__).with_name("c")
-PATIENCE = 60  # seconds after which a compiler is given up
+COMPILER_TIMEOUT = 60  # seconds
 
 T = TypeVar("T")
 
@@ -43,8 +43,8 @@ def load(wrap: Callable[[Any], T]) -> T | None:
         cached = in_cache(compiler)
         if cached is not None and (found := _opened(cached, wrap)) is not None:
             return found
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place, "native.so")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "native.so")
             compile_into(path, compiler)
             return _opened(path, wrap)
     except (OSError, subprocess.SubprocessError):
@@ -56,12 +56,12 @@ def is_there() -> bool:
     if sys.platform != "linux":
         return False
     compiler = processors.compiler()
-    return _packaged() is not None or (compiler is not None and _ours(_place_of(compiler, processors.HERE)))
+    return _packaged() is not None or (compiler is not None and _ours(_path_of(compiler, processors.HERE)))
 
 
 def in_cache(compiler: str, kind: tuple[str, ...] = processors.HERE) -> Path | None:
-    """The library compiled for a kind of processor, unless it was already; None where the cache is not ours alone."""
-    path = _place_of(compiler, kind)
+    """The cache's library for a kind of processor, compiled if missing; None where the cache is not ours alone."""
+    path = _path_of(compiler, kind)
     if path is None:
         return None
     try:
@@ -70,8 +70,8 @@ def in_cache(compiler: str, kind: tuple[str, ...] = processors.HERE) -> Path | N
         if not path.exists():
             if not _ours_alone(path.parent):
                 return None
-            with tempfile.TemporaryDirectory(dir=path.parent) as place:
-                new = Path(place, "native.so")
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                new = Path(folder, "native.so")
                 compile_into(new, compiler, kind)
                 new.chmod(0o600)
                 new.replace(path)
@@ -83,7 +83,7 @@ def in_cache(compiler: str, kind: tuple[str, ...] = processors.HERE) -> Path | N
 def compile_into(path: Path, compiler: str, kind: tuple[str, ...] = processors.HERE) -> None:
     """Compile the kernels; SubprocessError where the compiler fails."""
     command = processors.command(compiler, kind, str(SOURCES / "stack.c"), str(path))
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    subprocess.run(command, check=True, capture_output=True, timeout=COMPILER_TIMEOUT)
 
 
 def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
@@ -98,15 +98,15 @@ def _opened(path: Path, wrap: Callable[[Any], T]) -> T | None:
 
 
 def _packaged() -> Path | None:
-    """The library that the wheel holds for such a processor."""
-    here = set(_abilities().split())
+    """The library that the wheel holds for this processor."""
+    here = set(_instruction_sets().split())
     fit = (name for name, (_, needed) in processors.KINDS.items() if here.issuperset(needed))
     paths = (SOURCES.with_name(processors.file_of(name)) for name in fit)
     return next((path for path in paths if path.exists()), None)
 
 
 @functools.cache
-def _abilities() -> str:
+def _instruction_sets() -> str:
     """The names that Linux has for the processor's instruction sets; "" without ``/proc``."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -116,18 +116,18 @@ def _abilities() -> str:
 
 
 @functools.cache
-def _place_of(compiler: str, kind: tuple[str, ...]) -> Path | None:
+def _path_of(compiler: str, kind: tuple[str, ...]) -> Path | None:
     """The path of the library that a compiler makes of these sources for a kind of processor.
 
     None where this processor cannot be told from another one whose user shares the cache.
     """
-    if not _abilities():
+    if not _instruction_sets():
         return None
     sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
-    made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _abilities()]
+    made_of = [*sources, *processors.FLAGS, *kind, compiler, platform.machine(), _instruction_sets()]
     name = hashlib.sha256("\n".join(made_of).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the XDG specification has it: a relative one depends on where one stands
+    if not os.path.isabs(base):  # the XDG specification ignores relative paths
         base = os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base, "regard", f"native-{name}.so") if os.path.isabs(base) else None
 

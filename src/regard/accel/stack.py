@@ -1,7 +1,7 @@
 """A stack of layers as one call of c/stack.c, for inference on a CPU, called like a ``TransformerStack``.
 
-In a decoding step Python and PyTorch take longer between the operators than the operators themselves: so there is one
-call for all of them.
+In a decoding step Python and PyTorch take longer between the operators than the operators themselves take. So one call
+computes them all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ACTIVATIONS_IN_C = {"relu": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}  # ``enum a
 
 
 class CompiledStack(nn.Module):
-    """Computes what a stack does that ``fits``."""
+    """A ``TransformerStack`` that ``fits``, computed by c/stack.c."""
 
     def __init__(self, stack: TransformerStack, native: Native) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def fits(stack: nn.Module) -> bool:
 
 
 def _known_stack(stack: Any) -> bool:
-    """Whether what stands around the layers is known. Any ``bias`` is: it is called as a ``TransformerStack`` does."""
+    """Whether c/stack.c computes all but the layers. Any ``bias`` is allowed: Python computes it beforehand."""
     if not plain(stack, TransformerStack) or not computes(
         stack.spec, Stack, "layers", "positions", "causal", "final_norm"
     ):
@@ -171,7 +171,7 @@ def _known_stack(stack: Any) -> bool:
 
 
 def _shape(layer: nn.Module) -> object:
-    """What all layers of a stack must have in common; None where c/stack.c does not compute all that a layer does."""
+    """The sizes and arrangement that must be equal in all layers; None where c/stack.c does not compute the layer."""
     if not _known_layer(layer):
         return None
     one: Any = layer

@@ -24,16 +24,16 @@ THREAD_POSITIONS = 768
 #: query.
 PLAIN_QUERIES = 8
 
-#: Queries × keys up to which they do so in training, where the backward pass is 2 to 4 times faster: 9 ms against 2.4
-#: at 220 × 13. By hand ("Attention in training").
+#: Queries × keys up to which two products beat it in training, where their backward pass is 2 to 4 times faster: 2.4 ms
+#: against 9 at 220 × 13. By hand ("Attention in training").
 PLAIN_WEIGHTS = 128 * 128
 
-#: Multiplications of one head's query below which ``bmm`` is a plain loop, and a sum over keys beats it.
+#: Multiplications of one head's query below which PyTorch's ``bmm`` calls no BLAS, and a sum over keys beats it.
 #: results/one-query: 12 keys 32 wide take 177 µs by two ``bmm`` and 118 with a sum; 13 take 96 and 109 ("Attention in
 #: a step").
-BMM_LOOP = 400
+BMM_UNBLOCKED = 400
 
-#: fp32 numbers in the widest register of a CPU. PyTorch's softmax of shorter rows is a loop that takes ten times as
+#: fp32 numbers in the widest register of a CPU. PyTorch's softmax of shorter rows takes ten times as
 #: long; columns that fill no register are read three times as slowly. By hand ("Ranking and the output table").
 REGISTER = 16
 
@@ -43,7 +43,7 @@ REGISTER = 16
 #: gains nothing, by hand ("Matrix products"); with AVX-512 it does, results/products.
 PREPACKED_INPUTS = 256
 
-#: Outputs from which it does so with fewer inputs: PyTorch lays a large table out anew at every call.
+#: Outputs from which prepacking gains with fewer inputs: PyTorch lays a large table out anew at every call.
 #: results/products, rows "128 × 5,000".
 PREPACKED_OUTPUTS = 4096
 
@@ -60,7 +60,7 @@ LOGITS = 1 << 22
 #: and the output table").
 CACHED_LOGITS = 1 << 19
 
-#: Scores of a column, about, in a top-k by columns. By hand; nothing but the number is left.
+#: About how many scores a column of a top-k by columns has. By hand; nothing but the number is left.
 COLUMN = 32
 
 # --- Decoding ---
@@ -79,6 +79,6 @@ FINISHED_SHARE = 0.2
 #: The same where a step leaves out the finished sentences, so that they cost less. By hand ("The running batch").
 FINISHED_SHARE_LEFT_OUT = 0.4
 
-#: Steps between two looks of the host at an accelerator, each of which waits for it. By hand; nothing but the number
+#: Steps after which the host reads from an accelerator, which makes it wait. By hand; nothing but the number
 #: is left.
 STEPS_UNSEEN = 4

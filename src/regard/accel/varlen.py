@@ -1,7 +1,7 @@
 """Attention in training over packed rows: sentences of any length, one after another, without padding between them.
 
-On a CPU by native kernels (c/varlen.h): nothing is padded, split into heads, masked or joined again, which takes longer
-than the products of a head. On CUDA by FlashAttention's kernel for variable lengths (Dao 2023).
+On a CPU by native kernels (c/varlen.h), without the padding, masks and copies of heads that would take longer than the
+products of a head. On CUDA by FlashAttention's kernel for variable lengths (Dao 2023).
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _clear_spare(heads: Tensor, starts: Tensor) -> None:
 
 
 def split_heads(x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...] | None:
-    """The operation of nn/multihead.py in training on a CPU: gradients that lie side by side are joined for nothing."""
+    """The operation of nn/multihead.py in training on a CPU: gradients side by side are joined without a copy."""
     if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.requires_grad:
         return None
     parts: tuple[Tensor, ...] = _Split.apply(x, tuple(counts))  # type: ignore[no-untyped-call]
@@ -197,13 +197,13 @@ def _empty_side_by_side(heads: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _follows(heads: Sequence[Tensor], number: int) -> bool:
-    """Whether these heads lie behind the ones before, in the same rows of a table."""
+    """Whether these heads lie right after the preceding ones, in the same rows of a table."""
     before, one = heads[number - 1], heads[number]
     return one.stride() == before.stride() and one.data_ptr() == _end(before)
 
 
 def _end(heads: Tensor) -> int:
-    """The address behind the last head of the first row."""
+    """The address right after the last head of the first row."""
     return heads.data_ptr() + heads.shape[1] * heads.stride(1) * heads.itemsize
 
 

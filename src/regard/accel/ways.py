@@ -1,4 +1,4 @@
-"""Which faster ways there are for the operations of nn/, in the order in which they are asked."""
+"""The faster ways of each operation of nn/, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _users = 0
 
 @contextlib.contextmanager
 def switched_on() -> Iterator[None]:
-    """Inside, the operations of nn/ go the fastest way that computes a call: for training and decoding.
+    """Within the block, each operation of nn/ is computed by its first way that takes the call.
 
-    The switch is the process's: other threads compute by the same ways meanwhile.
+    Training and decoding use it. The switch is that of the process: it changes all its threads.
     """
     _count(+1)
     try:
@@ -51,7 +51,7 @@ def _count(change: int) -> None:
 
 
 def _after_fork() -> None:
-    """A child of a fork has one thread: whoever held the lock in another is not there to release it."""
+    """A forked child has one thread, so that a lock held by another thread would never be released."""
     global _lock
     _lock = threading.Lock()
 

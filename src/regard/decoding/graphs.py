@@ -89,7 +89,7 @@ class Graphs:
                 return advance()
         else:
             self._put_back(running)
-            _state(running).passed()
+            _state(running).replayed()
             running.ages = running.ages + 1
         assert self.replay is not None and self.advanced is not None
         self.replay()

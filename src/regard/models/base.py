@@ -1,4 +1,4 @@
-"""What all text models share: the table that turns hidden states into logits, and tables that are one in memory."""
+"""The base of all text models: the table that turns hidden states into logits, and tables that are one in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Share = Literal["all", "target", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Spec of the logits, hidden · tableᵀ + ``bias``: the table is the ``target``'s embedding, or with None its own."""
+    """Spec of the logits, hidden · tableᵀ + bias.
+
+    ``tied_to`` "target": the table is that of the target's embedding; None: a table of its own.
+    """
 
     tied_to: Literal["target"] | None = "target"
     bias: bool = False
@@ -29,7 +32,7 @@ class TiedModel(nn.Module):
 
     source_embedding: TokenEmbedding
     target_embedding: TokenEmbedding
-    options: object  # whose ``build`` made the model: for whoever saves or exports it, and read by no model
+    options: object  # whose ``build`` made the model: for saving and export; no model reads them
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class TiedModel(nn.Module):
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def tie(self, target: Embedding, scores: Scores) -> None:
-        """Once the embeddings are made: joins the tables that are one, or makes the output table."""
+        """Shares the tables that are one, or makes the output table; called once the embeddings are made."""
         vocabulary, width = self.target_embedding.table.weight.shape
         if target.tied_to == "source":
             self.target_embedding.table = self.source_embedding.table
@@ -47,7 +50,7 @@ class TiedModel(nn.Module):
 
     @property
     def longest(self) -> int | None:
-        """How many tokens of a sentence, a mark counted, there are positions for; None where there is no end."""
+        """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         positions = self.target_embedding.positions
         return None if positions is None else positions.limit
 
@@ -72,7 +75,7 @@ def one_vocabulary(share: Share, vocabulary: int, target_vocabulary: int | None)
 
 
 def _fill_in_ties(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Files hold a shared table once; here it gets its other names back."""
+    """Adds the other names of shared tables, which files hold once."""
     ties: dict[str, str] = module.ties  # type: ignore[assignment]
     for left_out, kept in ties.items():
         if prefix + kept in state:

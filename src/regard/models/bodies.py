@@ -1,7 +1,7 @@
 """The two bodies of all models of Transformer layers, built from a tree of specs: they read no options.
 
-``EncoderDecoder`` is figure 1 of the paper; ``Single`` is one causal stack. What they offer is the contract of every
-model (contract.py).
+``EncoderDecoder`` is figure 1 of the paper; ``Single`` is one causal stack. Both have the contract of every model
+(contract.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from regard.nn.states import KeyValueState
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A whole model as specs: what enters, the stacks, and how hidden states become scores.
+    """A whole model as specs: embeddings, stacks, and how hidden states become scores.
 
     Without a ``source`` there is no ``encoder``, and the text is the ``target``.
     """
@@ -35,7 +35,7 @@ class Tree:
 
 
 class EncoderDecoder(TiedModel):
-    """Figure 1: an encoder stack, a decoder stack that attends to it, and the table from ids to vectors and back."""
+    """Figure 1: an encoder stack, a decoder stack that attends to its memory, and the tables of input and output."""
 
     has_source = True
 
@@ -57,7 +57,7 @@ class EncoderDecoder(TiedModel):
 
     def forward(self, target: Tokens, memory: contract.Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]: position t predicts t+1."""
-        assert isinstance(memory, Memory), "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "a model with a source needs a memory"
         x = self.target_embedding(target.ids)
         layout = Layout.padded(target.lengths, x.shape[1], causal=True, packing=target.packed(self.training))
         cross = Layout.cross(memory.lengths, memory.hidden.shape[1], queries=layout.packing, keys=memory.packing)
@@ -73,9 +73,9 @@ class EncoderDecoder(TiedModel):
     ) -> KeyValueState:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each sentence of the memory.
 
-        ``dtype``: that of cached keys and values, None for that in which they come.
+        ``dtype`` is that of cached keys and values; None: that in which they are computed.
         """
-        assert isinstance(memory, Memory), "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "a model with a source needs a memory"
         self.target_embedding.reserve(capacity)
         return KeyValueState(
             shapes=self.decoder.cache_shapes,
@@ -98,9 +98,9 @@ class EncoderDecoder(TiedModel):
     ) -> Tensor:
         """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
 
-        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states are undefined.
         """
-        assert isinstance(state, KeyValueState), "a state is stepped by the kind of model that started it"
+        assert isinstance(state, KeyValueState), "the state is of another kind of model"
         layout = state.advance(tokens.shape[1], lengths, extent)
         x = self.target_embedding(tokens, layout.positions)
         hidden: Tensor = self.decoder(
@@ -124,8 +124,8 @@ class Single(TiedModel):
         self.tie(tree.target, tree.scores)
 
     def encode(self, source: Tokens) -> Memory:
-        """There is nothing to encode: what goes before is a prompt of ``step``, or stands in ``target``."""
-        raise TypeError("this model has no source; give what goes before as a prompt")
+        """Raises TypeError: a text before the target is a prompt of ``step``, or the beginning of ``target``."""
+        raise TypeError("this model has no source; give the text before as a prompt")
 
     def forward(self, target: Tokens, memory: contract.Memory | None = None) -> Output:
         """Token ids [B, T] → hidden [B, T, D]: position t predicts t+1."""
@@ -143,7 +143,7 @@ class Single(TiedModel):
     ) -> contract.State:
         """A decoding state for ``beams`` hypotheses of up to ``capacity`` tokens for each of ``batch`` prompts.
 
-        ``dtype``: that of cached keys and values, None for that in which they come.
+        ``dtype`` is that of cached keys and values; None: that in which they are computed.
         """
         assert batch is not None, "without a source, the number of sentences has to be given"
         self.target_embedding.reserve(capacity)
@@ -166,9 +166,9 @@ class Single(TiedModel):
     ) -> Tensor:
         """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
 
-        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states may be anything.
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states are undefined.
         """
-        assert isinstance(state, KeyValueState), "a state is stepped by the kind of model that started it"
+        assert isinstance(state, KeyValueState), "the state is of another kind of model"
         layout = state.advance(tokens.shape[1], lengths, extent)
         x = self.target_embedding(tokens, layout.positions)
         hidden: Tensor = self.decoder(x, layout, caches=state.caches, live=live)

@@ -1,6 +1,6 @@
 """The contract: all that training, decoding, looking and serving know of a model.
 
-Axes are those of regard.nn.sequences. ``MODELS`` of the conformance suite hold every registered architecture to it.
+Axes are those of regard.nn.sequences. tests/conformance/ holds every registered architecture to the contract.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regard.nn.sequences import Output, Tokens
 
 
 class Memory(Protocol):
-    """What an encoder leaves for a decoder, sentences on axis 0; what it holds is between the two."""
+    """The output of an encoder, for a decoder, sentences on axis 0; its content is known to these two alone."""
 
     def keep(self, index: Tensor) -> Self:
         """The memories of the chosen sentences, index [B'], in its order."""
@@ -27,7 +27,7 @@ class Memory(Protocol):
 
 
 class State(Protocol):
-    """What a decoder remembers from step to step: tensors with sentences on axis 0, changed in place on the object."""
+    """The state of a decoder between steps: tensors with sentences on axis 0, changed in place on the object."""
 
     @property
     def batch(self) -> int:
@@ -48,7 +48,7 @@ class State(Protocol):
         ...
 
     def admit(self, other: Self, free: Tensor | None = None) -> None:
-        """The sentences of another state of as many beams take the ``free`` rows [F] first, then new ones behind."""
+        """The sentences of a state of as many beams take the ``free`` rows [F] first, then new rows at the end."""
         ...
 
 
@@ -69,7 +69,7 @@ class Module(Protocol):
 
 
 class Model(Module, Protocol):
-    """A model of any architecture; ``has_source`` says whether it has an encoder, or goes on from a prompt."""
+    """A model of any architecture; ``has_source`` says whether it encodes a source, or only continues a prompt."""
 
     @property
     def has_source(self) -> bool: ...
@@ -86,7 +86,7 @@ class Model(Module, Protocol):
 
     @property
     def longest(self) -> int | None:
-        """How many tokens of a sentence, marks counted, there are positions for; None: there is no end."""
+        """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         ...
 
     def encode(self, source: Tokens) -> Memory:
@@ -116,7 +116,7 @@ class Model(Module, Protocol):
         """The state before the first token, for ``beams`` hypotheses of up to ``capacity`` tokens a sentence.
 
         Without a source, ``batch`` is how many sentences there are. Cached keys and values are kept in ``dtype``; None:
-        in the type in which they come.
+        that in which they are computed.
         """
         ...
 
@@ -132,6 +132,6 @@ class Model(Module, Protocol):
 
         With ``lengths`` [B] the tokens are a right-padded prompt for all hypotheses, else one for each of N = Q.
         ``extent``: how many slots of a cache are read; None: as many as are in use. ``live`` [R]: which of the B · N
-        hypotheses go on, ascending; the others' hidden states may be anything.
+        hypotheses go on, ascending; the others' hidden states are undefined.
         """
         ...

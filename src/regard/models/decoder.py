@@ -1,6 +1,6 @@
-"""A decoder-only Transformer: a language model that goes on from a prompt (Radford et al. 2019 in its arrangement).
+"""A decoder-only Transformer: a language model that continues a prompt, arranged as GPT-2 (Radford et al. 2019).
 
-The parts are those of the Transformer: a causal stack without a memory, under a table that is also its output.
+The parts are those of the Transformer: a causal stack without a memory, and a table for input and output.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ PRESETS = {
 
 @torch.no_grad()
 def initialize(model: Single, layers: int, tables: bool) -> None:
-    """GPT-2's start: everything N(0, 0.02²), what is added to the residual stream divided by √(2L); biases 0.
+    """GPT-2's initialisation: weights N(0, 0.02²), those of sub-layers' outputs divided by √(2L); biases 0.
 
-    Without ``tables`` the embedding keeps N(0, 1/D), for √D in front.
+    Without ``tables`` the embedding keeps N(0, 1/D), which suits vectors that are multiplied by √D.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            residual = name.endswith(("attention.output", "feedforward.output"))
-            nn.init.normal_(module.weight, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
+            is_output = name.endswith(("attention.output", "feedforward.output"))
+            nn.init.normal_(module.weight, std=0.02 / (2 * layers) ** 0.5 if is_output else 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if tables:

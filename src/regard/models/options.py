@@ -19,7 +19,6 @@ from regard.nn.positions import Positions, Sinusoidal
 from regard.nn.residual import Order
 from regard.nn.stacks import Stack
 
-
 LARGEST_SCALE = 1e6  #: of scores; far larger ones are no fp32 numbers
 
 
@@ -36,11 +35,11 @@ def shared(name: str, default: Any, help: str = "") -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """What every architecture of Transformer layers lets choose; the defaults are the paper's base model."""
+    """The options of every architecture of Transformer layers; the defaults are the paper's base model."""
 
     width: int = option(512, "model width D")
     heads: int = option(8, "attention heads H")
-    key_value_heads: int = option(0, "key-value heads G, a divisor of heads; 0: as many")
+    key_value_heads: int = option(0, "key-value heads G, a divisor of heads; 0: as many as heads")
     head_width: int = option(0, "width K of a head; 0: width / heads")
     feedforward: int = option(2048, "inner width F of the feed-forward network")
     dropout: float = option(0.1, "dropout on the output of each sub-layer")
@@ -60,7 +59,7 @@ class StackOptions:
     query_key_norm: Norm | None = option(
         None, "layer_norm or rms_norm on each head's queries and keys; not given: none"
     )
-    window: int = option(0, "self-attention sees only keys less than so many positions away; 0: all")
+    window: int = option(0, "a query of self-attention sees only keys less than this many positions away; 0: all")
     scale_embedding: bool = option(True, "embeddings times the square root of the width")
 
     def __post_init__(self) -> None:
@@ -71,7 +70,7 @@ class StackOptions:
                 at_least_one(self, field.name)
         if self.scale is not None and not 0 < self.scale <= LARGEST_SCALE:
             raise ValueError(f"scale={self.scale} must be more than 0, and at most {LARGEST_SCALE:g}")
-        self.attention()  # which checks the other numbers
+        self.attention()  # its spec checks the other numbers
 
     @property
     def normed_at_the_end(self) -> bool:
@@ -79,7 +78,7 @@ class StackOptions:
         return self.order == "pre" if self.final_norm is None else self.final_norm
 
     def embedding(self, tied_to: Literal["source"] | None = None) -> Embedding:
-        """The entrance of token ids."""
+        """The embedding of token ids."""
         return Embedding(
             positions=self.positions,
             factor=math.sqrt(self.width) if self.scale_embedding else 1.0,
@@ -101,7 +100,7 @@ class StackOptions:
         )
 
     def stack(self, layers: int, *, causal: bool = False, cross: bool = False) -> Stack:
-        """So many equal layers; with ``cross`` they attend to a memory too."""
+        """A stack of equal ``layers``; with ``cross`` they attend to a memory too."""
         attention = self.attention()
         layer = Layer(
             attention=attention,

@@ -1,8 +1,9 @@
-"""Everything that runs can be seen: ``with regard.record(model) as trace:``.
+"""Records attention weights and outputs of modules: ``with regard.record(model) as trace:``.
 
 The recorder sets PyTorch hooks on named submodules, and no model knows of it. Attention weights are recomputed from the
 inputs of an attention core, for the chosen heads only and beside the forward pass, so that the model's outputs stay the
-same to the last bit. A compiled function does not call later hooks: its owner asks ``watched(model)`` first.
+same to the last bit. A compiled function does not call hooks that were set later: code that runs one asks
+``watched(model)`` first.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ def record(
         _watch(model, +1)
         for name, which in chosen.items():
             trace.attention[name] = []
-            hook: Callable[..., None] = partial(_see_attention, trace, name, which)
+            hook: Callable[..., None] = partial(_record_attention, trace, name, which)
             handles.append(cores[name].register_forward_hook(hook, with_kwargs=True))
         for name in kept:
             trace.outputs[name] = []
-            handles.append(modules[name].register_forward_hook(partial(_see_output, trace.outputs[name])))
+            handles.append(modules[name].register_forward_hook(partial(_record_output, trace.outputs[name])))
         yield trace
     finally:
         for handle in handles:
@@ -132,7 +133,7 @@ def _watch(model: Module, change: int) -> None:
 
 
 def _chosen_heads(names: list[str], heads: Heads | Mapping[str, Heads]) -> dict[str, Heads]:
-    """Which heads of which attentions."""
+    """The chosen heads of each chosen attention."""
     if not isinstance(heads, Mapping):
         return dict.fromkeys(names, heads) if heads is None or len(heads) else {}
     chosen: dict[str, Heads] = {}
@@ -161,7 +162,7 @@ def _found(calls: Mapping[str, list[Any]], name: str, what: str) -> list[Any]:
 
 
 @torch.no_grad()
-def _see_attention(
+def _record_attention(
     trace: Trace, name: str, heads: Heads, core: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Records the weights of the chosen heads, at once: a cache that holds the keys may be written in place later."""
@@ -183,7 +184,7 @@ def _see_attention(
 
 
 @torch.no_grad()
-def _see_output(calls: list[Any], module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+def _record_output(calls: list[Any], module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
     calls.append(_copied(out))
 
 

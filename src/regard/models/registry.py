@@ -33,13 +33,13 @@ from regard.models.contract import Model
 
 @dataclass(frozen=True)
 class Architecture:
-    """A line of the registry: where the ``options`` are, and what the models can.
+    """A line of the registry: where the ``options`` are, and the capabilities of the models.
 
-    ``source``: they encode one and decode beside it; without it they go on from a prompt. ``generates``: they predict
-    the next token of a target.
+    ``source``: they encode a source for the decoder; without it they continue a prompt. ``generates``: they predict the
+    next token of a target.
     """
 
-    options: str  # "module:class", imported when the architecture is asked for
+    options: str  # "module:class", imported when the architecture is first used
     source: bool
     generates: bool = True
 
@@ -68,7 +68,8 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 
-# No model comes near these numbers. A larger one is a slip or an attack: even the outline of such a model costs hours.
+# No model comes near these numbers. A larger one is a slip or an attack: to build such a model takes hours
+# even on the meta device, without memory.
 LARGEST: dict[str, int] = {
     "width": 1 << 17,
     "feedforward": 1 << 20,
@@ -102,7 +103,7 @@ def options_class(architecture: str) -> type[Any]:
 
 
 def capabilities(architecture: str) -> Architecture:
-    """What the models of an architecture can, without importing it; an unknown name raises RegardError."""
+    """The capabilities of an architecture, without importing it; an unknown name raises RegardError."""
     found: Architecture = _entry(ARCHITECTURES, architecture, "model.architecture", "architecture")
     return found
 
@@ -160,9 +161,9 @@ def options_table(architecture: str) -> list[tuple[str, str, Any, str]]:
 
 
 class Uninitialized(TorchFunctionMode):
-    """Inside, ``torch.nn.init`` does nothing: for models whose weights are loaded afterwards, or only outlined.
+    """Within the block ``torch.nn.init`` does nothing: for models whose weights are loaded afterwards, or never needed.
 
-    On the meta device more is saved: there the functions of ``torch.nn.init`` import half of PyTorch's compiler.
+    On the meta device this saves an import too: there ``torch.nn.init`` would import much of PyTorch's compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -192,7 +193,7 @@ def parameter_count(options: Options, vocabulary: int, target_vocabulary: int | 
 
 
 def _read(cls: type[Any], given: Mapping[str, Any], where: str, start: Mapping[str, Any]) -> Any:
-    """A dataclass from a dictionary: every key known, every value of its field's type."""
+    """A dataclass from a dictionary; RegardError for an unknown key, or a value that is not of its field's type."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
     values = dict(start)
@@ -217,7 +218,9 @@ def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
         return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except (pydantic.ValidationError, TypeError) as error:
         # A value of several types has a fault for each.
-        faults = [each["msg"] for each in error.errors()] if isinstance(error, pydantic.ValidationError) else [str(error)]
+        faults = (
+            [each["msg"] for each in error.errors()] if isinstance(error, pydantic.ValidationError) else [str(error)]
+        )
         reason = " or ".join(fault[:1].lower() + fault[1:] for fault in faults)
         raise RegardError(f"'{where}' is {value!r:.200}: {reason}") from error
 

@@ -1,4 +1,4 @@
-"""The recurrent translator with attention (Bahdanau, Cho & Bengio 2015): what the Transformer was compared with.
+"""The recurrent translator with attention (Bahdanau, Cho & Bengio 2015), to compare the Transformer with.
 
 A bidirectional GRU reads the source; a GRU writes the target and attends, with additive attention, to the annotations
 of the source at each step.
@@ -28,7 +28,7 @@ class RNN:
     width: int = option(512, "width D of embeddings, states and annotations")
     encoder_layers: int = option(1, "GRUs of the encoder, one on another")
     decoder_layers: int = option(1, "GRUs of the decoder; the lowest attends to the source")
-    bidirectional: bool = option(True, "the encoder reads both ways, half of the width each")
+    bidirectional: bool = option(True, "the encoder reads both ways, with width / 2 units each")
     dropout: float = option(0.2, "dropout on states between layers and before the output")
     embedding_dropout: float | None = option(None, "dropout on embeddings; not given: as dropout")
     share: Share = option(
@@ -69,7 +69,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentTree:
-    """A whole model as specs: what enters, the two sides, and how hidden states become scores."""
+    """A whole model as specs: embeddings, encoder, decoder, and how hidden states become scores."""
 
     source: Embedding
     encoder: Recurrent
@@ -98,7 +98,7 @@ class RNNModel(TiedModel):
 
     def forward(self, target: Tokens, memory: contract.Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]."""
-        assert isinstance(memory, Memory), "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "a model with a source needs a memory"
         state = self.decoder.first_state(memory)
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         layout = Layout.cross(memory.lengths, memory.hidden.shape[1])
@@ -113,7 +113,7 @@ class RNNModel(TiedModel):
         dtype: torch.dtype | None = None,
     ) -> AttentiveState:
         """The state before the first word; its size does not depend on ``capacity``, nor its type on ``dtype``."""
-        assert isinstance(memory, Memory), "this model translates: it needs a memory"
+        assert isinstance(memory, Memory), "a model with a source needs a memory"
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         return AttentiveState({"hidden": self.decoder.first_state(memory)}, beams, key, value, memory.lengths)
 
@@ -126,14 +126,14 @@ class RNNModel(TiedModel):
         live: Tensor | None = None,
     ) -> Tensor:
         """One token of each hypothesis [B, N], or with ``lengths`` [B] a ragged prompt [B, Q] → hidden [B, Q, D]."""
-        assert isinstance(state, AttentiveState), "a state is stepped by the kind of model that started it"
+        assert isinstance(state, AttentiveState), "the state is of another kind of model"
         x = self.target_embedding(tokens)
         hidden: Tensor
         if lengths is None:
             hidden, states = self.decoder.step(x, state.tensors["hidden"], state.key, state.value, state.layout())
             state.tensors["hidden"] = states
             return hidden
-        before = state.tensors["hidden"][:, :, 0]  # a prompt comes first, where all hypotheses of a sentence are alike
+        before = state.tensors["hidden"][:, :, 0]  # before a prompt all hypotheses of a sentence have equal states
         hidden, states = self.decoder(x, before, state.key, state.value, state.layout())
         last = (lengths - 1).clamp(min=0)[:, None, None, None].expand(-1, 1, *states.shape[2:])
         after = torch.where((lengths > 0)[:, None, None], states.gather(1, last).squeeze(1), before)  # [B, L, D]
@@ -143,7 +143,7 @@ class RNNModel(TiedModel):
 
 @torch.no_grad()
 def initialize(model: nn.Module) -> None:
-    """Recurrent matrices orthogonal, as in the paper; the others Xavier-uniform, biases 0; tables as they were made."""
+    """Recurrent matrices orthogonal, as in the paper; the others Xavier-uniform, biases 0; tables keep N(0, 1/D)."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

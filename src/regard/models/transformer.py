@@ -18,7 +18,7 @@ from regard.nn.multihead import MultiHeadAttention
 
 @dataclass(frozen=True, kw_only=True)
 class Transformer(StackOptions):
-    """The options: one flat set of choices, each of which ``tree`` puts wherever it belongs."""
+    """The options of an encoder-decoder: one flat set of choices, which ``tree`` puts wherever they belong."""
 
     encoder_layers: int = option(6, "layers of the encoder")
     decoder_layers: int = option(6, "layers of the decoder")
@@ -38,7 +38,7 @@ class Transformer(StackOptions):
         )
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> EncoderDecoder:
-        """The model with the paper's initialisation; ``target_vocabulary`` None: one vocabulary for both languages."""
+        """The initialised model; ``target_vocabulary`` None: one vocabulary for both languages."""
         sizes = vocabulary, one_vocabulary(self.share, vocabulary, target_vocabulary)
         model = EncoderDecoder(self.tree(), self.width, *sizes)
         model.options = self
@@ -55,9 +55,9 @@ PRESETS = {"base": BASE, "big": BIG, "small": SMALL, "tiny": TINY}
 
 @torch.no_grad()
 def initialize(model: nn.Module) -> None:
-    """The paper's start: Xavier-uniform projections (Q, K and V as the three matrices they are), biases 0.
+    """Projections Xavier-uniform (Q, K and V each as a matrix of its own), biases 0: the paper gives no such rule.
 
-    Tables keep what they were made with, N(0, 1/D), norms gain 1 and bias 0.
+    Tables keep N(0, 1/D), with which they are made, and norms gain 1 and bias 0.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):

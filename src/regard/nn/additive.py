@@ -10,9 +10,9 @@ from regard.nn.layout import Layout
 
 
 class AdditiveCore(nn.Module):
-    """Additive attention (Bahdanau et al. 2015) with the same face: score(q, k) = vᵀ tanh(q + k).
+    """A core of additive attention: score(q, k) = vᵀ tanh(q + k).
 
-    The projections stand outside, as everywhere: q and k come projected, and v as ``vector``.
+    As in other cores the projections are outside: ``query`` and ``key`` come projected. ``vector`` is v.
     """
 
     def forward(

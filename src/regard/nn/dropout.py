@@ -54,7 +54,7 @@ _of_thread = threading.local()
 
 @contextlib.contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Inside, this thread's masks on CPU are drawn from a generator of its own: others may draw at the same time."""
+    """Within the block, this thread draws its masks on CPU from ``generator``, so that threads can draw at once."""
     _of_thread.generator = generator
     try:
         yield
@@ -73,11 +73,11 @@ def cpu_mask(like: Tensor, p: float) -> Tensor:
 
 
 def random_bytes(count: int, p: float) -> tuple[Tensor, int]:
-    """``count`` random numbers from -128 to 127, int8, and the least that is kept: the others have probability p.
+    """``count`` random numbers from -128 to 127, int8, and the least that is kept; those below have probability p.
 
-    They are from the thread's generator or else torch's default. 256 p is seldom whole: it is rounded up or down by one
-    more draw, the same for all, so that each number's probability is p to within 2⁻⁵³, and only the share within one
-    call lies on the grid of 1/256.
+    The generator is the thread's, or torch's default. 256 p is seldom whole: one more draw rounds it up or down for the
+    whole call. So each number is dropped with probability p to within 2⁻⁵³, and only the share that one call drops is
+    a multiple of 1/256.
     """
     generator = getattr(_of_thread, "generator", None)
     words = torch.empty(count // 8 + 2, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Embeddings × √D, with positions and dropout (section 3.4): what stands at the foot of each stack."""
+"""Embeddings × √D, with positions and dropout (section 3.4): the input of each stack."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from regard.nn.positions import NoPositions, Positions
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """Spec of the entrance of token ids: their vectors times ``factor``, with ``positions`` and ``dropout``.
+    """Spec of an embedding of token ids: their vectors times ``factor``, with ``positions`` and ``dropout``.
 
-    ``tied_to`` "source" makes the target's table the source's; the model joins them.
+    ``tied_to`` "source": the target's table is the source's; the model shares it.
     """
 
     positions: Positions = field(default=NoPositions())
@@ -51,7 +51,7 @@ class TokenEmbedding(nn.Module):
         return out
 
     def reserve(self, length: int) -> None:
-        """Makes ready for positions below ``length``."""
+        """Prepares for positions below ``length``; TooLong where there are fewer."""
         if self.positions is not None:
             self.positions.reserve(length)
 
@@ -60,9 +60,9 @@ class TokenEmbedding(nn.Module):
 
 
 class Table(nn.Embedding):
-    """A table of vectors [V, D], drawn from N(0, 1/D): with √D in front they come out with variance 1.
+    """A table of vectors [V, D], drawn from N(0, 1/D), so that √D times a vector has variance 1.
 
-    They come out in ``dtype``, or if there is none in the table's own.
+    ``dtype`` is that of the vectors returned; None: the table's own.
     """
 
     dtype: torch.dtype | None = None

@@ -63,7 +63,7 @@ def unpacked(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Packed rows for kernels that know padded batches only; the bias is that of the padded batch."""
+    """Attention of packed rows by a kernel for padded batches; the bias is that of the padded batch."""
     if bias is not None or layout.mask is not None:
         slow_calls[f"a {'mask' if bias is None else 'bias'} on packed rows"] += 1
     query, key, value = padded_heads(query, key, value, layout)
@@ -101,9 +101,9 @@ def fused(
 
 
 def additive_mask(queries: int, keys: int, like: Tensor, layout: Layout, bias: Tensor | None) -> Tensor | None:
-    """The summand of the scores, broadcastable to [B, H, Q, S]: 0 or -inf, and the bias; shared by the layers.
+    """Mask and bias as one tensor to add to the scores, broadcastable to [B, H, Q, S]; shared by the layers.
 
-    Its type and device are those of ``like``.
+    A key that a query does not see gets -inf. The type and device are those of ``like``.
     """
     if not layout.hides():
         return None if bias is None else bias.to(like.dtype)

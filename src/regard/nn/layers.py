@@ -15,7 +15,7 @@ from regard.nn.residual import Order, Residual
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Spec of one layer; with ``cross`` it is a decoder's and attends to a memory between the other two."""
+    """Spec of one layer; ``cross`` adds attention to a memory, between self-attention and feed-forward."""
 
     attention: Attention
     feedforward: FeedForward
@@ -29,7 +29,7 @@ class Layer:
 
 
 class TransformerLayer(nn.Module):
-    """Figure 1, left without and right with attention to a memory; a residual and norm around each part."""
+    """A layer of figure 1: without attention to a memory the left one, with it the right one."""
 
     def __init__(self, spec: Layer, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Who sees whom in one attention."""
+"""The keys that each query of an attention sees."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Layout:
-    """Who sees whom in one attention; made once per forward, above the layers. Only an attention core reads it.
+    """The keys that each query of an attention sees; made once per forward, above the layers. Only cores read it.
 
-    A query sees a key where everything here allows it:
+    A query sees a key where all three of these allow it:
 
     - ``lengths`` [B]: keys behind a sentence's length are padding. None: no padding, or none that a real query sees.
     - ``causal``: query i sees keys 0 … i. Kernels know this case without a mask.
     - ``mask``: boolean, broadcastable to [B, 1, Q, S], True = may attend. None: nothing else is hidden.
 
-    ``positions`` [B, Q] and ``key_positions`` [B, S] are the tokens' places in their sentences; None is 0, 1, 2 ….
+    ``positions`` [B, Q] and ``key_positions`` [B, S] are token positions in their sentences; None: 0, 1, 2 ….
     With a ``packing`` the queries are packed rows, [1, R, D]; with a ``key_packing`` the keys are.
     """
 
@@ -42,8 +42,8 @@ class Layout:
     def padded(lengths: Tensor, size: int, causal: bool = False, *, packing: Packing | None = None) -> Layout:
         """Self-attention of right-padded sentences, ``lengths`` [B], among ``size`` positions, packed or not.
 
-        With ``causal`` the padding needs no mask: padding stands on the right, where no real query looks. Rows of
-        padding see some keys; nobody reads those rows.
+        With ``causal``, padding needs no mask: it is on the right, where no real query sees it. The results of padded
+        queries are never read.
         """
         hidden = None if causal or everything_is_real(lengths, size) else lengths
         return Layout(lengths=hidden, causal=causal, packing=packing, key_packing=packing)
@@ -52,7 +52,7 @@ class Layout:
     def cross(key_lengths: Tensor, size: int, *, queries: Packing | None = None, keys: Packing | None = None) -> Layout:
         """Attention from one sequence to the ``size`` positions of another, each with its packing if it has one.
 
-        Rows of padded queries see what the others see; nobody reads those rows.
+        The results of padded queries are never read.
         """
         hidden = None if everything_is_real(key_lengths, size) else key_lengths
         return Layout(lengths=hidden, packing=queries, key_packing=keys)
@@ -61,7 +61,7 @@ class Layout:
     def cached(visible: Tensor, positions: Tensor, key_positions: Tensor | None = None) -> Layout:
         """One decoding step: ``visible`` [B, N, slots] bool says which slots of the cache each of N queries sees.
 
-        ``positions`` [B, N] are the queries' places, ``key_positions`` [B, slots] those of the slots.
+        ``positions`` [B, N] are those of the queries, ``key_positions`` [B, slots] those of the slots.
         """
         return Layout(mask=visible[:, None], positions=positions, key_positions=key_positions)
 
@@ -80,18 +80,18 @@ class Layout:
 
     def distances(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """Key position − query position, [B or 1, Q, S]."""
-        places = torch.arange(queries, device=device)[None] if self.positions is None else self.positions
-        others = self.key_positions
-        if others is None:
-            others = places if queries == keys else torch.arange(keys, device=device)[None]
-        return others[:, None, :] - places[:, :, None]
+        of_queries = torch.arange(queries, device=device)[None] if self.positions is None else self.positions
+        of_keys = self.key_positions
+        if of_keys is None:
+            of_keys = of_queries if queries == keys else torch.arange(keys, device=device)[None]
+        return of_keys[:, None, :] - of_queries[:, :, None]
 
     def hides(self) -> bool:
         """Whether there may be a key that some query does not see."""
         return self.causal or self.lengths is not None or self.mask is not None
 
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """The mask written out, broadcastable to [B, 1, Q, S]; None where every query sees every key."""
+        """All that hides keys as one mask, broadcastable to [B, 1, Q, S]; None where every query sees every key."""
         allowed = self.mask
         if self.lengths is not None:
             tokens = real(self.lengths, keys)[:, None, None, :]
@@ -102,7 +102,7 @@ class Layout:
         return allowed
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """What the layers of one forward share, made when it is first asked for."""
+        """A value that the layers of one forward share: ``make()`` at the first call with ``key``."""
         if key not in self._shared:
             self._shared[key] = make()
         found: T = self._shared[key]

@@ -1,4 +1,4 @@
-"""Cross entropy straight from hidden states: logits are made, used and forgotten chunk by chunk."""
+"""Cross entropy straight from hidden states: logits are made chunk by chunk, and never all at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def linear_cross_entropy(
     hidden [M, D], weight [V, D], labels [M] int64, bias [V]; rows whose label is negative do not count. The smoothed
     target is (1 - ε) · one-hot + ε / V, as in ``torch.nn.functional.cross_entropy``. ``chunk`` rows of logits exist at
     a time (0: chosen by V and device). Only the loss has a gradient; ``nll`` is -Σ log p(label), for perplexity.
-    ``count``: how many rows are real, if the caller knows; else an accelerator is waited for.
+    ``count``: how many rows are real, if the caller knows; None: the host waits for an accelerator.
     """
     chunk = chunk or default_chunk(len(weight), hidden.device, type_of_products(hidden))
     sums: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -36,7 +36,7 @@ def linear_cross_entropy(
 
 
 def real_rows(labels: Tensor, count: int | None = None) -> Tensor:
-    """Which labels [M] are no padding, [count]; without the ``count`` an accelerator is waited for."""
+    """The indices of labels [M] that are no padding, [count]; without ``count`` the host waits for an accelerator."""
     real = labels >= 0
     return (real.nonzero() if count is None else real.nonzero_static(size=count)).squeeze(1)
 
@@ -51,7 +51,7 @@ def default_chunk(vocabulary: int, device: torch.device, dtype: torch.dtype) -> 
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Loss and gradients in one go: while a chunk's probabilities are at hand, its gradients cost two products."""
+    """Loss and gradients in one pass: once a chunk's probabilities are there, its gradients cost two products."""
 
     @staticmethod
     def forward(
@@ -82,7 +82,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def made_in_forward(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
-    """The gradients that a loss made beside its value, times that of the loss, each in its input's type; once."""
+    """The gradients that a loss computed in its forward pass, times the gradient of the loss, in their inputs' types.
+
+    They are multiplied in place, so that only one backward pass is possible.
+    """
     return [
         None if part is None else part.mul_(gradient).to(dtype)
         for part, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
@@ -98,7 +101,7 @@ def _sums(
     chunk: int,
     gradients: _Gradients,
 ) -> tuple[Tensor, Tensor]:
-    """Loss and nll of real tokens, inputs [M, D]; ``gradients`` are added up on the way."""
+    """Loss and nll of real tokens, inputs [M, D]; the gradients are added to ``gradients``."""
     table, wide = weight.to(inputs.dtype), gradients.wide
     # ε / V · Σ_v logit_v needs the logits of one vector only: that of the table's column means.
     mean_row, mean_bias = weight.to(wide).mean(0), 0.0 if bias is None else bias.to(wide).mean()
@@ -111,7 +114,7 @@ def _sums(
         logits = torch.mm(x, table.T, out=buffer[: len(x)])  # [R, V]
         if bias is not None:
             logits += bias
-        # d loss / d logits = p - (1 - ε) one-hot - ε / V; the last term is the same for all, and comes below
+        # d loss / d logits = p - (1 - ε) one-hot - ε / V; ``smooth`` adds the last term, the same for all
         of_logits, chunk_nll, label_logits = of_softmax(logits, label, 1 - smoothing)
         nll += chunk_nll
         loss += chunk_nll
@@ -124,8 +127,10 @@ def _sums(
     return loss, nll
 
 
-def _softmax_gradient(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tensor, Tensor | float, Tensor | float]:
-    """Softmax - ``rest`` · one-hot of logits [R, V], Σ -log p(label) and Σ logit of the label, in at least fp32.
+def _softmax_gradient(
+    logits: Tensor, labels: Tensor, confidence: float
+) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    """Softmax - ``confidence`` · one-hot of logits [R, V], Σ -log p(label), and Σ logit of the label; at least fp32.
 
     The logits may be overwritten.
     """
@@ -135,7 +140,7 @@ def _softmax_gradient(logits: Tensor, labels: Tensor, rest: float) -> tuple[Tens
     p = torch.softmax(logits, 1, out=logits)  # in place: each row is read before it is written
     # log Σ exp = top - log p(top), and p(top) ≥ 1/V never underflows.
     nll = (top - p.amax(1).log_()).sum() - label_logits
-    p[at, labels] -= rest
+    p[at, labels] -= confidence
     return p, nll, label_logits
 
 
@@ -152,7 +157,7 @@ add_to = Operation(_add_to)
 
 
 class _Gradients:
-    """The gradients of hidden [M, D], weight [V, D] and bias [V] as far as they are wanted, in at least fp32."""
+    """The gradients of hidden [M, D], weight [V, D] and bias [V] as far as autograd asks for them, in at least fp32."""
 
     def __init__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, bool, bool]) -> None:
         self.wide = torch.promote_types(weight.dtype, torch.float32)
@@ -172,7 +177,7 @@ class _Gradients:
             _product(p.T, x, out=self.weight, add=True)
 
     def smooth(self, smoothing: float, inputs: Tensor, mean_row: Tensor) -> None:
-        """What - ε / V in every logit's gradient comes to: a product of rank one."""
+        """Adds the part of the term - ε / V in the gradient of every logit: a product of rank one."""
         if self.hidden is not None:
             self.hidden -= smoothing * mean_row
         if self.weight is not None:

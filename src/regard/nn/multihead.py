@@ -24,7 +24,7 @@ from regard.nn.slots import CacheShape
 class Core(nn.Module):
     """Scaled dot-product attention as a module without parameters: hooks see its inputs and outputs.
 
-    ``window``: a query sees only keys less than so many positions away; 0: all.
+    ``window``: a query sees only keys less than ``window`` positions away; 0: all keys.
     """
 
     def __init__(self, dropout: float = 0.0, window: int = 0) -> None:
@@ -46,18 +46,18 @@ class Core(nn.Module):
         Where the layout is packed, queries are [1, H, R, K], and likewise keys and values.
         """
         dropout = self.dropout if self.training else 0.0
-        layout = self._seen(query, key, layout)
+        layout = self._with_window(query, key, layout)
         return kernels.attention(query, key, value, layout, bias=bias, scale=scale, dropout=dropout)
 
     def weights(
         self, query: Tensor, key: Tensor, layout: Layout, *, bias: Tensor | None = None, scale: float | None = None
     ) -> Tensor:
-        """The weights [B, H, Q, S] behind a recorded call, computed beside the forward."""
-        layout = self._seen(query, key, layout)
+        """The weights [B, H, Q, S] of a call, for the recorder; ``forward`` need not make them."""
+        layout = self._with_window(query, key, layout)
         query, key, _ = kernels.padded_heads(query, key, key, layout)
         return attention_weights(query, key, layout.padded_rows(), bias=bias, scale=scale)
 
-    def _seen(self, query: Tensor, key: Tensor, layout: Layout) -> Layout:
+    def _with_window(self, query: Tensor, key: Tensor, layout: Layout) -> Layout:
         if not self.window:
             return layout
         queries = query.shape[-2] if layout.packing is None else layout.packing.size
@@ -66,13 +66,13 @@ class Core(nn.Module):
 
 
 class KeyValueCache(Protocol):
-    """Where a decoding step puts its keys and values, and gets back all that were ever put (states.py)."""
+    """A layer's cache in decoding: ``append`` stores new keys and values, and returns all to attend to (states.py)."""
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Rotation(Protocol):
-    """Turns queries and keys by their positions (positions.py)."""
+    """Rotates queries or keys by their positions (positions.py)."""
 
     def __call__(self, heads: Tensor) -> Tensor: ...
 
@@ -81,7 +81,7 @@ class Rotation(Protocol):
 class Attention:
     """Spec of ``MultiHeadAttention``.
 
-    ``heads`` query heads H; ``key_value_heads`` G of keys and values (0: as many); ``head_width`` K (0: width / heads).
+    ``heads`` query heads H; ``key_value_heads`` G of keys and values (0: H); ``head_width`` K (0: width / heads).
     ``bias`` "qkv": on queries, keys and values and not on the output. ``scale`` of the scores (None: 1 / √K).
     ``query_key_norm`` normalises each head's queries and keys. ``window``: see ``Core``; self-attention only.
     ``dropout`` is on the attention weights and 0 by default, as in the paper: no fused CPU kernel takes it.
@@ -118,7 +118,7 @@ class MultiHeadAttention(nn.Module):
     """Section 3.2.2: project to h heads, attend in each, join and project again.
 
     Self-attention (causal or not: the layout says) makes queries, keys and values in one product, attention to a
-    memory makes keys and values in one. On disk they are apart: ``query``, ``key``, ``value``, ``output``.
+    memory makes keys and values in one. Files hold separate matrices: ``query``, ``key``, ``value``, ``output``.
     """
 
     def __init__(self, spec: Attention, width: int, memory_width: int | None = None) -> None:
@@ -126,22 +126,22 @@ class MultiHeadAttention(nn.Module):
         self.spec = spec
         self.heads, self.groups = spec.heads, spec.key_value_heads or spec.heads
         self.head_width = spec.width_of_head(width)
-        own, grouped = self.heads * self.head_width, self.groups * self.head_width
+        query_rows, key_rows = self.heads * self.head_width, self.groups * self.head_width
         self.cross = memory_width is not None
         bias = bool(spec.bias)
         if memory_width is None:
-            self.query_key_value = Linear(width, own + 2 * grouped, bias=bias)
+            self.query_key_value = Linear(width, query_rows + 2 * key_rows, bias=bias)
         else:
-            self.query = Linear(width, own, bias=bias)
-            self.key_value = Linear(memory_width, 2 * grouped, bias=bias)
+            self.query = Linear(width, query_rows, bias=bias)
+            self.key_value = Linear(memory_width, 2 * key_rows, bias=bias)
         norm = spec.query_key_norm
         self.query_norm = None if norm is None else norm.build(self.head_width)
         self.key_norm = None if norm is None else norm.build(self.head_width)
         self.core = Core(spec.dropout, 0 if self.cross else spec.window)
-        self.output = Linear(own, width, bias=spec.bias is True)
+        self.output = Linear(query_rows, width, bias=spec.bias is True)
         self._sizes = {
-            "query_key_value": {"query": own, "key": grouped, "value": grouped},
-            "key_value": {"key": grouped, "value": grouped},
+            "query_key_value": {"query": query_rows, "key": key_rows, "value": key_rows},
+            "key_value": {"key": key_rows, "value": key_rows},
         }
         self.register_state_dict_post_hook(_split_on_save)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_join_on_load)  # type: ignore[no-untyped-call]
@@ -176,7 +176,7 @@ class MultiHeadAttention(nn.Module):
         return joined
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, whatever the beam does."""
+        """Keys and values of a memory [B, S, D], each [B, G, S, K]: once per sentence, not per hypothesis."""
         key, value = split_heads(self.key_value(memory), (self.groups, self.groups))
         return self._normed(self.key_norm, key), value
 
@@ -185,17 +185,17 @@ class MultiHeadAttention(nn.Module):
         return heads if norm is None else norm(heads)
 
     def joined(self) -> tuple[nn.Linear, list[int]]:
-        """The layer that makes several things in one product, and the rows of each: (queries,) keys, values."""
+        """The layer that makes (queries,) keys and values in one product, and how many rows of its weight make each."""
         name = "key_value" if self.cross else "query_key_value"
         return getattr(self, name), list(self._sizes[name].values())
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What a decoding step caches of each position."""
+        """The shape of the cache of each position in decoding."""
         return CacheShape(self.groups, key=self.head_width, value=self.head_width)
 
     def matrices(self) -> tuple[Tensor, ...]:
-        """Query, key and value matrices one by one, as views: for whoever initialises or prunes them."""
+        """Query, key and value matrices one by one, as views: for initialisation and pruning."""
         layer, rows = self.joined()
         return torch.split(layer.weight, rows)
 
@@ -206,7 +206,7 @@ class MultiHeadAttention(nn.Module):
 def _split_heads(x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
     """x [B, Q, (Σ counts) · K] → a view [B, count, Q, K] for each count.
 
-    Split first, transposed then: the gradients are joined once, and lie as the backward pass of the product wants them.
+    The split comes first, so that the backward pass joins the gradients once, in the order that the product reads.
     """
     parts = torch.split(x.view(*x.shape[:2], sum(counts), x.shape[2] // sum(counts)), list(counts), dim=2)
     return tuple(part.transpose(1, 2) for part in parts)
@@ -216,7 +216,7 @@ split_heads = Operation(_split_heads)
 
 
 def _split_on_save(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    """Names on disk are those of the paper: one matrix in memory becomes query, key and value."""
+    """Saves the joined matrix as the paper's separate ones: query, key and value."""
     for joined, sizes in module._sizes.items():  # type: ignore[union-attr, operator]
         for kind in ("weight", "bias"):
             tensor = state.pop(f"{prefix}{joined}.{kind}", None)
@@ -226,6 +226,7 @@ def _split_on_save(module: nn.Module, state: dict[str, Any], prefix: str, _metad
 
 
 def _join_on_load(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Joins the separate matrices of a file to the one in memory."""
     joined = "key_value" if module.cross else "query_key_value"
     sizes: dict[str, int] = module._sizes[joined]  # type: ignore[index, assignment]
     for kind in ("weight", "bias"):

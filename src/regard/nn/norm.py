@@ -20,7 +20,7 @@ class LayerNorm:
 
     def build(self, width: int) -> nn.Module:
         built = nn.LayerNorm(width, eps=self.eps, bias=self.bias)
-        built.spec = self  # type: ignore[assignment]  # as every part keeps its own
+        built.spec = self  # type: ignore[assignment]  # every part keeps its spec
         return built
 
 

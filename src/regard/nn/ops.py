@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Operation(Generic[P, T]):
     """A function and, in order, the faster ways that are switched on.
 
-    A way takes the same arguments, and returns None for all but those that it knows. The ``plain`` function knows them
+    A way takes the same arguments, and returns None for those that it does not compute. The ``plain`` function computes
     all, and is the reference of every way.
     """
 

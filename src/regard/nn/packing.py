@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from regard.nn.padding import everything_is_real, real, sent
 
-#: Products in bf16 have a number of rows that is a multiple of this. oneDNN makes a kernel for every number of rows,
-#: which takes as long as a small product: few numbers are few kernels.
+#: In bf16 on a CPU the number of packed rows is a multiple of this. oneDNN generates a kernel for every number of rows
+#: that it meets, which takes as long as a small product.
 ROWS = 64
 
 
@@ -24,8 +24,8 @@ class Packing:
     """Where the real tokens of a padded batch stand.
 
     ``rows`` [R'] are the indices of the R' real tokens in the flattened batch × size, in order. ``starts`` [B + 1] says
-    which of them is each sentence's first (int64; int32 on an accelerator, for its kernels). A packed tensor has R
-    rows, of which the last ``spare`` belong to no token.
+    which of them is each sentence's first, and ends with R' (int64; int32 on an accelerator, for its kernels). A packed
+    tensor has R rows, of which the last ``spare`` belong to no token.
     """
 
     rows: Tensor
@@ -36,9 +36,9 @@ class Packing:
 
     @staticmethod
     def of(lengths: Tensor, size: int) -> Packing | None:
-        """The packing of right-padded sentences, ``lengths`` [B]; None where a CPU gains nothing by it.
+        """The packing of right-padded sentences, ``lengths`` [B]; None where no sentence is padded or all are empty.
 
-        None for lengths on an accelerator too, which the host would have to wait for.
+        None for lengths on an accelerator too: reading them would make the host wait.
         """
         if lengths.device.type != "cpu" or everything_is_real(lengths, size) or not lengths.any():
             return None
@@ -77,7 +77,7 @@ class Packing:
         return _transposed(self.pack(_joined(x)), x.shape[3])
 
     def unpack_heads(self, x: Tensor) -> Tensor:
-        """[1, H, R, K] → [B, H, T, K], 0 where there is padding; head by head, as batched products want them."""
+        """[1, H, R, K] → [B, H, T, K], 0 at padding; contiguous, as batched products read them."""
         return _transposed(self.unpack(_joined(x)), x.shape[3]).contiguous()
 
     def positions(self) -> Tensor:
@@ -118,7 +118,7 @@ class _Unpack(torch.autograd.Function):
 
 
 def _gathered(x: Tensor, packing: Packing) -> Tensor:
-    """x [B, T, D] → [1, R, D]. Each row is gathered at most once: neither direction adds anything up."""
+    """x [B, T, D] → [1, R, D]. Each row is read at most once, so that the backward pass is a copy and no sum."""
     real = len(packing.rows)
     found = x.new_empty(real + packing.spare, x.shape[2])
     torch.index_select(x.flatten(0, 1), 0, packing.rows, out=found[:real])

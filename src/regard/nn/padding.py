@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """x on another device; the host goes on while CUDA copies, which it can from memory that stays where it is."""
+    """x on another device; a copy to CUDA is asynchronous, from pinned memory, so that the host does not wait."""
     if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
 
 
 def everything_is_real(lengths: Tensor, size: int) -> bool:
-    """Whether no sentence is padded, as far as this can be told for nothing: on CUDA the question would be a sync."""
+    """Whether no sentence is padded; always False on an accelerator, where reading lengths makes the host wait."""
     return lengths.device.type == "cpu" and bool((lengths == size).all())
 
 

@@ -1,7 +1,7 @@
-"""Where tokens stand: sinusoidal and learned positions, rotary angles, T5's relative bias, and ALiBi.
+"""Positions of tokens: sinusoidal and learned vectors, rotary angles, T5's relative bias, and ALiBi.
 
-Positions enter at one of three places, and a spec builds what it has for each: ``added`` to the embedding, a
-``rotation`` of queries and keys, or a ``bias`` on the scores that a stack computes once and its layers share. All take
+Positions enter a model in one of three ways: vectors *added* to the embedding, a *rotation* of queries and keys, or a
+*bias* on the scores, which a stack computes once for all its layers. A spec has a ``build_…`` method for each. All take
 explicit positions, so that padded, cached and packed inputs run the same code.
 """
 
@@ -69,7 +69,7 @@ class Learned(Positions):
 
 @dataclass(frozen=True)
 class Rotary(Positions):
-    """Spec of rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
+    """Spec of rotary positions (Su et al. 2021): queries and keys are rotated by angles that grow with the position."""
 
     theta: float = 10_000.0
 
@@ -105,7 +105,7 @@ class ALiBi(Positions):
 
 
 class Added(nn.Module):
-    """Positions that are added to the embedding; ``limit`` is how many there are, None where there is no end."""
+    """Positions that are added to the embedding; ``limit`` is how many there are, None: unlimited."""
 
     limit: int | None = None
 
@@ -114,22 +114,26 @@ class Added(nn.Module):
         raise NotImplementedError
 
     def reserve(self, length: int) -> None:
-        """Makes ready for positions below ``length``; explicit positions are not checked, for that would be a sync."""
+        """Prepares for positions below ``length``; TooLong where there are fewer.
+
+        ``forward`` does not check explicit positions: reading them would make the host wait for an accelerator.
+        """
 
 
 def sinusoids(length: int, width: int, interleaved: bool = True) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos(the same): [length, D], in fp64."""
-    place = torch.arange(length, dtype=torch.float64)[:, None]
+    position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
+    angle = position * frequency
     table = torch.empty(length, width, dtype=torch.float64)
     sines = (width + 1) // 2
-    table[:, slice(0, None, 2) if interleaved else slice(0, sines)] = torch.sin(place * frequency)
-    table[:, slice(1, None, 2) if interleaved else slice(sines, None)] = torch.cos(place * frequency)[:, : width // 2]
+    table[:, slice(0, None, 2) if interleaved else slice(0, sines)] = torch.sin(angle)
+    table[:, slice(1, None, 2) if interleaved else slice(sines, None)] = torch.cos(angle)[:, : width // 2]
     return table
 
 
 class SinusoidalPositions(Added):
-    """Section 3.5. The table is no parameter and is not saved: it grows to what is asked of it."""
+    """Section 3.5. The table is no parameter and is not saved; it grows with the longest sequence."""
 
     def __init__(self, width: int, interleaved: bool) -> None:
         super().__init__()
@@ -143,7 +147,7 @@ class SinusoidalPositions(Added):
 
     def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
         if self.table.dtype != embedded.dtype or self.table.device != embedded.device:
-            # Made again rather than converted, so that an fp64 model has fp64 sinusoids.
+            # The table is made again and not converted, so that an fp64 model has fp64 sinusoids.
             rows, self.table = len(self.table), embedded.new_empty(0, self.width, requires_grad=False)
             self.reserve(rows)
         if positions is None:
@@ -172,7 +176,7 @@ class LearnedPositions(Added):
 
 
 class RotaryPositions(nn.Module):
-    """Turns the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K)."""
+    """Rotates the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K)."""
 
     def __init__(self, head_width: int, theta: float) -> None:
         super().__init__()
@@ -182,9 +186,9 @@ class RotaryPositions(nn.Module):
 
     def forward(self, size: int, positions: Tensor | None, device: torch.device) -> Rotated:
         """The rotation of ``positions`` [B, T] (None: 0 … size-1): made once per forward, for all layers."""
-        place = torch.arange(size, device=device)[None] if positions is None else positions
+        positions = torch.arange(size, device=device)[None] if positions is None else positions
         exponent = torch.arange(0, self.head_width, 2, device=device, dtype=torch.float32) / self.head_width
-        angle = place[..., None].to(torch.float32) * self.theta**-exponent  # [B, T, K/2]
+        angle = positions[..., None].to(torch.float32) * self.theta**-exponent  # [B, T, K/2]
         return Rotated(angle.cos().unsqueeze(1), angle.sin().unsqueeze(1))
 
 
@@ -222,7 +226,10 @@ class RelativePositionBias(PositionBias):
         return F.embedding(bucket, self.weight).permute(0, 3, 1, 2)
 
     def bucket(self, distance: Tensor) -> Tensor:
-        """Half of the buckets are single distances, the other half grow as the logarithm; one side where causal."""
+        """The bucket of each distance: small distances have one each, the others share buckets of logarithmic widths.
+
+        Causal stacks use all buckets for keys before the query, others use half of them for each side.
+        """
         buckets, offset = self.buckets, torch.zeros_like(distance)
         if self.causal:
             distance = (-distance).clamp(min=0)

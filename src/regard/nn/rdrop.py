@@ -1,4 +1,4 @@
-"""R-Drop (Liang et al. 2021): two passes with different dropout have to agree; logits exist chunk by chunk only."""
+"""R-Drop (Liang et al. 2021): two passes with different dropout learn to agree; logits are made chunk by chunk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def linear_rdrop(
 
 
 class _LinearRDrop(torch.autograd.Function):
-    """Loss and gradients in one go, like the plain loss."""
+    """Loss and gradients in one pass, like the plain loss."""
 
     @staticmethod
     def forward(
@@ -54,13 +54,13 @@ class _LinearRDrop(torch.autograd.Function):
         count: int | None,
     ) -> tuple[Tensor, Tensor]:
         device = first.device.type
-        narrow = type_of_products(first)
+        dtype = type_of_products(first)
         wide = torch.promote_types(first.dtype, torch.float32)
         with torch.no_grad(), torch.autocast(device, enabled=False):
             rows = real_rows(labels, count)
             labels = labels.index_select(0, rows)
-            hidden = [side.index_select(0, rows).to(narrow) for side in (first, second)]
-            table = weight.to(narrow)
+            hidden = [side.index_select(0, rows).to(dtype) for side in (first, second)]
+            table = weight.to(dtype)
             loss = torch.zeros((), dtype=wide, device=first.device)
             nll = torch.zeros_like(loss)
             d_hidden = [torch.empty_like(side, dtype=wide) for side in hidden]
@@ -72,10 +72,10 @@ class _LinearRDrop(torch.autograd.Function):
                 label = labels[part, None]
                 logs = [_log_softmax(side[part], table, bias, wide) for side in hidden]  # twice [R, V]
                 for log in logs:
-                    right = log.gather(1, label).sum()
-                    nll -= right / 2
-                    loss -= ((1 - smoothing) * right + smoothing * log.mean(1).sum()) / 2
-                gradients, divergence = _agree(logs, alpha)
+                    log_likelihood = log.gather(1, label).sum()
+                    nll -= log_likelihood / 2
+                    loss -= ((1 - smoothing) * log_likelihood + smoothing * log.mean(1).sum()) / 2
+                gradients, divergence = _divergence(logs, alpha)
                 loss += alpha / 4 * divergence
                 for side, d_side, gradient in zip(hidden, d_hidden, gradients, strict=True):
                     gradient.scatter_add_(1, label, gradient.new_full((), (smoothing - 1) / 2).expand_as(label))
@@ -83,7 +83,7 @@ class _LinearRDrop(torch.autograd.Function):
                         gradient -= smoothing / (2 * len(weight))
                     if d_bias is not None:
                         d_bias += gradient.sum(0)
-                    gradient = gradient.to(narrow)
+                    gradient = gradient.to(dtype)
                     d_side[part] = gradient @ table
                     d_weight += gradient.T @ side[part]
             full = [torch.zeros_like(first, dtype=wide).index_copy_(0, rows, d_side) for d_side in d_hidden]
@@ -104,7 +104,7 @@ def _log_softmax(x: Tensor, table: Tensor, bias: Tensor | None, wide: torch.dtyp
     return torch.log_softmax(logits, 1, out=logits)
 
 
-def _agree(logs: list[Tensor], alpha: float) -> tuple[list[Tensor], Tensor]:
+def _divergence(logs: list[Tensor], alpha: float) -> tuple[list[Tensor], Tensor]:
     """d(loss)/d(logits) of both passes without the labels' part, and the sum of both divergences.
 
     With d = log p₁ - log p₂: ∂(KL₁₂ + KL₂₁)/∂z₁ = p₁ (d - KL₁₂) + p₁ - p₂, and the same with 1 and 2 exchanged.
@@ -113,7 +113,7 @@ def _agree(logs: list[Tensor], alpha: float) -> tuple[list[Tensor], Tensor]:
     p, q = logs[0].exp_(), logs[1].exp_()
     forward = (p * difference).sum(1, keepdim=True)  # KL₁₂ [R, 1]
     backward = -(q * difference).sum(1, keepdim=True)  # KL₂₁ [R, 1]
-    apart = p - q
-    first = (p * (difference - forward)).add_(apart).mul_(alpha / 4).add_(p, alpha=0.5)
-    second = (q * (difference + backward)).add_(apart).mul_(-alpha / 4).add_(q, alpha=0.5)
+    p_minus_q = p - q
+    first = (p * (difference - forward)).add_(p_minus_q).mul_(alpha / 4).add_(p, alpha=0.5)
+    second = (q * (difference + backward)).add_(p_minus_q).mul_(-alpha / 4).add_(q, alpha=0.5)
     return [first, second], (forward + backward).sum()

@@ -1,7 +1,7 @@
 """Recurrent parts: a GRU encoder, and a decoder that attends to the memory at each step (Bahdanau et al. 2015).
 
-A recurrent layer acts along the sentence, one position after another. That is why its states are small (one vector per
-layer and hypothesis, whatever the length) and why training cannot run all positions at once.
+A recurrent layer reads a sentence one position after another. So its states are small (one vector per layer and
+hypothesis, for any length), and training cannot compute all positions at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regard.nn.sequences import Memory
 
 @dataclass(frozen=True, kw_only=True)
 class Recurrent:
-    """Spec of an encoder of ``layers`` GRUs; with ``bidirectional`` half of the width reads each way."""
+    """Spec of an encoder of ``layers`` GRUs; ``bidirectional``: D / 2 units read forwards, D / 2 backwards."""
 
     layers: int = 1
     dropout: float = 0.0
@@ -32,12 +32,12 @@ class Recurrent:
 
     def build(self, width: int) -> RecurrentEncoder:
         if self.bidirectional and width % 2:
-            raise ValueError(f"a bidirectional encoder halves its width, and width={width} is odd")
+            raise ValueError(f"a bidirectional encoder needs an even width, and width={width} is odd")
         return RecurrentEncoder(self, width)
 
 
 class RecurrentEncoder(nn.Module):
-    """Section 3.2 of Bahdanau et al.: an annotation h_j of each source position, from both its sides."""
+    """Section 3.2 of Bahdanau et al.: an annotation h_j of each source position, from the words on both its sides."""
 
     def __init__(self, spec: Recurrent, width: int) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class RecurrentEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x [B, S, D] → [B, S, D], zeros at padding: the backward half starts at each sentence's own last token."""
-        # Packing wants the lengths on the CPU (a sync on CUDA), and at least 1 each.
+        """x [B, S, D] → [B, S, D], zeros at padding; the backward GRU starts at each sentence's own last token."""
+        # PyTorch takes the lengths on the CPU only (on CUDA the host waits for them), each at least 1.
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         out, _ = pad_packed_sequence(self.layers(packed)[0], batch_first=True, total_length=x.shape[1])
         return out
@@ -79,7 +79,7 @@ class AdditiveAttention(nn.Module):
 
 
 class AttentiveUnit(nn.Module):
-    """A GRU that reads the last word and what its state of before attends to: s_i = GRU(s_{i-1}, [y_{i-1}; c_i])."""
+    """A GRU of the previous word and of a context c_i to which s_{i-1} attends: s_i = GRU(s_{i-1}, [y_{i-1}; c_i])."""
 
     def __init__(self, width: int, memory_width: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def gated(inputs: Tensor, states: Tensor, state: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentiveRecurrent:
-    """Spec of a decoder: its lowest GRU attends to the memory, ``layers`` - 1 more stand on it."""
+    """Spec of a decoder: its lowest GRU attends to the memory, and ``layers`` - 1 GRUs follow."""
 
     layers: int = 1
     dropout: float = 0.0
@@ -119,7 +119,7 @@ class AttentiveRecurrent:
 
 
 class RecurrentDecoder(nn.Module):
-    """Words and a memory → hidden states; the output is read from state, word and context together."""
+    """Words and a memory → hidden states; the output layer reads state, word and context together."""
 
     def __init__(self, spec: AttentiveRecurrent, width: int, memory_width: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class RecurrentDecoder(nn.Module):
         self.dropout = Dropout(spec.dropout)
 
     def first_state(self, memory: Memory) -> Tensor:
-        """tanh(W · mean of the memory), [B, L, D]: its mean and not one end, as in Nematus (Sennrich et al. 2017)."""
+        """tanh(W · mean of the memory), [B, L, D]: the mean, not one end, as in Nematus (Sennrich et al. 2017)."""
         seen = real(memory.lengths, memory.hidden.shape[1]).unsqueeze(-1)
         mean = (memory.hidden * seen).sum(1) / memory.lengths.clamp(min=1).unsqueeze(-1)
         first = torch.tanh(self.start(mean))
@@ -167,10 +167,10 @@ class RecurrentDecoder(nn.Module):
 
 
 class RecurrentState:
-    """What recurrent layers remember: named ``tensors`` [B, L, N, *].
+    """The decoding state of recurrent layers: named ``tensors`` [B, L, N, *].
 
-    A GRU has one tensor, its hidden states; an LSTM has two; linear attention may have matrices. Whatever they are,
-    hypotheses are followed, and sentences leave and enter, in all of them alike.
+    A GRU has one tensor, its hidden states; an LSTM has two; linear attention may have matrices. ``follow``,
+    ``keep`` and ``admit`` treat all tensors alike.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], beams: int) -> None:
@@ -188,7 +188,7 @@ class RecurrentState:
         return x.unsqueeze(2).expand(-1, -1, self.beams, *x.shape[2:]).contiguous()
 
     def follow(self, parents: Tensor) -> None:
-        """Hypothesis n of sentence b continues parents[b, n]; parents [B, N]."""
+        """Hypothesis n of sentence b goes on from hypothesis parents[b, n]; parents [B, N]."""
         for name, x in self.tensors.items():
             index = parents.view(len(parents), 1, self.beams, *(1,) * (x.dim() - 3))
             self.tensors[name] = x.gather(2, index.expand_as(x))

@@ -1,4 +1,4 @@
-"""The residual connection and its norm around a sub-layer (section 5.4), written once for everyone."""
+"""The residual connection and its norm around a sub-layer (section 5.4), written once for all layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Order = Literal["post", "pre"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """What a ``Residual`` was built from."""
+    """Spec of a ``Residual``."""
 
     norm: Norm
     dropout: float

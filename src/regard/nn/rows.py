@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows ``index`` [B'] of sentences that enter a batch, of ``batch`` rows once they have."""
+    """The rows ``index`` [B'] that entering sentences take in a batch, which then has ``batch`` rows."""
 
     index: Tensor
     batch: int
 
     @staticmethod
     def of(count: int, free: Tensor | None, batch: int, device: torch.device) -> Rows:
-        """For ``count`` entering sentences: the ``free`` rows [F] of ``batch`` first, and then new ones behind.
+        """For ``count`` entering sentences: the ``free`` rows [F] of ``batch`` first, and then new rows at the end.
 
         >>> Rows.of(3, torch.tensor([1, 4]), 6, torch.device("cpu"))
         Rows(index=tensor([1, 4, 6]), batch=7)
@@ -27,16 +27,16 @@ class Rows:
         return Rows(torch.cat((taken, torch.arange(batch, batch + behind, device=device))), batch + behind)
 
     def room(self, x: Tensor) -> Tensor:
-        """x [B, *] with rows of zeros behind for the sentences that find no free row."""
+        """x [B, *], with rows of zeros at the end for the sentences that find no free row."""
         more = self.batch - len(x)
         return torch.cat((x, x.new_zeros(more, *x.shape[1:]))) if more else x
 
     def put(self, x: Tensor, entering: Tensor) -> Tensor:
-        """``entering`` [B', *] in its rows of x [B, *], which is written over."""
+        """x [B, *] with ``entering`` [B', *] written into its rows; x itself is overwritten where no row is added."""
         return self.room(x).index_copy_(0, self.index, entering)
 
     def put_first(self, x: Tensor, entering: Tensor, axis: int, size: int) -> Tensor:
-        """Likewise the first ``size`` of ``entering`` on an axis, over the first of x there."""
+        """As ``put``, but only the first ``size`` entries of ``entering`` along an axis are written."""
         x = self.room(x)
         x.narrow(axis, 0, size).index_copy_(0, self.index, entering.narrow(axis, 0, size))
         return x

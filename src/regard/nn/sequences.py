@@ -1,8 +1,9 @@
-"""Batches of sequences: token ids, what an encoder leaves for a decoder, and what a forward pass gives.
+"""Batches of sequences: token ids, the memory of an encoder, and the output of a forward pass.
 
 The axes of the whole package: ``B`` batch, ``S`` source length, ``T`` target length, ``D`` model width, ``H`` query
-heads, ``G`` key–value heads, ``K`` head width, ``F`` feed-forward width, ``V`` vocabulary, ``L`` layers, ``N`` beams;
-``Q`` stands for the queries of one attention, whatever they are. Masks are boolean and True means *may attend*.
+heads, ``G`` key–value heads, ``K`` head width, ``F`` feed-forward width, ``V`` vocabulary, ``L`` layers, ``N`` beams,
+``Q`` queries of one attention (positions of a sentence, or hypotheses of a step), ``R`` rows without padding. Masks are
+boolean and True means *may attend*.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from regard.nn.padding import sent
 class Tokens:
     """Sentences as ids, padded on the right: ``ids`` [B, S] int64 and their true ``lengths`` [B] int64.
 
-    An accelerator's lengths would have to be waited for, so there the ``packing`` comes with them, made by the host.
+    The host makes the ``packing`` before it sends a batch to an accelerator, where reading lengths would make it wait.
     A subclass may add tensors with sentences on axis 0 and, where they have a second axis, positions on axis 1.
     """
 
@@ -40,7 +41,7 @@ class Tokens:
         return self._changed(lambda x: sent(x, device), packing=None if device.type == "cpu" else packing)
 
     def packed(self, wanted: bool) -> Packing | None:
-        """The packing of the real tokens where it is ``wanted`` and gains, else None."""
+        """The packing of the real tokens if it is ``wanted`` and saves work, else None."""
         if not wanted:
             return None
         return self.packing or Packing.of(self.lengths, self.ids.shape[1])
@@ -48,13 +49,13 @@ class Tokens:
     def some(self, rows: Tensor) -> Self:
         """The chosen sentences, rows [B'], with no more padding than they need.
 
-        The packing of the whole does not fit a part: a part has None, and ``packed`` makes its own where that gains.
+        Their packing is None, since the one of the whole batch does not fit; ``packed`` makes a new one.
         """
         longest = int(self.lengths[rows].max())
         return self._changed(lambda x: x[rows, :longest] if x.dim() > 1 else x[rows], packing=None)
 
     def twice(self) -> Self:
-        """The sentences and, after them, the same once more."""
+        """All the sentences, and then all of them again."""
         packing = None if self.packing is None else self.packing.twice()
         return self._changed(lambda x: torch.cat([x, x]), packing=packing)
 
@@ -64,9 +65,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Memory:
-    """What an encoder leaves for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real.
+    """The output of an encoder, for a decoder: ``hidden`` [B, S, D], of which ``lengths`` [B] positions are real.
 
-    ``packing`` says where they stand, if the encoder computed on those alone. Subclasses are as those of ``Tokens``.
+    ``packing`` says where they stand, if the encoder computed on them alone. Subclasses: see ``Tokens``.
     """
 
     hidden: Tensor
@@ -98,13 +99,13 @@ def _each_tensor(batch: Tokens | Memory, change: Callable[[Tensor], Tensor]) -> 
         if isinstance(value, Tensor):
             changed[each.name] = change(value)
         elif value is not None and not isinstance(value, Packing):
-            raise TypeError(f"{type(batch).__name__}.{each.name} is no tensor: who divides sentences cannot divide it")
+            raise TypeError(f"{type(batch).__name__}.{each.name} is no tensor: it has no sentences to choose")
     return changed
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass gives: ``hidden`` [B, T, D], before the output table, and named extra losses (scalars)."""
+    """The result of a forward pass: ``hidden`` [B, T, D], before the output table, and named extra losses (scalars)."""
 
     hidden: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)

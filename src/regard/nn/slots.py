@@ -2,8 +2,8 @@
 
 Each sentence has a row of slots. A prompt takes one slot a token, for all its hypotheses together; a step takes one
 slot a hypothesis. ``visible`` [B, N, slots] says which slots hold the ancestors of hypothesis n: reordering changes
-nothing else. A slot that no hypothesis sees (of one without descendants, or of padding) is dead, and is written next. A
-sentence takes its own first dead slots, so that its slots depend on no other sentence.
+nothing else. A slot that no hypothesis sees (its own has no descendants, or it holds padding) is dead, and is written
+next. A sentence takes its own first dead slots, so that its slots depend on no other sentence.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from regard.nn.layout import Layout
 from regard.nn.padding import everything_is_real, real
 from regard.nn.rows import Rows
 
-# Steps for which slots are allocated ahead. Between two heads' keys lie their unused slots: with more than a few of
-# them PyTorch's operators take twice as long to read, since what the processor fetches ahead is of no use.
+# Steps for which slots are allocated ahead. Unused slots lie between the keys of two heads: with more than a few,
+# PyTorch's operators take twice as long to read the keys, since the processor prefetches the unused slots.
 AHEAD = 4
-FIXED_AHEAD = 32  # the same where all steps are alike, until slots are added
+FIXED_AHEAD = 32  # the same where steps are captured: each allocation changes their shapes
 
 
 class CacheShape(NamedTuple):
-    """What an attention caches in each slot: ``groups`` keys [K] and values [Kv]."""
+    """The shape of a slot in an attention's cache: ``groups`` keys of width ``key`` and values of width ``value``."""
 
     groups: int
     key: int
@@ -41,12 +41,12 @@ class Slots:
         self.key_positions = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, slots]
         # Known on the host, so that a step needs no synchronisation:
         self.count = 0  # slots allocated
-        self.used = 0  # no sentence has more live ones
+        self.used = 0  # no sentence has more live slots than this
         self.top = 0  # slots that have been written, at most
         self.longest = 0  # tokens of the longest hypothesis
         self.open = True  # every slot that is read is seen by every hypothesis: no mask is needed
-        self.fixed = False  # all slots are read, by a mask: steps are alike and can be recorded (decoding/graphs.py)
-        # Of the step under way:
+        self.fixed = False  # all slots are read, with a mask: equal shapes, to capture steps (decoding/graphs.py)
+        # Of the current step:
         self.new = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, Q] the slots that are written
         self.fresh = False  # nothing was written before
         self.extent = 0  # slots that are read
@@ -54,7 +54,10 @@ class Slots:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def check(self, queries: int, lengths: Tensor | None) -> None:
-        """A ValueError if ``queries`` new tokens, a prompt or a step as of ``advance``, are wrong or too many."""
+        """ValueError if a step's ``queries`` are not one for each hypothesis, or hypotheses exceed the capacity.
+
+        ``lengths`` as in ``advance``.
+        """
         if lengths is None and queries != self.beams:
             raise ValueError(f"a step takes one token for each of {self.beams} hypotheses, and got {queries}")
         longest = self.longest + (1 if lengths is None else queries)
@@ -69,14 +72,14 @@ class Slots:
         if needed <= self.count:
             return self.count
         most = needed + (self.capacity - self.longest) * self.beams
-        # The longer the rows, the less a gap costs and a copy gains.
+        # Longer rows get more unused slots: these cost relatively less to skip, and the copies of ``resize`` more.
         ahead = FIXED_AHEAD * self.beams if self.fixed else max(AHEAD * self.beams, needed // 8)
         return min(needed + ahead, most)
 
     def advance(self, queries: int, lengths: Tensor | None, extent: int | None = None) -> Layout:
-        """Gives ``queries`` new tokens a sentence their slots, for which there is room → who sees whom.
+        """Assigns dead slots, which must be there, to ``queries`` new tokens of each sentence → what each query sees.
 
-        ``lengths`` [B]: they are a prompt, right-padded, for all hypotheses. None: one token for each hypothesis.
+        ``lengths`` [B]: the tokens are a right-padded prompt for all hypotheses. None: one for each hypothesis.
         ``extent``: how many slots are read; None: as many as are in use.
         """
         self.fresh = self.top == 0 and lengths is not None
@@ -100,7 +103,7 @@ class Slots:
         if self.fresh:
             return Layout(causal=True)
         visible, key_positions = self.visible[:, :, : self.extent], self.key_positions[:, : self.extent]
-        if prompt:  # its tokens see what all hypotheses see, and one another in order
+        if prompt:  # its tokens see the slots that all hypotheses share, and no later token of the prompt
             visible = visible[:, :1] & (key_positions[:, None, :] <= positions[:, :, None])
         elif self.open and self.extent == self.top and not self.fixed:
             return Layout(positions=positions, key_positions=key_positions)
@@ -113,8 +116,8 @@ class Slots:
         self.position += 1 if lengths is None else lengths
         self.longest += 1 if lengths is None else queries
 
-    def repeated(self) -> None:
-        """Counts, on the host, a recorded step that was run again."""
+    def replayed(self) -> None:
+        """Counts, on the host, a captured step that was replayed."""
         self.top = max(self.top, self.used + self.beams)
         self.used += self.beams
         self.longest += 1
@@ -133,7 +136,7 @@ class Slots:
     # -- reordering, leaving, entering ---------------------------------------------------------------------------------
 
     def resize(self, count: int) -> None:
-        """``count`` slots a sentence: dead ones come behind."""
+        """Changes the number of slots of each sentence to ``count``; added slots are dead."""
         self.count = count
         self.visible, self.key_positions = resized(self.visible, 2, count), resized(self.key_positions, 1, count)
 
@@ -143,7 +146,7 @@ class Slots:
         self.visible = self.visible.gather(1, index)
 
     def keep(self, index: Tensor) -> None:
-        """Keeps the chosen sentences, index [B'], and no slot behind the last that a hypothesis of theirs sees."""
+        """Keeps the chosen sentences, index [B'], and no slot after the last one that their hypotheses see."""
         self.batch = len(index)
         self.position = self.position.index_select(0, index)
         visible = self.visible.index_select(0, index)
@@ -155,9 +158,9 @@ class Slots:
         self._count_lengths()
 
     def admit(self, other: Slots, free: Tensor | None, rows: Rows) -> None:
-        """Other sentences stand in their ``rows``, of which ``free`` [F] held no sentence; there is room for theirs.
+        """Takes in other sentences, in their ``rows``; enough slots must be allocated.
 
-        What is left of the free rows holds nothing afterwards.
+        The ``free`` rows [F] that no sentence takes see no slots afterwards.
         """
         alone = rows.batch == other.batch
         self.open = other.open and (alone or (self.open and free is None)) and self.top in (0, other.top)
@@ -173,7 +176,7 @@ class Slots:
         self._count_lengths()
 
     def _count_lengths(self) -> None:
-        """What the host knows of the lengths, read from the device: only where sentences leave or enter."""
+        """Reads the lengths that the host keeps from the device: only where sentences leave or enter."""
         self.longest = int(self.position.max()) if self.batch else 0
         self.used = self.longest if self.beams == 1 else self._most_live()
 
@@ -183,5 +186,5 @@ def resized(x: Tensor, axis: int, size: int) -> Tensor:
     kept = min(size, x.shape[axis])
     room = x.new_empty(*x.shape[:axis], size, *x.shape[axis + 1 :])
     room.narrow(axis, 0, kept).copy_(x.narrow(axis, 0, kept))
-    room.narrow(axis, kept, size - kept).zero_()  # nothing is written twice
+    room.narrow(axis, kept, size - kept).zero_()  # and not ``new_zeros`` above, which would write the kept part twice
     return room

@@ -19,7 +19,7 @@ from regard.nn.slots import CacheShape
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Spec: ``layers`` may differ; ``final_norm`` stands after the last one (pre-norm stacks need it)."""
+    """Spec of a stack: its ``layers`` may differ, ``final_norm`` follows the last one (pre-norm stacks need it)."""
 
     layers: tuple[Layer, ...]
     positions: Positions = field(default=NoPositions())
@@ -44,7 +44,7 @@ class TransformerStack(nn.Module):
 
     @property
     def cache_shapes(self) -> list[CacheShape]:
-        """What each layer caches in decoding."""
+        """The shape of each layer's cache in decoding."""
         layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
         return [layer.self_attention.cache_shape for layer in layers]
 
@@ -61,8 +61,8 @@ class TransformerStack(nn.Module):
         """x [B, Q, D] → [B, Q, D]; with a packed layout layers compute on real tokens alone, and padding becomes 0.
 
         ``memory`` is [B, S, D], or each layer's keys and values. With ``caches``, one for each layer, the keys of
-        self-attention are those of the layout's ``key_positions`` [B, slots]. The results of ``live`` [R], places among
-        B · Q, are wanted: a compiled stack leaves the others out, and this one computes all.
+        self-attention are those of the layout's ``key_positions`` [B, slots]. ``live`` [R] lists the hypotheses, of
+        B · Q, whose results are read: this stack computes all, the compiled one of accel/stack.py only these.
         """
         size = x.shape[1]
         keys = size if layout.key_positions is None else layout.key_positions.shape[1]
@@ -87,9 +87,9 @@ class TransformerStack(nn.Module):
         return x if layout.packing is None else layout.packing.unpack(x)
 
     def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's keys and values of a memory, [B, G, S, K]: laid out for reading them at every step.
+        """Each layer's keys and values of a memory, [B, G, S, K]: contiguous, since every step reads them.
 
-        They are cast to ``dtype`` if there is one.
+        They are cast to ``dtype``; None: they keep their type.
         """
         pairs = []
         for layer in self.layers:

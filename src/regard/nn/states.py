@@ -1,4 +1,4 @@
-"""What a Transformer decoder remembers from step to step: keys and values, written once and never moved (slots.py)."""
+"""The state of a Transformer decoder between steps: keys and values, which reordering does not move (slots.py)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from regard.nn.slots import CacheShape, Slots, resized
 
 
 class LayerCache:
-    """Keys [B, G, slots, K] and values [B, G, slots, Kv] of one layer, written into the new ones of its ``slots``.
+    """Keys [B, G, slots, K] and values [B, G, slots, Kv] of one layer; ``slots`` says which a step writes.
 
-    They are kept in ``dtype``, or if there is none in the type in which they come.
+    ``dtype`` is the type in which they are kept; None: that of the first keys.
     """
 
     def __init__(self, slots: Slots, shape: CacheShape, dtype: torch.dtype | None = None) -> None:
@@ -24,10 +24,10 @@ class LayerCache:
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes key [B, G, Q, K], value [B, G, Q, Kv] → all that may be seen, [B, G, slots read, K] and [… Kv]."""
+        """Writes key [B, G, Q, K], value [B, G, Q, Kv] → those of all slots that are read, [B, G, slots, K or Kv]."""
         slots, (batch, _, queries, _) = self.slots, key.shape
         keys, values = self.room(key)
-        if slots.fresh:  # nothing stood there before: what was just made is all there is
+        if slots.fresh:  # the cache was empty: the new keys and values are all there are
             keys[:, :, :queries], values[:, :, :queries] = key, value
             return key, value
         sentence = torch.arange(batch, device=key.device)[:, None]
@@ -36,9 +36,9 @@ class LayerCache:
         return keys[:, :, : slots.extent], values[:, :, : slots.extent]
 
     def room(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """All slots of keys and values, where the new ones are still to be written; on the device of ``like``."""
+        """The keys and values of all slots, allocated on the device of ``like`` where there are none yet."""
         if self.key is None or self.value is None:
-            # Zeros, for a slot that is not visible still meets a weight of 0, and 0 · NaN is NaN.
+            # Zeros, since a slot that no query sees is multiplied by a weight of 0, and 0 · NaN is NaN.
             self.key, self.value = (
                 like.new_zeros(
                     (self.slots.batch, self.shape.groups, self.slots.count, width), dtype=self.dtype or like.dtype
@@ -48,24 +48,24 @@ class LayerCache:
         return self.key, self.value
 
     def change(self, change: Callable[[Tensor], Tensor]) -> None:
-        """The same change to keys and values, if there are any yet."""
+        """Applies ``change`` to keys and values, if there are any yet."""
         if self.key is not None and self.value is not None:
             self.key, self.value = change(self.key), change(self.value)
 
     def admit(self, other: LayerCache, rows: Rows) -> None:
-        """The keys and values of other sentences, in their ``rows``."""
-        assert other.key is not None and other.value is not None, "prompts come before entering"
+        """Writes the keys and values of other sentences into their ``rows``."""
+        assert other.key is not None and other.value is not None, "a state enters after its first step"
         key, value = self.room(other.key)
         self.key = rows.put_first(key, other.key, 2, other.slots.top)
         self.value = rows.put_first(value, other.value, 2, other.slots.top)
 
 
 class KeyValueState:
-    """What a Transformer decoder remembers: tensors only, sentences on axis 0, all changes in place on the object.
+    """The decoding state of a Transformer: tensors only, sentences on axis 0, changed in place on the object.
 
     ``capacity`` is how many tokens a hypothesis may have, its prompt included; ``shapes`` says what each layer caches.
     ``memory`` holds each layer's keys and values of the encoder's output, [B, G, S, K] and [B, G, S, Kv], once per
-    sentence. New keys and values are kept in ``dtype``, or if there is none in the type in which they come.
+    sentence. ``dtype`` is that of cached keys and values; None: that in which they are computed.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class KeyValueState:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def advance(self, queries: int, lengths: Tensor | None, extent: int | None = None) -> Layout:
-        """Gives ``queries`` new tokens a sentence their slots → who sees whom; see ``Slots.advance``."""
+        """Assigns slots to ``queries`` new tokens a sentence → which slots each query sees; see ``Slots.advance``."""
         self.slots.check(queries, lengths)
         self.make_room(queries)
         return self.slots.advance(queries, lengths, extent)
@@ -114,7 +114,7 @@ class KeyValueState:
         self.slots.advanced(queries, lengths)
 
     def make_room(self, queries: int) -> None:
-        """So many dead slots for each sentence."""
+        """Allocates slots, until each sentence has ``queries`` dead ones."""
         self._resize(self.slots.wanted(queries))
 
     def _resize(self, count: int) -> None:
@@ -124,15 +124,15 @@ class KeyValueState:
                 cache.change(lambda x: resized(x, 2, count))
 
     def refresh_memory_layout(self) -> None:
-        """Makes the mask of the memory anew, of its lengths."""
+        """Makes the layout of the memory again, from its lengths."""
         self.memory_layout: Layout | None = None
         if self.memory is not None and self.memory_lengths is not None:
             self.memory_layout = Layout.cross(self.memory_lengths, self.memory[0][0].shape[2])
 
-    # -- a step that was recorded --------------------------------------------------------------------------------------
+    # -- a captured step (decoding/graphs.py) --------------------------------------------------------------------------
 
     def tensors(self) -> list[Tensor]:
-        """All that a step reads of the steps before, in an order of its own."""
+        """All tensors that a step reads of earlier steps, in the order in which ``hold`` takes them."""
         slots = self.slots
         lengths = [] if self.memory_lengths is None else [self.memory_lengths]
         pairs = [*((cache.key, cache.value) for cache in self.caches), *(self.memory or ())]
@@ -140,7 +140,7 @@ class KeyValueState:
         return [slots.position, slots.visible, slots.key_positions, *lengths, *kept]
 
     def hold(self, tensors: Sequence[Tensor]) -> None:
-        """Takes such tensors as ``tensors`` gives, once all layers have keys and values."""
+        """Replaces the tensors that ``tensors`` lists by these; all layers must have keys and values."""
         left, slots = iter(tensors), self.slots
         slots.position, slots.visible, slots.key_positions = next(left), next(left), next(left)
         if self.memory_lengths is not None:
@@ -150,9 +150,9 @@ class KeyValueState:
         if self.memory is not None:
             self.memory = [(next(left), next(left)) for _ in self.memory]
 
-    def passed(self) -> None:
-        """Counts, on the host, a step that was run again."""
-        self.slots.repeated()
+    def replayed(self) -> None:
+        """Counts, on the host, a captured step that was replayed."""
+        self.slots.replayed()
 
     # -- reordering, leaving, entering ---------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class KeyValueState:
         self.slots.follow(parents)
 
     def keep(self, index: Tensor) -> None:
-        """Keeps the chosen sentences, index [B'], and no slot behind the last that a hypothesis of theirs sees."""
+        """Keeps the chosen sentences, index [B'], and no slot after the last one that their hypotheses see."""
         self.slots.keep(index)
         for cache in self.caches:
             cache.change(lambda x: x.narrow(2, 0, self.slots.count).index_select(0, index))
@@ -175,13 +175,14 @@ class KeyValueState:
             self.refresh_memory_layout()
 
     def admit(self, other: KeyValueState, free: Tensor | None = None) -> None:
-        """The sentences of another state take the ``free`` rows [F], of those who have left, and then come behind.
+        """The sentences of another state take the ``free`` rows [F], of finished ones, and then new rows at the end.
 
-        It has as many beams and layers, and is not to be used again. Nothing is copied but what comes, unless some come
-        behind or need more slots than there are.
+        ``other`` has as many beams and layers, and is not to be used again. Only the entering sentences are copied,
+        unless rows or slots have to be added.
         """
         if other.beams != self.beams or len(other.caches) != len(self.caches):
-            raise ValueError(f"a state of {other.beams} beams cannot enter one of {self.beams}")
+            sizes = (f"{len(state.caches)} layers and {state.beams} beams" for state in (other, self))
+            raise ValueError("a state of {} cannot enter one of {}".format(*sizes))
         rows = Rows.of(other.batch, free, self.batch, self.slots.device)
         self._resize(max(self.slots.count, other.slots.top))
         for mine, theirs in zip(self.caches, other.caches, strict=True):
@@ -194,18 +195,18 @@ class KeyValueState:
         assert self.memory is not None and self.memory_lengths is not None
         assert other.memory is not None and other.memory_lengths is not None
         if free is not None:
-            # A place that stays empty is 1 long: to see nothing would be a case of its own. The encoder's lengths are
-            # not ours to change.
+            # A row that stays free gets length 1, since attention to nothing would be a case of its own. The lengths
+            # are copied, since the encoder's memory owns them.
             self.memory_lengths = self.memory_lengths.index_fill(0, free, 1)
         size = other.memory[0][0].shape[2]
         longest = max(int(self.memory_lengths.max()) if self.batch else 0, size)
 
         def joined(one: Tensor, two: Tensor) -> Tensor:
-            # Those of the longest sentences, which come first, are not kept for all that follow.
+            # Batches begin with the longest sentences: their room is given up when all others are much shorter.
             one = one if longest <= one.shape[2] <= longest + longest // 3 else resized(one, 2, longest)
             return rows.put_first(one, two, 2, size)
 
         pairs = zip(self.memory, other.memory, strict=True)
-        self.memory = [(joined(key, its), joined(value, too)) for (key, value), (its, too) in pairs]
+        self.memory = [(joined(key, new_key), joined(value, new_value)) for (key, value), (new_key, new_value) in pairs]
         self.memory_lengths = rows.put(self.memory_lengths, other.memory_lengths)
         self.refresh_memory_layout()
