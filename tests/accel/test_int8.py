@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["by operators", *PROCESSORS], scope="module", autouse=True)
-def loops(request: pytest.FixtureRequest) -> Iterator[bool]:
+def kernels(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Everything is shown for all ways."""
     found = PROCESSORS.get(request.param)
     if found is None and request.param in PROCESSORS:
@@ -87,15 +87,15 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     assert torch.equal(narrow(torch.zeros(2, 16)), linear.bias.expand(2, 4))
 
 
-def test_every_linear_layer_that_gains_gives_its_place(loops: bool) -> None:
+def test_every_linear_layer_that_gains_gives_its_place(kernels: bool) -> None:
     inner = nn.ModuleDict({"inner": nn.Linear(2 * INT8_INPUTS, 4), "narrow": nn.Linear(INT8_INPUTS - 1, 4)})
     model = nn.Sequential(nn.Linear(INT8_INPUTS, 4), inner, nn.LayerNorm(4))
     in_int8(model)
     kinds = [type(module) for module in model.modules() if isinstance(module, nn.Linear | Int8Linear)]
-    assert kinds == [Int8Linear, Int8Linear, Int8Linear if loops else nn.Linear]
+    assert kinds == [Int8Linear, Int8Linear, Int8Linear if kernels else nn.Linear]
 
 
-def test_loops_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     found = native.library()
     if found is None:
         pytest.skip("this is by operators")

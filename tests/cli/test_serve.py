@@ -113,7 +113,7 @@ def test_too_much_at_once_is_told_to_come_again(model: Path, expected: list[str]
         assert status == 413 and "60 sentences" in reply["error"] and "20" in reply["error"]
 
 
-def test_a_member_that_is_killed_is_replaced_and_nobody_notices(model: Path, expected: list[str]) -> None:
+def test_a_worker_that_is_killed_is_replaced_and_nobody_notices(model: Path, expected: list[str]) -> None:
     with serving(model, "--threads", 2) as server, ThreadPoolExecutor(8) as clients:
         found = clients.map(server.translated, [TEXTS] * 40)
         for _ in range(3):

@@ -175,10 +175,10 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
         for name, child in list(other.named_children()):
             if kernels is not None and fits(child):
                 setattr(other, name, CompiledStack(child, kernels))
-    narrow = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
+    small = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
     caches = isinstance(other._modules.get("decoder"), CompiledStack)
     return Prepared(
-        other, made_of, output_layer=output, native=kernels, cache_dtype=torch.bfloat16 if narrow and caches else None
+        other, made_of, output_layer=output, native=kernels, cache_dtype=torch.bfloat16 if small and caches else None
     )
 
 
