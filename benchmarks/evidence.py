@@ -1,6 +1,6 @@
 """Put down what stands behind a figure: results/NAME/ with command, commit, seeds, machine, versions, hypotheses.
 
-    python benchmarks/evidence.py multi30k-en-de --command "regard train configs/multi30k.toml" \\
+    python benchmarks/evidence.py multi30k-en-de --command "regard train recipes/multi30k-en-de.toml" \\
         --run runs/m1 --run runs/m2 --hypotheses out1.de=multi30k/test_2016_flickr.de --published
 
 Scores are computed here, from the hypotheses and the references under REGARD_DATA, by the package's own scorer;

@@ -78,7 +78,7 @@ def losses(**training: Any) -> list[float]:
     built: Any = Transformer(**SHAPE, dropout=0.0).build(300).to(GPU)
     trainer = Trainer(config, built, GPU)
     item = Item.of(0, 0, [], [collate(rows, rows[::-1], TextSettings())]).to(GPU)
-    found = [trainer.read(trainer.launch(item, step), step) for step in range(1, 31)]
+    found = [trainer.read(trainer.start_update(item, step), step) for step in range(1, 31)]
     return [statistics.loss / statistics.target_tokens for statistics in found]
 
 

@@ -80,7 +80,7 @@ def update(config: Config, *, packed: bool = True) -> tuple[Trainer, Operators, 
 
     with pytest.MonkeyPatch.context() as patched, Operators() as seen:
         patched.setattr(torch.autograd, "backward", backward)
-        statistics = trainer.launch(item, 1)
+        statistics = trainer.start_update(item, 1)
     return trainer, seen, statistics
 
 
