@@ -1,4 +1,4 @@
-"""What only a GPU can show: its kernels and graphs against the equation and the plain steps. Skipped without one."""
+"""Tests that need a GPU: its kernels and graphs against the equation and the plain steps. Skipped without one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_flash_attention_is_pytorchs_in_every_sentence(kind: str) -> None:
 
 
 def losses(**training: Any) -> list[float]:
-    """Of some updates on one batch, as the trainer reads them."""
+    """The losses of some updates on one batch, as the trainer reads them."""
     data = {"train": ["x"], "valid": "x", "source": "xx", "target": "yy", "vocabulary": 300}
     model = {"architecture": "transformer", "dropout": 0.0, **SHAPE}
     config = read_config(None, seed=1, data=data, model=model, training={"warmup_steps": 100, **training})

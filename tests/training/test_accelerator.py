@@ -1,4 +1,4 @@
-"""An update on a GPU, without one (fake_gpu.py): every parameter is given a gradient instead of the way back."""
+"""An update on a GPU, without one (fake_gpu.py): every parameter is given a gradient instead of a backward pass."""
 
 from __future__ import annotations
 
