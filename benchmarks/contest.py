@@ -1,4 +1,4 @@
-"""The common part of the speed comparisons: child processes with their peak memory, alternating rounds, medians and ratios."""
+"""Common to the speed comparisons: child processes with their peak memory, alternating rounds, medians and ratios."""
 
 from __future__ import annotations
 
