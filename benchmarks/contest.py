@@ -1,4 +1,4 @@
-"""What the speed comparisons share: child processes with their peak memory, alternating rounds, medians and ratios."""
+"""Common to the speed comparisons: child processes with their peak memory, alternating rounds, medians and ratios."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 128, "layers": 4, "heads": 4, "feedforward": 256, "dropout": 0.3},
 }
 
-# What machine/memory.py asks of the C library, for programs that do not ask: freed memory is kept.
+# machine/memory.py asks this of the C library; for programs that do not ask: freed memory is kept.
 KEPT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -34,7 +34,7 @@ KEPT = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a child process printed, and how much memory it held at most."""
+    """The output of a child process, and how much memory it held at most."""
 
     output: str
     peak_mib: float
@@ -114,7 +114,7 @@ def peer(name: str) -> Path:
 
 
 def rounds(contenders: Mapping[str, Callable[[], dict[str, Any]]], runs: int, unit: str) -> dict[str, Any]:
-    """Run all in turn, `runs` times, the order turned each time; every figure is kept."""
+    """Run all in turn, `runs` times, starting with another each time; every figure is kept."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(runs):

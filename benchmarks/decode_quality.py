@@ -1,4 +1,4 @@
-"""What a precision of decoding costs in quality: BLEU on validation data, greedy and with beam 5.
+"""The cost of a decoding precision in quality: BLEU on validation data, greedy and with beam 5.
 
     python benchmarks/decode_quality.py              # results/decode-quality; eight minutes
 

@@ -30,7 +30,7 @@ BACKENDS = {
 }  # fmt: skip
 
 
-# What learns most in an hour. The paper's order takes base most of that to begin to attend (docs/benchmarks.md).
+# With these base learns most in an hour; post-norm begins to attend late (docs/engineering.md).
 MODELS: dict[str, dict[str, Any]] = {"base": {"order": "pre"}}
 TRAININGS: dict[str, dict[str, Any]] = {"base": {"learning_rate": 0.001, "warmup_steps": 300, "batch_tokens": 2048}}
 

@@ -1,4 +1,4 @@
-"""What one greedy decoding step costs, and the least that it could: python benchmarks/decode_step.py [--preset base]
+"""The cost of one greedy decoding step, and its lower limit: python benchmarks/decode_step.py [--preset base]
 
 Milliseconds on one thread, by the sentences that are decoded together, of
 

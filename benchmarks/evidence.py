@@ -1,6 +1,6 @@
-"""Put down what stands behind a figure: results/NAME/ with command, commit, seeds, machine, versions, hypotheses.
+"""Write the evidence of a figure: results/NAME/ with command, commit, seeds, machine, versions, hypotheses.
 
-    python benchmarks/evidence.py multi30k-en-de --command "regard train configs/multi30k.toml" \\
+    python benchmarks/evidence.py multi30k-en-de --command "regard train recipes/multi30k-en-de.toml" \\
         --run runs/m1 --run runs/m2 --hypotheses out1.de=multi30k/test_2016_flickr.de --published
 
 Scores are computed here, from the hypotheses and the references under REGARD_DATA, by the package's own scorer;
@@ -137,7 +137,7 @@ def write(
             suffix = f"-{number}" if len(runs) > 1 else ""
             stem, ending = kept.split(".")
             text = (run / kept).read_text("utf-8")
-            # What is committed names no one's folders.
+            # Committed files name no one's folders.
             text = text.replace(str(data_folder()), "$REGARD_DATA").replace(f"{ROOT}/", "")
             (folder / f"{stem}{suffix}.{ending}").write_text(text, "utf-8")
     rows = []

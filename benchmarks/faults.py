@@ -40,7 +40,7 @@ COLUMNS = ["suite", "cases", "accepted", "refused", "failures", "slowest, s", "m
 
 @dataclass
 class Tally:
-    """What became of a suite. ``memory``: bytes at most; None where the suite measures none."""
+    """The outcomes of a suite. ``memory``: bytes at most; None where the suite measures none."""
 
     counts: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
@@ -77,7 +77,7 @@ def _tell(name: str, case: Case, outcome: Outcome, show: bool) -> None:
 
 
 def _special(folder: str, names: list[str]) -> list[str]:
-    """What cannot be copied."""
+    """The files of a folder that cannot be copied."""
     paths = [Path(folder) / name for name in names]
     return [
         path.name for path in paths if path.exists() and not path.is_symlink() and not (path.is_file() or path.is_dir())

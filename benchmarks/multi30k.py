@@ -49,7 +49,7 @@ def prepare(folder: Path) -> None:
 
 
 def write_ids(folder: Path, split: str, source: Rows, target: Rows) -> None:
-    """What ``ids`` reads."""
+    """Write the file that ``ids`` reads."""
     sides = {}
     for side, rows in ((SOURCE, source), (TARGET, target)):
         sides[f"{side}_ids"] = np.concatenate(rows).astype(np.int32)

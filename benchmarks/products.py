@@ -1,4 +1,4 @@
-"""Which library multiplies the shapes of a model fastest on this CPU, and how one query attends to few keys.
+"""The library that multiplies a model's shapes fastest on this CPU, and the ways in which a query attends to few keys.
 
     python benchmarks/products.py            # results/products, results/one-query; half a minute, one thread
 

@@ -89,7 +89,7 @@ def regard(shape: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
 
 
 def last_minus_first(path: Path, key: str) -> float:
-    """What was added to a running total between the first and the last log of training."""
+    """The increase of a running total between the first and the last log of training."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     totals = [row[key] for row in rows if row["kind"] == "train"]
     return float(totals[-1] - totals[0])

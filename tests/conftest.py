@@ -1,4 +1,4 @@
-"""What all tests share: one thread each, the corpora, and a last line that says what could not be tested here."""
+"""Common to all tests: one thread each, the corpora, and a last line that says what could not be tested here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A GPU without one: PyTorch's fake tensors have shapes, types and a device, and no numbers.
 
-Whoever asks for a number, as ``item()`` and ``nonzero()`` do, waits for a GPU; a fake tensor refuses. The way back
-cannot be run: PyTorch's engine wants streams of a real device.
+Code that asks for a number, as ``item()`` and ``nonzero()`` do, waits for a GPU; a fake tensor refuses. Backward passes
+cannot be run: autograd needs streams of a real device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ namespace c10::impl { C10_REGISTER_GUARD_IMPL(CUDA, FakeGuardImpl<DeviceType::CU
 
 @pytest.fixture(scope="session")
 def cuda_by_name(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A build of PyTorch for CPUs does not let its automatic differentiation hear of CUDA, until it has a guard."""
+    """A guard for CUDA, without which autograd of a PyTorch build for CPUs refuses that device."""
     import torch
 
     compiler, home = shutil.which("g++"), Path(torch.__file__).parent

@@ -143,7 +143,7 @@ def test_more_sentences_than_the_caller_wants_are_refused(translator, text):
         translator.parts([text], most=1)
 
 
-def test_what_is_split_already_is_not_split_again(translator):
+def test_parts_that_are_given_are_not_split_again(translator):
     texts = ["Two dogs play.\nA man rides.", "", "Two dogs play in the snow. A man rides a bicycle. " * 8]
     parts = translator.parts(texts)
     translator.parts, split = None, translator.parts
@@ -221,7 +221,7 @@ def test_scores_of_text_are_those_of_its_tokens(translator):
         translator.score(texts, ["one"])
 
 
-def test_loops_are_decoded_again_and_named():
+def test_repetitions_are_decoded_again_and_named():
     loaded = made(max_length=60)
     bias = torch.zeros(len(loaded.model.output_table()[0]))  # it always wants the tokens of one phrase, over and over
     bias[loaded.tokenizer.encode("dogs")] += 50.0

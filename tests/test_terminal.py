@@ -1,4 +1,4 @@
-"""What comes from a file or a client cannot steer the terminal on which it is shown."""
+"""Text from a file or a client cannot steer the terminal on which it is shown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_error_is_one_line_whatever_it_names() -> None:
 
 
 def said(*arguments: str, cwd: Path) -> str:
-    """What a person sees on a terminal: both streams are one."""
+    """The output that a terminal shows: both streams are one."""
     main, other = pty.openpty()
     environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
     process = subprocess.Popen(

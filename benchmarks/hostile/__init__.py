@@ -38,13 +38,13 @@ OTHERS: tuple[Any, ...] = (
     {"kind": "rotary"},
     {"type": "Sequence"},
 )
-# What JSON has no word for, put into the text itself.
+# Values that JSON cannot express, put into the text itself.
 RAW = ("NaN", "Infinity", "-Infinity", "1e400", "9" * 5000, "[" * 3000 + "]" * 3000, '"\\ud800"', "0x10", "'a'", "01")
 _MARK = "\ue000raw\ue000"
 
 
 class Outcome(NamedTuple):
-    """What became of a case: "accepted", "refused" or what is wrong; what it took, and what it said."""
+    """The outcome of a case: "accepted", "refused" or its fault; its time and memory, and its output."""
 
     verdict: str
     seconds: float

@@ -79,7 +79,7 @@ def cases(seed: int, numbers: Iterable[int], folder: Path) -> Iterator[Case]:
 
 
 def _lost(original: Path, run: Path, touched: int, known: bool, verdict: str) -> str:
-    """What a run has lost, though its process ended well; "" where nothing. ``known``: its manifest fits the damage."""
+    """The loss of a run whose process ended well; "" where it lost nothing. ``known``: its manifest fits the damage."""
     if verdict == "accepted" and not known:
         for name in ("weights.safetensors", "optimizer.safetensors"):
             one, other = (_checkpoint(folder, STEPS) / name for folder in (original, run))

@@ -32,7 +32,7 @@ MODULES = (
 
 @dataclass
 class Ended:
-    """What became of a process: its exit code (negative: a signal; None: it was stopped), output, time and memory."""
+    """The end of a process: its exit code (negative: a signal; None: it was stopped), output, time and memory."""
 
     code: int | None
     out: str

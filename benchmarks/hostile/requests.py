@@ -64,7 +64,7 @@ class Server:
         return sum(b"Traceback" in line for line in list(self.log))
 
     def send(self, sent: Request) -> Answer:
-        """What comes back, status 0 where nothing does."""
+        """The answer; its status is 0 where none comes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             try:
                 for piece in sent.pieces:

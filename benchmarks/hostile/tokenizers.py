@@ -173,7 +173,7 @@ def _model(found: dict[str, Any], rng: random.Random) -> None:
 
 
 def _marks(found: dict[str, Any], rng: random.Random) -> None:
-    """What regard does itself: marks, padding and truncation, as odd as they come."""
+    """Odd marks, padding and truncation, which regard reads itself."""
     found["post_processor"] = rng.choice(
         (
             {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 1000, "pair": [],

@@ -40,7 +40,7 @@ FILES = (CONFIG, WEIGHTS, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode with all that stands around it; one tokenizer stands in both places."""
+    """A model in evaluation mode, its settings, tokenizers and card. A joint tokenizer is both of the tokenizers."""
 
     model: Model
     options: Any
@@ -63,7 +63,7 @@ def save(
 ) -> Path:
     """Write a model directory by the write protocol; into a run's directory, beside what else is there.
 
-    ``dtype`` is that of the stored weights (fp16 halves a packaged model); None keeps theirs.
+    ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs.
     """
     folder = Path(folder)
     two = target_tokenizer is not None and target_tokenizer.fingerprint != tokenizer.fingerprint
@@ -221,21 +221,21 @@ def read_tensors(path: Path, *, named: bool = False) -> dict[str, Tensor]:
 
 
 def _check_layers(folder: Path, options: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """No more layers than there are tensors: even a sketch of a billion layers fills the memory."""
+    """Refuse more layers than there are tensors: a billion layers fill the memory even without weights."""
     layers = registry.layers(options)
     if layers > len(shapes):
         raise RegardError(f"{folder / CONFIG}: {layers} layers, but {WEIGHTS} has {len(shapes)} tensors")
 
 
 def _rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """No vocabulary of the model has more entries than this."""
+    """The largest side of any tensor, which no vocabulary of the model exceeds."""
     return max((side for shape in shapes.values() for side in shape), default=0)
 
 
 def _build(
     folder: Path, options: registry.Options, sizes: tuple[int, int | None], shapes: Mapping[str, tuple[int, ...]]
 ) -> Model:
-    """The model with its weights; neither is made before names and ``shapes`` of the file are known to agree."""
+    """Build the model and read its weights, once the names and ``shapes`` in the file are known to be the model's."""
     path = folder / WEIGHTS
     with _naming(folder / CONFIG), torch.device("meta"), registry.Uninitialized():
         sketch = options.build(*sizes)
@@ -269,7 +269,7 @@ def _build(
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """A model that cannot be built is the fault of the file that describes it."""
+    """Errors inside name the file that describes the model."""
     try:
         yield
     except RegardError as error:

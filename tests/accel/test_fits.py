@@ -236,7 +236,7 @@ CHANGES = {
 @compiled
 @pytest.mark.parametrize("change", list(CHANGES))
 @torch.inference_mode()
-def test_what_the_kernels_do_not_know_goes_by_modules(change: str) -> None:
+def test_stacks_that_the_kernels_do_not_know_go_by_modules(change: str) -> None:
     path, do, arrangement = CHANGES[change]
     own = transformer(arrangement)
     assert type(prepare(own).encoder) is CompiledStack, "what is changed below is what it is refused for"

@@ -42,7 +42,7 @@ def layer(inputs: int, outputs: int, seed: int = 0) -> tuple[nn.Linear, Int8Line
     inputs=st.integers(1, 80), outputs=st.integers(1, 80), rows=st.integers(0, 9), seed=st.integers(0, 99),
     scale=st.sampled_from([1e-6, 1.0, 1e6]),
 )  # fmt: skip
-def test_it_is_near_the_layer_it_stands_for(inputs: int, outputs: int, rows: int, seed: int, scale: float) -> None:
+def test_outputs_are_near_those_of_the_layer(inputs: int, outputs: int, rows: int, seed: int, scale: float) -> None:
     linear, narrow = layer(inputs, outputs, seed)
     x = torch.randn(2, rows, inputs) * scale
     expected = linear(x)
@@ -87,7 +87,7 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     assert torch.equal(narrow(torch.zeros(2, 16)), linear.bias.expand(2, 4))
 
 
-def test_every_linear_layer_that_gains_gives_its_place(kernels: bool) -> None:
+def test_every_linear_layer_that_gains_is_replaced(kernels: bool) -> None:
     inner = nn.ModuleDict({"inner": nn.Linear(2 * INT8_INPUTS, 4), "narrow": nn.Linear(INT8_INPUTS - 1, 4)})
     model = nn.Sequential(nn.Linear(INT8_INPUTS, 4), inner, nn.LayerNorm(4))
     in_int8(model)
@@ -106,7 +106,7 @@ def test_kernels_that_do_not_multiply_bytes_leave_narrow_layers_as_they_are(monk
 
 
 @torch.inference_mode()
-def test_what_comes_out_is_of_the_type_that_goes_in_or_of_the_one_that_is_wanted() -> None:
+def test_outputs_have_the_type_of_the_inputs_or_the_one_that_is_asked_for() -> None:
     linear, narrow = layer(96, 64)
     x = torch.randn(5, 96).bfloat16()
     assert narrow(x).dtype == torch.bfloat16

@@ -38,7 +38,7 @@ def test_a_product_with_weights_that_change_is_a_product(
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("shape", [(70,), (2, 35), (1,)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_is_pytorchs_linear(threads: int, narrow: bool, shape: tuple[int, ...], bias: bool) -> None:
+def test_outputs_and_gradients_are_pytorchs(threads: int, narrow: bool, shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     ours, theirs = Linear(40, 90, bias=bias), nn.Linear(40, 90, bias=bias)
     theirs.load_state_dict(ours.state_dict())
@@ -60,7 +60,7 @@ def test_it_is_pytorchs_linear(threads: int, narrow: bool, shape: tuple[int, ...
         torch.testing.assert_close(one, other, **tolerance)
 
 
-def test_in_evaluation_it_is_bit_for_bit() -> None:
+def test_in_evaluation_outputs_are_pytorchs_bit_for_bit() -> None:
     ours, theirs = Linear(40, 90).eval(), nn.Linear(40, 90)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(7, 40)

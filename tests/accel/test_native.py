@@ -148,7 +148,7 @@ def looked_for(environment: dict[str, str]) -> tuple[bool, bool, bool]:
 
 
 @compiled
-def test_it_is_compiled_once_into_the_cache_folder(tmp_path: Path) -> None:
+def test_the_library_is_compiled_once_into_the_cache_folder(tmp_path: Path) -> None:
     assert looked_for({"XDG_CACHE_HOME": str(tmp_path)}) == (False, True, True)
     (found,) = (tmp_path / "regard").iterdir()
     made = found.stat().st_mtime_ns
@@ -157,7 +157,7 @@ def test_it_is_compiled_once_into_the_cache_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lack", ["no compiler", "a compiler that fails"])
-def test_without_it_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: Path) -> None:
+def test_without_a_library_nothing_is_said_and_nothing_is_missing(lack: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     environment = {"XDG_CACHE_HOME": str(cache)}
     if lack == "no compiler":
@@ -308,7 +308,7 @@ def test_a_relative_cache_folder_is_none(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @compiled
-def test_without_a_place_for_it_the_library_is_this_processs_own(tmp_path: Path) -> None:
+def test_without_a_cache_folder_the_library_is_this_processs_own(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file stands in its place", encoding="utf-8")
     assert looked_for({"XDG_CACHE_HOME": str(tmp_path / "cache")}) == (False, True, True)
 

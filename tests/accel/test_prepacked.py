@@ -18,7 +18,7 @@ if not TYPES:
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
-def test_a_packed_layer_computes_what_its_layer_computes(dtype: torch.dtype, bias: bool) -> None:
+def test_a_prepacked_layer_computes_what_its_layer_computes(dtype: torch.dtype, bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(300, 70, bias=bias, dtype=dtype)
     narrow = PrepackedLinear(linear.weight, linear.bias)
@@ -30,7 +30,7 @@ def test_a_packed_layer_computes_what_its_layer_computes(dtype: torch.dtype, bia
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("kernels", [True, False])
-def test_the_weight_of_a_packed_layer_can_be_read(
+def test_the_weight_of_a_prepacked_layer_can_be_read(
     dtype: torch.dtype, kernels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kernels:
@@ -49,7 +49,7 @@ class Doubled(nn.Linear):
         return 2 * super().forward(x)
 
 
-def test_layers_that_are_not_known_keep_their_place() -> None:
+def test_layers_of_unknown_classes_are_not_replaced() -> None:
     table = nn.Linear(512, 5000, bias=False)
     model = nn.ModuleDict({"known": nn.Linear(512, 512), "other": Doubled(512, 512), "table": table})
     assert gains(table.weight)

@@ -163,7 +163,7 @@ def test_a_preparation_is_out_of_date_when_weights_have_changed() -> None:
     assert not prepared.is_current(build())
 
 
-def test_it_is_made_once_and_does_not_learn() -> None:
+def test_a_prepared_model_is_made_once_and_does_not_learn() -> None:
     prepared = prepare(build())
     assert prepare(prepared) is prepared
     with pytest.raises(RuntimeError, match="inference"):
@@ -194,7 +194,7 @@ class Sharpened(EncoderDecoder):
 
 
 @torch.inference_mode()
-def test_what_is_not_known_stays_as_it_is(dtype: torch.dtype) -> None:
+def test_unknown_modules_stay_as_they_are(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = Sharpened(Transformer(width=64, heads=4, feedforward=96).tree(), 64, 60, 60).eval()
     prepared = prepare(model, dtype)

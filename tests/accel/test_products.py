@@ -32,7 +32,7 @@ def test_plain_products_equal_the_equation(layout: str, biased: bool, dtype: tor
         assert (ours - reference).abs().max() <= tolerance * reference.abs().max().clamp(min=1)
 
 
-def test_it_is_chosen_by_size_and_by_what_it_can() -> None:
+def test_two_products_are_chosen_by_size_and_by_fields() -> None:
     def chosen(queries: int, keys: int, grad: bool, who: Layout, groups: int = H, **options: float) -> bool:
         query = torch.randn(2, H, queries, K, requires_grad=grad)
         with torch.set_grad_enabled(grad):

@@ -55,7 +55,7 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> None:
     spare=st.sampled_from([0, 5]),
     seed=st.integers(0, 99),
 )
-def test_it_is_pytorchs_in_every_sentence(
+def test_attention_is_pytorchs_in_every_sentence(
     kernels: Native, dtype: torch.dtype, lengths: list[tuple[int, int]], grouped: tuple[int, int], width: int,
     kind: str, biased: str, spare: int, seed: int,
 ) -> None:  # fmt: skip

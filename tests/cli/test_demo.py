@@ -1,4 +1,4 @@
-"""``regard demo`` as a newcomer runs it, with seconds in place of minutes and a toy in place of the packaged model."""
+"""``regard demo`` as a beginner runs it, with seconds in place of minutes and a toy in place of the packaged model."""
 
 from __future__ import annotations
 

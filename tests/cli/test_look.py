@@ -14,7 +14,7 @@ from regard.look.attention import cross_attentions, look_at
 from .conftest import Regard, refused
 
 
-def test_it_draws_what_translate_says(regard: Regard, model: Path, tmp_path: Path) -> None:
+def test_look_draws_what_translate_says(regard: Regard, model: Path, tmp_path: Path) -> None:
     picture = tmp_path / "map.png"
     done = regard("look", model, "一二三", "--png", picture, "--threads", 1)
     assert done.returncode == 0, done.stderr.decode()

@@ -29,11 +29,11 @@ def server(model: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def expected(regard: Regard, model: Path) -> list[str]:
-    """What ``regard translate`` makes of TEXTS."""
+    """The translations of TEXTS by ``regard translate``."""
     return regard("translate", model, input="\n".join(TEXTS).encode()).stdout.decode().splitlines()
 
 
-def test_it_translates_as_the_command_does(server: Server, expected: list[str]) -> None:
+def test_a_server_translates_as_the_command_does(server: Server, expected: list[str]) -> None:
     assert server.translated(TEXTS) == expected
     assert server.translated(TEXTS[3]) == expected[3]
     assert server.translated(["", TEXTS[3], "  "])[1] == expected[3]
@@ -82,7 +82,7 @@ def test_alternatives_languages_and_health(server: Server) -> None:
         ({"q": "一", "target": "en", "format": "html"}, 400, "html format is not supported; expected text"),
     ],
 )
-def test_what_is_wrong_is_refused_in_one_line(server: Server, body: Any, status: int, said: str) -> None:
+def test_wrong_requests_are_refused_in_one_line(server: Server, body: Any, status: int, said: str) -> None:
     found = server.ask(body)
     assert found[0] == status and said in found[1]["error"] and set(found[1]) == {"error"}, found
 
@@ -124,7 +124,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_notices(model: Path, exp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_has_been_asked_is_answered_before_it_ends(model: Path, expected: list[str], number: int) -> None:
+def test_accepted_requests_are_answered_before_the_server_ends(model: Path, expected: list[str], number: int) -> None:
     with serving(model, "--threads", 2, "--in-hand", 4000) as server, ThreadPoolExecutor(8) as clients:
         assert server.translated(TEXTS[0]) == expected[0]
         workers = psutil.Process(server.process.pid).children()
@@ -154,7 +154,7 @@ def test_replies_leave_at_once() -> None:
         assert listening.proto == socket.IPPROTO_TCP
 
 
-def test_what_cannot_be_served_is_said(regard: Regard, model: Path) -> None:
+def test_models_that_cannot_be_served_are_said(regard: Regard, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port}: cannot listen there" in refused(regard("serve", model, "--port", port))

@@ -1,4 +1,4 @@
-"""What a server takes: sentences are counted after texts are split, and nobody is held up by what others send."""
+"""The limits of a server: sentences are counted after texts are split, and nobody is held up by what others send."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_four_requests_that_each_fit_are_taken_one_at_a_time_and_hold_nobody_up(
     assert in_hand(server) == 0
 
 
-def test_what_does_not_fit_now_is_told_when_to_come_again(model: Path) -> None:
+def test_a_request_that_does_not_fit_now_is_told_when_to_come_again(model: Path) -> None:
     with serving(model, "--threads", 1, "--in-hand", 40) as server, ThreadPoolExecutor(16) as clients:
         body = {"q": "一二三\n" * 30, "target": "en"}
         found = list(clients.map(lambda _: server.reply(body), range(32)))
@@ -113,7 +113,7 @@ def test_a_long_request_does_not_keep_a_short_one_waiting_until_it_is_done() -> 
         assert long.result()[0] == 200
 
 
-def test_who_disconnects_gives_up_its_places() -> None:
+def test_a_client_that_disconnects_gives_up_its_room() -> None:
     with serving("zh-en", "--threads", 1, "--in-hand", 400) as server:
         body = json.dumps({"q": written(range(300)), "target": "en"}).encode()
         head = "POST /translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

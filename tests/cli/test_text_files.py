@@ -32,7 +32,7 @@ VERBS = ("train", "translate", "evaluate", "score", "shortlist")
 def test_utf16_without_a_mark_is_neither_learnt_nor_scored(
     verb: str, model: Path, regard: Regard, tmp_path: Path
 ) -> None:
-    """It trained on letters with NUL between them, and evaluate scored it."""
+    """Such files were once read as letters with NUL between them."""
     for name, text in (("a.zh", CHINESE), ("a.en", ENGLISH)):
         (tmp_path / name).write_bytes((text * 60).encode("utf-16-be"))
     message = refused(regard(*arguments(verb, model, "a.zh", "a.en"), cwd=tmp_path))
@@ -42,7 +42,7 @@ def test_utf16_without_a_mark_is_neither_learnt_nor_scored(
 
 @pytest.mark.parametrize("verb", VERBS[1:])
 def test_compressed_files_without_the_ending_are_read(verb: str, model: Path, regard: Regard, tmp_path: Path) -> None:
-    """They got the advice to convert them from GB18030."""
+    """Such files were once taken for GB18030."""
     (tmp_path / "plain.zh").write_text(CHINESE * 20, "utf-8")
     (tmp_path / "plain.en").write_text(ENGLISH * 20, "utf-8")
     (tmp_path / "a.zh").write_bytes(gzip.compress((CHINESE * 20).encode()))

@@ -88,7 +88,7 @@ def test_a_file_and_standard_input_give_the_same(workshop: Path, model: Path, re
     assert regard("translate", model, "-", "--batch-tokens", "64", input=path.read_bytes()).stdout == from_file.stdout
 
 
-def test_it_has_learnt_the_toy_language(workshop: Path, model: Path, regard: Regard) -> None:
+def test_the_model_has_learnt_the_toy_language(workshop: Path, model: Path, regard: Regard) -> None:
     found = regard("translate", model, workshop / "test.zh").stdout.decode().splitlines()
     wanted = (workshop / "test.en").read_text("utf-8").splitlines()
     assert sum(a == b for a, b in zip(found, wanted, strict=True)) > 45

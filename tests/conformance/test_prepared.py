@@ -67,7 +67,7 @@ def test_a_beams_score_is_nearly_the_forced_score_in_fewer_bits(name: str, dtype
     best = [result.hypotheses[0] for result in results]
     forced = forced_scores(model, sources, [one.ids for one in best], SETTINGS, prompts=prompts)
     for hypothesis, scored in zip(best, forced, strict=True):
-        # What is cached is in bf16.
+        # Cached keys and values are in bf16.
         assert hypothesis.score == pytest.approx(scored.score, rel=0.05, abs=0.2)
 
 

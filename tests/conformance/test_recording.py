@@ -1,4 +1,4 @@
-"""What is recorded is true, and recording changes nothing."""
+"""Recorded numbers are true, and recording changes nothing."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Beams:
         assert self.state.batch == len(index) and self.state.beams == self.beams
 
     def admit(self, other: Beams, free: list[int] | None = None) -> None:
-        """Into these places first, which are not more than come, and then behind."""
+        """Sentences enter the ``free`` rows first, which are not more than they, then new rows."""
         self.state.admit(other.state, torch.tensor(free) if free else None)
         for number, (ids, memory) in enumerate(zip(other.ids, other.memories, strict=True)):
             place = slice(free[number], free[number] + 1) if free and number < len(free) else slice(len(self.ids), None)
@@ -121,7 +121,7 @@ def test_sentences_leave_and_enter(decoder: nn.Module) -> None:
         beams.step()
 
 
-def test_sentences_take_the_places_of_those_that_have_left(decoder: nn.Module) -> None:
+def test_sentences_take_the_rows_of_those_that_have_left(decoder: nn.Module) -> None:
     beams = Beams(decoder, 4, seed=10)
     beams.prompt([2, 1, 3, 1])
     for _ in range(3):

@@ -148,7 +148,7 @@ ODD_NAMES = ("a,b", " a", "a ", "a, b", ",a,", "a.zh,a.en", "[a]", "a=b #1", "æˆ
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_commas_and_spaces_belong_to_the_name_of_a_file(name: str, tmp_path: Path) -> None:
-    """They were taken apart at commas, and spaces at their ends were dropped."""
+    """Names were once divided at commas, and lost the spaces at their ends."""
     write(tmp_path / "a.zh", "wrong\n")
     write(tmp_path / "a.en", "wrong\n")
     write(tmp_path / f"{name}.zh", "æˆ‘\n")

@@ -38,7 +38,7 @@ def by_hand(pairs: list[tuple[list[int], list[int]]], rounds: int) -> dict[tuple
 
 
 @given(pairs=st.lists(st.tuples(SENTENCE, SENTENCE), max_size=6), rounds=st.integers(1, 4))
-def test_it_is_the_papers(pairs: list[tuple[list[int], list[int]]], rounds: int) -> None:
+def test_the_lexicon_is_the_papers(pairs: list[tuple[list[int], list[int]]], rounds: int) -> None:
     found = table(model_one([np.array(x) for x, _ in pairs], [np.array(x) for _, x in pairs], NOTHING, rounds))
     assert found == pytest.approx(by_hand(pairs, rounds), rel=1e-9)  # fp64, sums in another order
 

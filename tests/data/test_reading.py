@@ -1,4 +1,4 @@
-"""What a file is, by its bytes and whatever its name: compressed, another encoding, no text; nothing of it is lost."""
+"""Files are recognised by their bytes, whatever their names: compressed, another encoding, no text; nothing is lost."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path) -> No
 @pytest.mark.parametrize("text", [CHINESE, ENGLISH, "一二三\n" * 9, "Ça va ? Où est-il ?\n", "Привет, как дела?\nДа\n"])
 @pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
 def test_wide_text_is_named_with_its_encoding(text: str, encoding: str, tmp_path: Path) -> None:
-    """It was trained on as letters with NUL between them, or got the advice to convert it from GB18030."""
+    """Such text was once learnt as letters with NUL between them, or taken for GB18030."""
     path = tmp_path / "a.txt"
     advice = f"convert it with iconv -f {encoding} -t UTF-8"
     path.write_bytes(text.encode(encoding))

@@ -53,7 +53,7 @@ def written(path: Path, rows: list[tuple[str, ...]], *first: tuple[str, ...]) ->
     ],
 )  # fmt: skip
 def test_a_line_of_names_is_no_pair_and_is_said(header: str, tmp_path: Path) -> None:
-    """It became the first pair of the training."""
+    """Such a line was once learnt as the first pair."""
     first, second = header.split()
     path = written(tmp_path / "a.tsv", PAIRS, (first, second))
     assert read(path) == PAIRS
@@ -113,9 +113,9 @@ def test_more_than_two_columns_need_names(tmp_path: Path) -> None:
     assert fault(named, source_key="id").startswith(twice)
     assert fault(named, source_key="9").startswith("1: data.source_key = 9: there are 4 columns, counted from 0")
     assert fault(named, source_key="3").startswith("1: which of these")
-    twins = written(tmp_path / "c.tsv", [(*row, "x") for row in PAIRS], ("zh", "en", "en"))
-    assert fault(twins).startswith("1: which of these columns are zh and en?")
-    assert read(twins, target_key="1") == PAIRS
+    doubled = written(tmp_path / "c.tsv", [(*row, "x") for row in PAIRS], ("zh", "en", "en"))
+    assert fault(doubled).startswith("1: which of these columns are zh and en?")
+    assert read(doubled, target_key="1") == PAIRS
 
 
 def test_a_column_may_be_given_as_a_number() -> None:
@@ -185,7 +185,7 @@ def test_a_cell_of_csv_may_hold_lines_and_the_next_row_keeps_its_number(tmp_path
     ],
 )  # fmt: skip
 def test_a_lone_quotation_mark_swallows_no_line(row: tuple[str, str], tmp_path: Path) -> None:
-    """In a .tsv it is text, and then so are all others in the file."""
+    """In a .tsv such a mark is text, and then so are all others in the file."""
     rows = [PAIRS[0], row, ("说", '"I love you."'), PAIRS[2], ("一", '"one"')]
     path = written(tmp_path / "a.tsv", rows)
     assert read(path) == rows

@@ -99,7 +99,7 @@ def test_sentences_leave_and_enter():
 
 @pytest.mark.parametrize("alpha", ["power:1.0", "power:0", "power:-0.5"])
 def test_hugging_face_keeps_hypotheses_without_an_end_mark(alpha):
-    """Its pool is as wide as the beam and takes unfinished hypotheses at the longest length."""
+    """Its finished hypotheses are as many as the beam is wide; at the longest length unfinished ones join them."""
     model, sources = Toy(seed=2, sharpness=0.5), sentences(10, 2)
     search = Search(beam=4, n_best=4, length_penalty=alpha, max_extra=3, stopping="huggingface")
     for source, result in zip(sources, decode(model, sources, SETTINGS, search), strict=True):

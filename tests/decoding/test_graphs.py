@@ -1,7 +1,7 @@
 """A step that was captured and is run again moves a batch as the step itself would.
 
-CUDA's graphs are replaced by a tape of operators, which has their rules: what is recorded does not happen, the host's
-part of a step is not done again, and every operator finds its numbers where they were when it was recorded.
+A tape of operators stands for CUDA's graphs and has their rules: a step that is captured changes nothing, the host's
+part of it is not done again, and every operator finds its numbers where they were when it was captured.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS = ToySettings()
 
 
 class Tape(TorchDispatchMode):
-    """Operators in their order, with what they were given and where they put what they made."""
+    """Operators in their order, with their arguments and the tensors that they wrote."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for x in tree_leaves((args, kwargs)):
-            # Of what was there before, the whole of the memory is kept, so that what the operators did is undone.
+            # The memory of tensors that were there before is copied, so that the operators' changes can be undone.
             key = x.untyped_storage().data_ptr() if isinstance(x, Tensor) else 0
             if isinstance(x, Tensor) and key not in self.saved and key not in self.made:
                 whole = x.new_empty(0).set_(x.untyped_storage())
@@ -64,19 +64,19 @@ class Tape(TorchDispatchMode):
     def run(self) -> None:
         for func, args, kwargs, made in self.calls:
             again = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-            for place, now in zip(made, again, strict=True):
-                if place.data_ptr() != now.data_ptr():
-                    place.copy_(now)
+            for written, result in zip(made, again, strict=True):
+                if written.data_ptr() != result.data_ptr():
+                    written.copy_(result)
 
 
 class Tapes:
     """A ``Capture`` that counts."""
 
     def __init__(self) -> None:
-        self.recorded = self.runs = 0
+        self.captured = self.runs = 0
 
     def __call__(self, advance: graphs.Advance) -> tuple[Callable[[], None], graphs.Advanced]:
-        self.recorded += 1
+        self.captured += 1
         with Tape() as tape:
             advanced = advance()
         tape.undo()
@@ -90,7 +90,7 @@ class Tapes:
 
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> Tapes:
-    """Steps on a CPU are recorded, by kernels that ask the host nothing."""
+    """Steps on a CPU are captured, with kernels that ask the host nothing."""
     counted = Tapes()
     monkeypatch.setattr(products, "_few", lambda *_: False)
     monkeypatch.setitem(graphs.CAPTURES, "cpu", lambda device: counted)
@@ -145,27 +145,27 @@ def same(ours: list[Any], theirs: list[Any]) -> None:
     ],
     ids=["greedy", "exact", "first", "huggingface"],
 )
-def test_a_recorded_step_is_the_step(name: str, search: Search, tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_captured_step_is_the_step(name: str, search: Search, tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = build(name), sentences(23, 9)
 
     def results() -> list[Any]:
         return list(decode(model, inputs, SETTINGS, search, batch_tokens=90 * search.beam))
 
-    recorded = results()
-    assert tapes.recorded and tapes.runs > 2 * tapes.recorded, "sentences come and go, and most steps are run again"
+    captured = results()
+    assert tapes.captured and tapes.runs > 2 * tapes.captured, "sentences come and go, and most steps are run again"
     monkeypatch.delitem(graphs.CAPTURES, "cpu")
     runs = tapes.runs
-    same(recorded, results())
+    same(captured, results())
     assert tapes.runs == runs
 
 
-def test_whoever_watches_sees_every_step_and_what_cannot_be_recorded_is_not(tapes: Tapes) -> None:
+def test_a_recorder_sees_every_step_and_steps_that_differ_are_not_captured(tapes: Tapes) -> None:
     model, inputs = build("sinusoidal"), sentences(4, 9)
     with record(model):
         list(decode(model, inputs, SETTINGS, Search(max_extra=12)))
-    assert not tapes.recorded
+    assert not tapes.captured
     list(decode(model, inputs, SETTINGS, Search(max_extra=12, no_repeat_ngram=3)))
-    assert not tapes.recorded
+    assert not tapes.captured
 
 
 def test_a_language_model_goes_on_from_its_prompts(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,13 +176,13 @@ def test_a_language_model_goes_on_from_its_prompts(tapes: Tapes, monkeypatch: py
     def results() -> list[Any]:
         return list(decode(model, None, SETTINGS, Search(beam=2, max_extra=40), prompts=prompts, batch_tokens=60))
 
-    recorded = results()
+    captured = results()
     assert tapes.runs
     monkeypatch.delitem(graphs.CAPTURES, "cpu")
-    same(recorded, results())
+    same(captured, results())
 
 
-def test_a_step_that_cannot_be_recorded_is_said_and_run(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_cannot_be_captured_is_said_and_run(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, search = build("sinusoidal"), sentences(7, 9), Search(beam=2, max_extra=12)
 
     def fails(advance: graphs.Advance) -> Any:
@@ -226,8 +226,8 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
-def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: int, seed: int) -> None:
-    """(What is not alike in two batches is found by their shapes: any mix of sentences comes out as without.)"""
+def test_rows_that_are_filled_again_need_no_new_capture(count: int, beam: int, seed: int) -> None:
+    """Shapes tell batches apart: any mix of sentences gives the results of uncaptured steps."""
     model = build("sinusoidal")
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randint(4, 50, (1 + seed % 7,), generator=generator).tolist() for _ in range(4 * count)]
@@ -240,8 +240,8 @@ def test_places_that_are_filled_again_need_no_new_recording(count: int, beam: in
     try:
         products._few = lambda *_: False
         graphs.CAPTURES["cpu"] = lambda device: counted
-        recorded = results()
+        captured = results()
     finally:
         products._few = usual
         del graphs.CAPTURES["cpu"]
-    same(recorded, results())
+    same(captured, results())

@@ -14,7 +14,7 @@ def by_hand(ids, repeats, longest):
     return []
 
 
-def test_loops_are_found_as_by_hand():
+def test_repetitions_are_found_as_by_hand():
     draw = random.Random(0)
     found = 0
     for _ in range(3000):
@@ -26,7 +26,7 @@ def test_loops_are_found_as_by_hand():
     assert 500 < found < 2900
 
 
-def test_ordinary_repetition_is_no_loop():
+def test_ordinary_repetition_is_no_fault():
     assert not is_repetitive([])
     assert not is_repetitive([1, 2, 1, 2, 1, 2])
     assert is_repetitive([9, *([1, 2, 3] * 4), 8])

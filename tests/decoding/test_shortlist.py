@@ -41,7 +41,7 @@ class Masked(Toy):
 
 
 @pytest.mark.parametrize("search", [Search(beam=1, max_extra=9), Search(beam=4, n_best=2, max_extra=9)])
-def test_it_is_the_search_over_what_is_listed(search: Search) -> None:
+def test_a_search_with_a_list_is_the_search_over_listed_tokens(search: Search) -> None:
     inputs = sentences(60, seed=2)
     allowed = SOME.allowed(inputs, 40)
     allowed[:, list(SETTINGS.suppressed)] = False
@@ -74,7 +74,7 @@ def test_no_ngram_twice_among_what_is_listed() -> None:
         assert len(set(pairs)) == len(pairs)
 
 
-def test_what_is_learnt_lists_the_end_mark_names_and_translations(tmp_path: Path) -> None:
+def test_a_learnt_list_has_the_end_mark_names_and_translations(tmp_path: Path) -> None:
     loaded = load("zh-en")
     texts = [("机器。", "A machine."), ("学习。", "Learning."), ("学习机器。", "Learning machine.")] * 4
     sources = loaded.tokenizer.encode_batch([one for one, _ in texts])

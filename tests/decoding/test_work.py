@@ -1,4 +1,4 @@
-"""What decoding does, counted and not timed: structure that keeps it fast."""
+"""The work of decoding, counted and not timed: structure that keeps it fast."""
 
 from __future__ import annotations
 

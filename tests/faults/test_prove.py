@@ -27,7 +27,7 @@ TWO_THREADS = ("--set", "training.threads=2", "--set", "training.batch_tokens=20
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sets", [(), TWO_THREADS], ids=["one thread", "two threads"])
-def test_it_holds(tmp_path: Path, sets: tuple[str, ...]) -> None:
+def test_the_proof_holds(tmp_path: Path, sets: tuple[str, ...]) -> None:
     tiny_run.write(tmp_path)
     done = prove_resume(tmp_path, "--run", "run", *sets)
     assert done.returncode == 0, done.stderr

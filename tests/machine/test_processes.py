@@ -53,7 +53,7 @@ def test_much_goes_there_and_comes_back_from_several_at_once() -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "error"])
-def test_what_a_worker_does_not_do_is_done_here(how: str) -> None:
+def test_jobs_that_a_worker_does_not_do_are_done_here(how: str) -> None:
     here = os.getpid()
 
     def work(job: bytes) -> bytes:

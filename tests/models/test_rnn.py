@@ -1,4 +1,4 @@
-"""What is the recurrent translator's alone."""
+"""The recurrent translator: what no other model has."""
 
 from __future__ import annotations
 

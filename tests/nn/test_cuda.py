@@ -1,4 +1,4 @@
-"""What only a GPU can show: its kernels and graphs against the equation and the plain steps. Skipped without one."""
+"""Tests that need a GPU: its kernels and graphs against the equation and the plain steps. Skipped without one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_flash_attention_is_pytorchs_in_every_sentence(kind: str) -> None:
 
 
 def losses(**training: Any) -> list[float]:
-    """Of some updates on one batch, as the trainer reads them."""
+    """The losses of some updates on one batch, as the trainer reads them."""
     data = {"train": ["x"], "valid": "x", "source": "xx", "target": "yy", "vocabulary": 300}
     model = {"architecture": "transformer", "dropout": 0.0, **SHAPE}
     config = read_config(None, seed=1, data=data, model=model, training={"warmup_steps": 100, **training})
@@ -78,7 +78,7 @@ def losses(**training: Any) -> list[float]:
     built: Any = Transformer(**SHAPE, dropout=0.0).build(300).to(GPU)
     trainer = Trainer(config, built, GPU)
     item = Item.of(0, 0, [], [collate(rows, rows[::-1], TextSettings())]).to(GPU)
-    found = [trainer.read(trainer.launch(item, step), step) for step in range(1, 31)]
+    found = [trainer.read(trainer.start_update(item, step), step) for step in range(1, 31)]
     return [statistics.loss / statistics.target_tokens for statistics in found]
 
 

@@ -119,7 +119,7 @@ def test_nothing_hidden_is_no_mask(batch: int, size: int) -> None:
     assert Packing.of(lengths, size) is None, "where there is no padding, none is left out"
 
 
-def test_what_is_asked_for_once_is_made_once() -> None:
+def test_masks_are_made_once() -> None:
     layout, made = Layout(), []
     for _ in range(3):
         layout.once("key", lambda: made.append(1) or torch.zeros(1))

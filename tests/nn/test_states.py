@@ -54,7 +54,7 @@ class Oracle:
         self.memory = self.memory.keep(index)
 
     def admit(self, other: Oracle, free: list[int]) -> None:
-        """Into these places first, then behind; a place that is left over keeps whoever has left."""
+        """Sentences enter the ``free`` rows first, then new rows; a free row that is left over keeps its sentence."""
         size = max(self.memory.hidden.shape[1], other.memory.hidden.shape[1])
         mine, theirs = (
             list(torch.nn.functional.pad(m.hidden, (0, 0, 0, size - m.hidden.shape[1])))
@@ -122,7 +122,7 @@ def test_any_history_equals_the_whole_prefix(positions: Positions, beams: int) -
                 oracle.keep(index)
             if turn % 5 == 4:
                 new_oracle, new_state = begin(2)
-                free = torch.randperm(state.batch)[: turn % 4]  # of 2 who come 3, 1 or nobody finds a place
+                free = torch.randperm(state.batch)[: turn % 4]  # 2 sentences enter 3, 1 or no free rows
                 state.admit(new_state, free if len(free) else None)
                 oracle.admit(new_oracle, free.tolist())
             assert state.batch == len(oracle.ids)
@@ -178,7 +178,7 @@ def test_leaving_altogether_and_entering_an_empty_state() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("beams", [1, 3])
-def test_places_that_are_left_over_and_sentences_that_need_more_slots(beams: int) -> None:
+def test_rows_that_are_left_over_and_sentences_that_need_more_slots(beams: int) -> None:
     torch.manual_seed(0)
     model = model_with(Sinusoidal())
     one, many = torch.ones(5, dtype=torch.int64), torch.full((1,), 30)
@@ -196,12 +196,12 @@ def test_places_that_are_left_over_and_sentences_that_need_more_slots(beams: int
         tokens = torch.randint(1, V, (5, beams))
         hidden = model.step(tokens, state)
         oracle.extend(tokens, None)
-        there = [0, 1, 2]  # nobody came to 3 and 4
+        there = [0, 1, 2]  # rows 3 and 4 stay free
         torch.testing.assert_close(hidden[there], oracle.last()[there], rtol=1e-9, atol=1e-9)
 
 
 @torch.inference_mode()
-def test_who_comes_into_a_free_place_moves_nobody() -> None:
+def test_sentences_that_enter_free_rows_move_no_others() -> None:
     torch.manual_seed(0)
     model = model_with(Sinusoidal())
     memory = model.encode(Tokens(torch.randint(4, V, (5, 6)), torch.tensor([6, 6, 5, 4, 6])))

@@ -1,4 +1,4 @@
-"""What is computed, counted and not timed: structure that keeps training fast."""
+"""The work of training, counted and not timed: structure that keeps it fast."""
 
 from __future__ import annotations
 

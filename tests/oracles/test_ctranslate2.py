@@ -103,7 +103,7 @@ def test_pytorch_keeps_its_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_what_it_cannot_do_is_said() -> None:
+def test_models_and_searches_that_ctranslate2_lacks_are_refused() -> None:
     def refused(message: str) -> Any:
         return pytest.raises(RegardError, match=re.escape(message))
 

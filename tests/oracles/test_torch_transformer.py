@@ -30,7 +30,7 @@ NORMS = {
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """max|a - b| / max|b|, as design.md defines it."""
+    """max|a - b| / max|b| of one tensor."""
     return float(((ours - theirs).abs().max() / theirs.abs().max()).detach())
 
 

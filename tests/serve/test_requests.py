@@ -1,4 +1,4 @@
-"""Which model translates a request, by the codes that it gives and by what its text looks like."""
+"""The model that translates a request is chosen by its language codes and by the language of its text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from regard.pipelines import TooMuch
 from regard.serve.limits import Limits
-from regard.serve.requests import TranslateRequest, candidates, check_options, prepare
+from regard.serve.requests import TranslateRequest, candidates, check_options, split
 
 
 def server(*pairs: tuple[str, str]) -> Any:
@@ -45,7 +45,7 @@ def wanted(q: str | list[str], source: str, target: str) -> TranslateRequest:
 def test_the_source_is_detected_among_what_the_server_has(
     q: str | list[str], target: str, pair: tuple[str, str]
 ) -> None:
-    found = prepare(wanted(q, "auto", target), server(("zh", "en"), ("de", "en"), ("en", "zh")), Limits())
+    found = split(wanted(q, "auto", target), server(("zh", "en"), ("de", "en"), ("en", "zh")), Limits())
     translator: Any = found.translator
     assert translator.pair == pair and found.detected is not None
     assert found.detected["language"] in ("zh", "de", "en") and 0 <= found.detected["confidence"] <= 100
@@ -67,7 +67,7 @@ def test_the_model_whose_code_is_nearest_is_taken(source: str, target: str, pair
 
 
 @pytest.mark.parametrize("source, target", [("en", "zh-Hant"), ("fr", "zh"), ("en", "en"), ("", "zh"), ("en", "")])
-def test_what_there_is_not_is_refused(source: str, target: str) -> None:
+def test_pairs_that_the_server_has_not_are_refused(source: str, target: str) -> None:
     """Traditional characters are not what a model for simplified ones writes."""
     with pytest.raises(HTTPException, match="there is no such pair; this server has en → zh"):
         check_options(wanted("a", source, target), server(("en", "zh")))
@@ -78,4 +78,4 @@ def test_a_text_that_normalisation_blows_up_is_refused_before_it_is_split() -> N
     pairs["zh", "en"].tokenizer.normalize = lambda text: unicodedata.normalize("NFKC", text)
     pairs["zh", "en"].parts = lambda texts, most: pytest.fail("split")
     with pytest.raises(TooMuch, match="50,000 characters, after normalisation"):
-        prepare(wanted("\ufdfa" * 3_000, "zh", "en"), pairs, Limits())
+        split(wanted("\ufdfa" * 3_000, "zh", "en"), pairs, Limits())

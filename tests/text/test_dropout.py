@@ -104,7 +104,7 @@ def test_wrong_use_is_an_error() -> None:
         SubwordDropout(foreign, 0.1, 0)
 
 
-def test_it_keeps_up_with_training(corpus: Callable[[str], Path]) -> None:
+def test_dropout_keeps_up_with_training(corpus: Callable[[str], Path]) -> None:
     """20,000 sentences of real text a second on one core, once the words' pools are filled."""
     folder = corpus("multi30k")
     lines = [line for side in ("en", "de") for line in (folder / f"train.{side}").read_text().split("\n")[:2000]]

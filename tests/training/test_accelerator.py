@@ -1,4 +1,4 @@
-"""An update on a GPU, without one (fake_gpu.py): every parameter is given a gradient instead of the way back."""
+"""An update on a GPU, without one (fake_gpu.py): every parameter is given a gradient instead of a backward pass."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def update(config: Config, *, packed: bool = True) -> tuple[Trainer, Operators, 
 
     with pytest.MonkeyPatch.context() as patched, Operators() as seen:
         patched.setattr(torch.autograd, "backward", backward)
-        statistics = trainer.launch(item, 1)
+        statistics = trainer.start_update(item, 1)
     return trainer, seen, statistics
 
 

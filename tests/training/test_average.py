@@ -71,7 +71,7 @@ def test_snapshots_live_as_long_as_a_checkpoint_needs_them(tmp_path: Path) -> No
         snapshots.read_snapshot(tmp_path, 30)
 
 
-def test_a_record_comes_back_from_json_as_it_was() -> None:
+def test_a_position_comes_back_from_json_as_it_was() -> None:
     position = RunPosition(corpus="abc", scores=[(5, -1.25), (10, -1.0), (15, -1.5)])
     position.add(Statistics(3.3, 1.1, 7, 0.3, False), epoch=2, update=4)
     position.add(Statistics(float("nan"), 1.1, 7, 0.3, True), epoch=2, update=5)

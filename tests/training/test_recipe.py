@@ -1,4 +1,4 @@
-"""What is chosen for a corpus: sizes that grow with it, a vocabulary that holds its characters."""
+"""The recipe chosen for a corpus: sizes that grow with it, a vocabulary that holds its characters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CORPUS = {"train": "a", "valid": "v", "source": "zh", "target": "en"}
 
 
 @pytest.mark.parametrize("pairs", [10, 25_000, 400_000, 5_000_000])
-def test_what_is_chosen_can_be_trained(pairs: int) -> None:
+def test_a_chosen_model_can_be_trained(pairs: int) -> None:
     chosen = recipe(pairs, Counter("abc" * 50))
     config = read_config(None, (), **{**chosen, "data": {**CORPUS, **chosen["data"]}})
     assert registry.parameter_count(registry.options_from(config.model), config.data.vocabulary) > 0
@@ -31,7 +31,7 @@ def test_larger_corpora_get_larger_models() -> None:
     assert counts == sorted(counts) and counts[0] < 2_000_000 < counts[-1]
 
 
-def test_rare_characters_need_no_place() -> None:
+def test_rare_characters_need_no_entries() -> None:
     common = Counter({chr(0x4E00 + i): 10_000 for i in range(100)})
     rare = Counter({chr(0x5E00 + i): 1 for i in range(100)})
     assert recipe(1_000, common + rare)["data"]["vocabulary"] <= recipe(1_000, common)["data"]["vocabulary"] + 100

@@ -150,7 +150,7 @@ def test_the_rehearsal_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Pa
     assert any("peak memory about" in line for line in estimate.lines(config.training))
 
     item = next(feed.items(0, 0))
-    trainer.read(trainer.launch(item, 1), 1)
+    trainer.read(trainer.start_update(item, 1), 1)
     moments = {name: t.clone() for name, t in optimizer_tensors(trainer.optimizer, trainer.model).items()}
     run_largest(trainer, feed, 0, fresh=False)  # on a run that goes on the moments are left alone
     after = optimizer_tensors(trainer.optimizer, trainer.model)
@@ -181,6 +181,6 @@ def test_bf16_keeps_fp32_weights(tiny: Callable[..., Config], tmp_path: Path) ->
     config = tiny(**{"training.precision": "bf16"})
     feed, prepared = feed_of(config, tmp_path)
     trainer = trainer_of(config, prepared)
-    statistics = trainer.read(trainer.launch(next(feed.items(0, 0)), 1), 1)
+    statistics = trainer.read(trainer.start_update(next(feed.items(0, 0)), 1), 1)
     assert not statistics.skipped and 2 < statistics.nll / statistics.target_tokens < 9
     assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)

@@ -122,7 +122,7 @@ def test_pairs_without_text_are_counted_and_have_no_part_in_the_scores(
 
 
 def test_validation_on_nothing_is_an_error_before_training(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    """BLEU was 0.00 for ever, and each update the best."""
+    """BLEU would be 0.00 for ever, and each update the best."""
     config = tiny()
     blank = ("\u200b\ufeff", "x")
     _with_lines(tmp_path, {0: blank, 1: ("x", "\x1f"), 2: ("", "")})

@@ -99,7 +99,7 @@ def training_speed(
     def again() -> None:
         trainer.parallel.most = 1  # the profiler sees this thread only
         for step, item in enumerate(items[WARMUP : 2 * WARMUP], start=1):
-            trainer.read(trainer.launch(item, step), step)
+            trainer.read(trainer.start_update(item, step), step)
 
     return TrainingSpeed(
         device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -122,7 +122,7 @@ def _timed(trainer: Trainer, items: list[Item]) -> list[float]:
     following = items[0].to(trainer.device)
     for step in range(1, len(items) + 1):
         start = time.perf_counter()
-        running = trainer.launch(following, step)
+        running = trainer.start_update(following, step)
         following = items[step % len(items)].to(trainer.device)
         trainer.read(running, step)
         if step > WARMUP:

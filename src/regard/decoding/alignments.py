@@ -1,4 +1,4 @@
-"""Word alignments from attention: one forced pass over finished outputs, beside which the weights are recorded."""
+"""Word alignments from attention: the weights of one forward pass over finished outputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def alignment_attention(model: Module) -> str:
     """The attention to the memory that aligns best: that of the last decoder layer.
 
     Measured on the 1,203 word pairs of Tatoeba's dev set that CC-CEDICT knows (zh→en, 4 layers, 28 BLEU): the last
-    layer finds 75 % of them, the one before it 74 %, the mean of these two 77 %, of all four 75 %. (With six layers
-    others found the last but one best: Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer
-    Models".)
+    layer finds 75 % of them, the one before it 74 %, the mean of these two 77 %, of all four 75 %. With six layers the
+    last but one aligned best in Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer Models".
     """
     names = [name for name in recorder.attentions(model) if "cross_attention" in name]
     if not names:
@@ -42,10 +41,10 @@ def alignments(
     heads: Sequence[int] | None = None,
     batch_tokens: int = 4096,
 ) -> list[Weights]:
-    """For each pair how much each target token looked at each source token, [T, S], the mean over the chosen heads.
+    """Of each pair the weights [T, S] with which target tokens attended to source tokens, mean over the chosen heads.
 
-    Targets without end mark. The source's end mark has its own share of the weights and is left out: rows sum to at
-    most 1. The row of a token is that of the step which produced it.
+    ``targets`` have no end mark. The source's end mark has a share of the weights and is left out, so that a row sums
+    to at most 1. Row t holds the weights of the step that produced token t.
     """
     attention = attention or alignment_attention(model)
     device = model.output_table()[0].device
@@ -69,7 +68,7 @@ def alignments(
 
 
 def pharaoh(weights: Weights, threshold: float = 0.0) -> str:
-    """``0-0 1-2``: source–target pairs, each target token with the source token that it looked at most.
+    """``0-0 1-2``: source–target pairs, each target token with the source token of the largest weight.
 
     >>> pharaoh(np.array([[0.9, 0.1], [0.2, 0.6]], dtype=np.float32))
     '0-0 1-1'
@@ -86,7 +85,7 @@ def links(weights: Weights, threshold: float = 0.0) -> list[tuple[int, int]]:
 
 
 def diagonal(blocks: list[Weights]) -> Weights:
-    """Blocks [T, S] along the diagonal: the parts of a text look at themselves only."""
+    """Blocks [T, S] along the diagonal: no part of a text attends to another part."""
     whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)), dtype=np.float32)
     t = s = 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""What can search for translations: regard's engine, the default backend, or CTranslate2 with the same weights."""
+"""Backends, which search for translations: regard's engine (the default), or CTranslate2 with the same weights."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ Backend = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
 
 
 def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Backend:
-    """The backend of that name for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like.
+    """The backend ``name`` for a model: ``regard``, ``ctranslate2``, or ``ctranslate2:int8`` and the like.
 
-    ``shortlist``: the file of one, for regard's engine.
+    ``shortlist`` is a file (decoding/shortlist.py), for regard's engine alone.
     """
     check_backend(name, shortlist)
     kind, _, precision = name.partition(":")
     if kind == "ctranslate2":
         from regard.decoding.ctranslate2 import CTranslate2
 
-        place = next(loaded.model.parameters()).device
+        device = next(loaded.model.parameters()).device
         return CTranslate2(
             loaded.model,
             loaded.settings,
             precision=precision or "float32",
-            device=place.type,
+            device=device.type,
             threads=torch.get_num_threads(),
         )
     return Engine(loaded, Shortlist.read(shortlist, loaded) if shortlist else None)
 
 
 def check_backend(name: str, shortlist: str | Path = "") -> None:
-    """What can be known of a backend before a model is loaded: that there is one, with all that it needs."""
+    """Raises for a backend that does not exist, or whose package or shortlist is missing, before a model is loaded."""
     if shortlist and name != "regard":
         raise RegardError(f"backend {name!r}: shortlists are for regard's own engine")
     if shortlist and not Path(shortlist).is_file():
@@ -60,7 +60,7 @@ def check_backend(name: str, shortlist: str | Path = "") -> None:
 
 
 class Engine:
-    """regard's engine. On a CPU text is decoded by a prepared model, made once."""
+    """regard's own backend. On a CPU it decodes with a prepared model, which is made once."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
         self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
@@ -74,7 +74,10 @@ class Engine:
         )  # fmt: skip
 
     def prepared(self, sources: Sequence[list[int]], search: Search) -> Model:
-        """The prepared model; the model itself where preparing is not worth it: little text, no native kernels."""
+        """The prepared model; the model itself on a GPU, while it is recorded, and for little text.
+
+        Little text is decoded by the prepared model too where the native kernels need not be compiled first.
+        """
         much = search.beam * sum(len(ids) + 1 for ids in sources) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model

@@ -1,7 +1,7 @@
 """CTranslate2 as a backend for our Transformer: the same weights, written in its format and run by it.
 
-It ranks by score / length^α and is done with a sentence when as many hypotheses have ended as the beam is wide, which
-is our ``power`` penalty and ``first`` stopping.
+CTranslate2 ranks by score / length^α and ends a sentence when as many hypotheses have finished as the beam is wide: our
+``power`` penalty and ``first`` stopping.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CTranslate2:
         with tempfile.TemporaryDirectory() as folder:
             write(model, settings, Path(folder) / "model")
             try:
-                # Batches side by side, a thread for each: dividing their small products among threads is slower.
+                # One thread decodes one batch: dividing its small products among threads is slower.
                 # A GPU takes one batch after another.
                 self.translator: Any = package.Translator(
                     str(Path(folder) / "model"),
@@ -57,10 +57,10 @@ class CTranslate2:
                     inter_threads=max(1, threads) if device == "cpu" else 1,
                     intra_threads=1,
                 )
-            except (ValueError, RuntimeError) as error:  # a precision or a device that this machine has not
+            except (ValueError, RuntimeError) as error:  # this machine lacks the precision or the device
                 raise RegardError(f"CTranslate2 cannot run this model: {error}") from None
             finally:
-                torch.set_num_threads(of_pytorch)  # CTranslate2 has told the OpenMP of both its own number
+                torch.set_num_threads(of_pytorch)  # CTranslate2 sets the threads of the OpenMP that both use
 
     def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
         """The results of all sources (ids without end mark), in their order."""

@@ -1,9 +1,9 @@
-"""Decoding with any model of the contract: sentences enter by length, leave when they are done, and come out in order.
+"""Decoding with any model of the contract: sentences enter a running batch, longest first, and leave when done.
 
-A step is: the model's ``step`` on the newest tokens, the best continuations of each hypothesis (topk.py), one step of
-the search (search.py, running_batch.py), ``follow`` for the state. On a CPU the host looks once a step for what is
-done, on an accelerator every ``STEPS_UNSEEN`` steps. A sentence's result does not depend on the others of its
-batch.
+A step is: the model's ``step`` on the newest tokens, the top-k continuations of each hypothesis (topk.py), one step of
+the search (search.py, running_batch.py), ``follow`` for the state. The host asks which sentences are done after every
+step on a CPU, after ``STEPS_UNSEEN`` steps on an accelerator, where asking waits for the device. A sentence's result
+does not depend on the other sentences of its batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from regard.accel.topk import TopK
 from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import Settings, padded
-from regard.decoding.repetition import repeats
+from regard.decoding.repetition import repeating_tokens
 from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
 from regard.decoding.search import Candidates, Search
 from regard.decoding.topk import chunk_of, spread, topk_tokens
@@ -40,11 +40,11 @@ __all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "steps"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of decoding, as the viewer and streams read it. Sentences are given by their number in the input.
+    """One step of decoding. ``sentences`` are the numbers of inputs.
 
-    ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, 2N] all that were
-    looked at (None in greedy search); ``done`` [B]; ``results`` those that were finished with this step. ``first``: it
-    is these sentences' first step.
+    ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, 2N] those from
+    which they were chosen (None in greedy search); ``done`` [B]; ``results`` those of sentences that this step
+    finished. ``first``: this is the first step of these sentences.
     """
 
     sentences: list[int]
@@ -73,11 +73,11 @@ def decode(
 
     sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
     the start mark and the forced prefix. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
-    counted) of what is decoded at once; a sentence that is longer alone is decoded alone. ``shortlist``: only what it
-    lists for a source is scored.
+    counted) of a running batch; a sentence that exceeds the bound is decoded alone. ``shortlist``: only the tokens that
+    it lists for a source are scored. ``on_step`` is called with every step.
     """
     ready: dict[int, Result] = {}
-    coming = 0
+    following = 0  # the number of the input whose result is given out next
     count = len(sources if sources is not None else prompts or ())
     inputs = [
         Input(i, None if sources is None else sources[i], () if prompts is None else prompts[i]) for i in range(count)
@@ -86,9 +86,9 @@ def decode(
         if on_step is not None:
             on_step(step)
         ready.update((result.index, result) for result in step.results)
-        while coming in ready:
-            yield ready.pop(coming)
-            coming += 1
+        while following in ready:
+            yield ready.pop(following)
+            following += 1
 
 
 @torch.inference_mode()
@@ -103,9 +103,9 @@ def steps(
     device: torch.device | str | None = None,
     more: Callable[[], Sequence[Input]] | None = None,
 ) -> Iterator[Step]:
-    """The steps of decoding; the results come in them as they are finished.
+    """The steps of decoding, each with the results that it finished.
 
-    ``more`` is asked before every step for inputs that have come meanwhile, and what it gives waits behind the others.
+    ``more`` is called before every step for new inputs, which wait behind the others.
     """
     training = model.training
     model.eval()
@@ -117,7 +117,7 @@ def steps(
 
 
 class _Scheduler:
-    """Who enters the running batch, what a step is, and who leaves."""
+    """Lets inputs enter the running batch, runs its steps and removes finished sentences."""
 
     def __init__(
         self,
@@ -137,19 +137,19 @@ class _Scheduler:
         limits.product("beam × vocabulary", search.beam, len(table), limits.SCORES)
         self.device = torch.device(device) if device is not None else table.device
         self.chunk = chunk_of(model)
-        # Each once: what they hide of the probability is added up.
+        # Each id once: the probabilities of suppressed tokens are summed, and an id given twice would count twice.
         hidden = list(dict.fromkeys(settings.suppressed))
         self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
         self.graphs = self._graphs()
         leaves_out = isinstance(model, Prepared) and model.leaves_out
-        self.leave = FINISHED_SHARE_LEFT_OUT if self.graphs or leaves_out else FINISHED_SHARE
-        self.look = 1 if self.device.type == "cpu" else STEPS_UNSEEN
+        self.leave_share = FINISHED_SHARE_LEFT_OUT if self.graphs or leaves_out else FINISHED_SHARE
+        self.look_every = 1 if self.device.type == "cpu" else STEPS_UNSEEN
         self.start = [settings.start, *settings.forced_prefix]
-        self.waiting = WaitingInputs(inputs, search, batch_tokens, len(self.start), model.longest, self.look)
+        self.waiting = WaitingInputs(inputs, search, batch_tokens, len(self.start), model.longest, self.look_every)
         self.running: dict[int, Sized] = {}  # the inputs in the running batch, by number
 
     def _graphs(self) -> Graphs | None:
-        """What captures steps, on devices that can and where all steps are alike."""
+        """The capture of steps as graphs, on devices that have graphs and where all steps run the same operators."""
         capture = CAPTURES.get(self.device.type)
         alike = self.shortlist is None and not self.search.no_repeat_ngram
         return Graphs(self.model, capture(self.device)) if capture and alike else None
@@ -172,27 +172,27 @@ class _Scheduler:
             if self.more is not None:
                 self.waiting.extend(self.more())
             if not running.finished.all():  # an output of one token is done before the first step
-                yield self._step(running, look=count % self.look == 0)
+                yield self._step(running, look=count % self.look_every == 0)
             if running.finished.all():
                 running = None
 
     def _free(self, running: RunningBatch) -> int:
-        """How many enter now: none, until enough rows are free for the work to pay."""
+        """How many inputs enter now: none until so many rows are free that a prefill pays."""
         unfinished = ~running.finished
         count = int(unfinished.sum())
         rows = running.batch - count
-        if rows < self.leave * running.batch:
+        if rows < self.leave_share * running.batch:
             return 0
         longest = max(self.running[number].size for number in running.index[unfinished].tolist())
         fitting = self.waiting.fitting(count, longest)
-        # As sentences get shorter more of them fit; but if some come behind, all are copied.
-        return rows if rows < fitting < rows + self.leave * running.batch else fitting
+        # Shorter sentences fit in larger numbers than there are free rows, but further rows mean that all are copied.
+        return rows if rows < fitting < rows + self.leave_share * running.batch else fitting
 
     def _shrink_if_worth(self, running: RunningBatch) -> None:
         finished = running.finished
         # A finished sentence may stay in the batch, but not past its own limit: its cache has no room for more.
         at_limit = (running.ages >= running.limits)[finished].any()
-        if finished.any() and (finished.sum() >= self.leave * running.batch or at_limit):
+        if finished.any() and (finished.sum() >= self.leave_share * running.batch or at_limit):
             running.keep((~finished).nonzero()[0])
 
     def _prefill(self, count: int) -> tuple[RunningBatch, Step]:
@@ -203,7 +203,7 @@ class _Scheduler:
         search, settings = self.search, self.settings
         memory = self._encoded(entering) if entering[0].input.source is not None else None
         prompt = padded([[*self.start, *one.input.prompt] for one in entering], settings.pad, self.device)
-        capacity = max(one.before + one.limit for one in entering) + self.look
+        capacity = max(one.before + one.limit for one in entering) + self.look_every
         state = self.model.start(memory, search.beam, capacity, count)
         limits = np.array([one.limit for one in entering])
         uniform = False
@@ -213,10 +213,10 @@ class _Scheduler:
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
         advanced = self._rank(running, hidden.gather(1, last), None, first=True)
-        return running, self._said(running, advanced, first=True, look=True)
+        return running, self._step_made(running, advanced, first=True, look=True)
 
     def _encoded(self, entering: Sequence[Sized]) -> Memory:
-        """The memory of these sentences. On a CPU few are encoded at a time: of like length, and within its cache."""
+        """The memory of these sentences. On a CPU few are encoded at a time: of like length, and to fit its cache."""
         sources = [[*(one.input.source or ()), self.settings.eos] for one in entering]
         parts: list[Memory] = []
         longest = max(map(len, sources))
@@ -234,13 +234,10 @@ class _Scheduler:
 
         graphs = self.graphs if running.uniform and not watched(self.model) else None
         advanced = graphs.step(running, advance) if graphs else advance()
-        return self._said(running, advanced, first=False, look=look)
+        return self._step_made(running, advanced, first=False, look=look)
 
     def _rank(self, running: RunningBatch, hidden: Tensor, live: Tensor | None, first: bool) -> Advanced:
-        """From the hidden states [B, R, D] of the newest tokens to the next ones.
-
-        ``live`` as in ``RunningBatch.live``.
-        """
+        """Choose the next tokens by the hidden states [B, R, D] of the newest; ``live``: see ``RunningBatch.live``."""
         topk = self._topk(running, hidden, live)
         if self.search.beam == 1:
             running.greedy(topk)
@@ -250,8 +247,8 @@ class _Scheduler:
             running.state.follow(survivors.parents)
         return Advanced(survivors.parents, found)
 
-    def _said(self, running: RunningBatch, advanced: Advanced, first: bool, look: bool) -> Step:
-        """What is to be said of a step; the host learns who is done when it looks."""
+    def _step_made(self, running: RunningBatch, advanced: Advanced, first: bool, look: bool) -> Step:
+        """The ``Step``; its results are those of sentences that are done, of which the host learns if it looks."""
         sentences = running.index.tolist()
         results = running.finish() if look else []
         for result in results:
@@ -260,9 +257,9 @@ class _Scheduler:
         return Step(sentences, first, parents, running.last, running.scores, found, running.done, results)
 
     def _topk(self, running: RunningBatch, hidden: Tensor, chosen: Tensor | None) -> TopK:
-        """The best continuations of hidden [B, R, D], of the chosen hypotheses [R'] only, or of all."""
+        """The top-k continuations after hidden [B, R, D], of the ``chosen`` hypotheses [M] only, or of all."""
         size = self.search.no_repeat_ngram
-        banned = repeats(running.ids, running.ages, size) if size else None
+        banned = repeating_tokens(running.ids, running.ages, size) if size else None
         batch, rows, width = hidden.shape
         if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
@@ -279,7 +276,7 @@ class _Scheduler:
         return topk if chosen is None else spread(topk, chosen, batch, rows)
 
     def _shortlist_head(self, running: RunningBatch) -> ShortlistHead:
-        """The output table of what the sentences of a batch may use, made anew when others are in it."""
+        """The rows of the output table that the batch's sentences may use; made anew when its sentences change."""
         assert self.shortlist is not None
         if self.head is None or self.head[0] is not running.index:
             inputs = (self.running.get(number) for number in running.index.tolist())  # None: it has finished

@@ -1,9 +1,9 @@
-"""A step of decoding as one CUDA graph: the host launches it at once, and not its hundreds of kernels one by one.
+"""A step of decoding as one CUDA graph, which the host starts at once instead of hundreds of kernels one by one.
 
-A graph runs the same kernels on the same memory again. So all steps must be alike (``RunningBatch.uniform``,
-``Slots.fixed``), and what a step leaves for the next one is copied to where it was read. A graph is captured
-when a step has the shapes of the one before, and lasts until sentences enter, leave, or need more slots in a way that
-changes them.
+A graph runs the same kernels on the same memory again. So every step must run the same operators
+(``RunningBatch.uniform``, ``Slots.fixed``), and a step's results are copied into the tensors that the next step reads.
+A graph is captured when a step has the shapes of the step before, and is used until these shapes change because
+sentences enter, leave or need more slots.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from regard.nn.states import KeyValueState
 
 
 class Advanced(NamedTuple):
-    """What a step made beside the changes of its batch: ``parents`` [B, N] and, in beam search, the candidates."""
+    """A step's results besides its changes to the batch: ``parents`` [B, N] and, in beam search, the candidates."""
 
     parents: Tensor
     candidates: Candidates | None
 
 
 Advance = Callable[[], Advanced]
-#: Captures work and gives what runs it (again), and what the work returned: tensors that each run fills.
+#: Captures a step and returns a function that runs it (again), and the step's results, which each run writes anew.
 Capture = Callable[[Advance], tuple[Callable[[], None], Advanced]]
 
 
@@ -46,7 +46,7 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
-            # Not torch.cuda.graph, which also empties the cache of memory, and that takes longer than the capture.
+            # torch.cuda.graph would also empty the cache of freed memory, which takes longer than the capture.
             graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 advanced = advance()
@@ -56,7 +56,7 @@ class CudaCapture:
         return graph.replay, advanced
 
 
-#: What makes a ``Capture`` for a kind of device.
+#: Kind of device → its ``Capture``.
 CAPTURES: dict[str, Callable[[torch.device], Capture]] = {"cuda": CudaCapture}
 
 
@@ -68,12 +68,12 @@ class Graphs:
         self.capture: Capture | None = capture  # None once it has failed
         self.shapes: object = None  # of the last step
         self.tensors: list[Tensor] = []  # what the graph reads and writes
-        self.tables: list[Tensor] = []  # what it only reads, and somebody else may want to let go
+        self.tables: list[Tensor] = []  # what the graph only reads; kept alive, as the model may replace them
         self.replay: Callable[[], None] | None = None
         self.advanced: Advanced | None = None
 
     def step(self, running: RunningBatch, advance: Advance) -> Advanced:
-        """``advance`` moves the batch by one step, on the device and on the host; so does this."""
+        """Move the batch by one step, on the device and on the host, as ``advance`` does."""
         _state(running).make_room(running.state.beams)
         shapes, known = _shapes(running), self.shapes
         self.shapes = shapes
@@ -96,18 +96,18 @@ class Graphs:
         return self.advanced
 
     def _capture(self, capture: Capture, running: RunningBatch, advance: Advance) -> None:
-        """Captures a step, which counts it on the host; on the device nothing has happened then."""
+        """Capture a step: the host's part is done with that, the device's part only when the graph is run."""
         owners = [running, running.state, _state(running).slots, *_state(running).caches]
         before = [dict(vars(owner)) for owner in owners]
         tensors = _tensors(running)
 
         def work() -> Advanced:
-            # Its mask is made in the graph, of what may change: the lengths.
+            # The memory's mask is made in the graph from the lengths, which change when sentences enter.
             _state(running).refresh_memory_layout()
             advanced = advance()
-            for place, left in zip(tensors, _tensors(running), strict=True):
-                if left is not place:
-                    place.copy_(left)
+            for read, result in zip(tensors, _tensors(running), strict=True):
+                if result is not read:
+                    read.copy_(result)
             return advanced
 
         try:
@@ -123,10 +123,10 @@ class Graphs:
         self.tables = [module.table for module in self.model.modules() if isinstance(module, SinusoidalPositions)]
 
     def _put_back(self, running: RunningBatch) -> None:
-        """What was changed between two steps, when sentences entered, goes where the graph reads it."""
-        for place, now in zip(self.tensors, _tensors(running), strict=True):
-            if now is not place:
-                place.copy_(now)
+        """Copy tensors that were replaced between two steps, when sentences entered, to where the graph reads them."""
+        for read, current in zip(self.tensors, _tensors(running), strict=True):
+            if current is not read:
+                read.copy_(current)
         _hold(running, self.tensors)
 
 
@@ -140,7 +140,7 @@ OWN = (*RunningBatch.per_sentence, "table")  # a batch's tensors
 
 
 def _tensors(running: RunningBatch) -> list[Tensor]:
-    """All that goes from a step to the next, in an order of its own."""
+    """All tensors that go from a step to the next, in a fixed order."""
     return [*(getattr(running, name) for name in OWN), *_state(running).tensors()]
 
 
@@ -152,5 +152,5 @@ def _hold(running: RunningBatch, tensors: list[Tensor]) -> None:
 
 
 def _shapes(running: RunningBatch) -> object:
-    """What must not change while a graph is used: shapes, and how many positions there are tables for."""
+    """The shapes of all tensors, and the number of positions with a table: a graph is used while they stay the same."""
     return _state(running).capacity, [tensor.shape for tensor in _tensors(running)]

@@ -1,4 +1,4 @@
-"""What stands around the ids: the marks of text.json, and padding."""
+"""The marks of text.json that decoding reads, and padded batches of ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regard.nn.sequences import Tokens
 
 
 class Settings(Protocol):
-    """What decoding reads of text.json (``regard.text.settings.TextSettings``)."""
+    """The part of text.json that decoding reads (``regard.text.settings.TextSettings`` has all of it)."""
 
     @property
     def pad(self) -> int: ...
@@ -26,7 +26,7 @@ class Settings(Protocol):
 
 
 def padded(sentences: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tokens:
-    """Sentences as one tensor, padded on the right; at least one, of which one may be empty."""
+    """Sentences, at least one, as one tensor that is padded on the right."""
     lengths = torch.tensor([len(ids) for ids in sentences])
     ids = torch.full((len(sentences), int(lengths.max())), pad, dtype=torch.int64)
     for row, sentence in zip(ids.numpy(), sentences, strict=True):

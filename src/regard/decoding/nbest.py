@@ -1,7 +1,7 @@
 """The n best translations of a text as n different texts, also where the text is translated in parts.
 
-Several rows of subwords may be one text. Where fewer than n texts are left, the search is done again with a beam twice
-as wide, until there are n, or no more, or the beam is at its widest. The first stays the first.
+Several sequences of subwords may spell one text. Where fewer than n texts differ, the search is repeated with a beam
+twice as wide, until there are n, or no more, or the beam is at its widest. The first translation stays the first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regard import limits
 from regard.decoding.running_batch import Hypothesis
 from regard.decoding.search import Search
 
-TIMES, LEAST = 8, 64  # a search for more texts goes up to so many times the beam, and at least as wide as this
+TIMES, LEAST = 8, 64  # the widest beam of a search for more texts: so many times the beam, or this if it is more
 
 Decode = Callable[[list[list[int]], Search], list[list[Hypothesis]]]
 
@@ -29,17 +29,17 @@ class Choice(NamedTuple):
 
 @dataclass
 class PartChoices:
-    """A part of a text: its ids, the search by which it was decoded, the choices that there are, and what follows."""
+    """A part of a text: its ids, the search by which it was decoded, its choices, and the text that follows it."""
 
     ids: list[int]
     after: str
     search: Search
     choices: list[Choice]
-    exhausted: bool = False  # no search finds more
+    exhausted: bool = False  # a wider search finds no more
 
 
 def widest(search: Search, longest: int, vocabulary: int) -> int:
-    """The widest beam that is tried where one has found too few texts for inputs of at most ``longest`` subwords."""
+    """The widest beam that is tried where too few texts differ, for inputs of at most ``longest`` subwords."""
     length = longest + max(0, search.max_extra) + limits.PREFIX_TOKENS + 1
     room = min(limits.BEAM, limits.SCORES // vocabulary, limits.HYPOTHESIS_TOKENS // length)
     return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
@@ -57,9 +57,9 @@ def distinct(hypotheses: Sequence[Hypothesis], text_of: Callable[[Hypothesis], s
 def n_best_texts(
     texts: Sequence[Sequence[PartChoices]], n: int, decode: Decode, text_of: Callable[[Hypothesis], str], most: int
 ) -> list[list[list[Choice]]]:
-    """Of each text the n best different ways to choose one of each part, the best first; fewer where there are none.
+    """The n best translations of each text, best first, each as one choice a part; fewer where no more are found.
 
-    ``texts`` are given as their parts, whose choices become more where that is needed; ``most``: the ``widest`` beam.
+    ``texts`` are lists of parts, whose ``choices`` a wider search extends; ``most`` is the ``widest`` beam.
     """
     found = [ways(parts, n) for parts in texts]
     beam = max((part.search.beam for parts in texts for part in parts), default=1)
@@ -76,7 +76,7 @@ def n_best_texts(
 
 
 def _widen(parts: Sequence[PartChoices], beam: int, decode: Decode, text_of: Callable[[Hypothesis], str]) -> None:
-    """Decode parts again with a wider beam; what it finds comes behind the first choice, best first."""
+    """Decode parts again with a wider beam; the first choice stays first, the others are ordered by score."""
     for search in dict.fromkeys(part.search for part in parts):
         mine = [part for part in parts if part.search == search]
         wider = replace(search, beam=beam, n_best=beam)
@@ -90,7 +90,7 @@ def _widen(parts: Sequence[PartChoices], beam: int, decode: Decode, text_of: Cal
 def ways(parts: Sequence[PartChoices], n: int) -> list[list[Choice]]:
     """The n best ways to choose one of each part so that the texts differ.
 
-    They are ranked by the sum over parts of (score of the first choice - score of the chosen one), least first; so the
+    Ways are ranked by the sum over parts of (score of the first choice - score of the chosen one), least first; so the
     first way is the first choice of each part.
     """
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ())]  # the sum; (part, choice) but for firsts
@@ -98,21 +98,21 @@ def ways(parts: Sequence[PartChoices], n: int) -> list[list[Choice]]:
     for index, part in enumerate(parts):
         first = part.choices[0].hypothesis.normalized
         lost = [max(0.0, first - choice.hypothesis.normalized) for choice in part.choices[:count]]
-        # Both ascend, so a pair (j, k), counted from 0, has at least (j + 1) (k + 1) - 1 pairs before it, and is not
-        # among the best where that is `count` or more: of `lost` as many are enough as the slice takes.
+        # `best` and `lost` ascend, so at least (j + 1) (k + 1) - 1 pairs come before pair (j, k), counted from 0. Where
+        # that is `count` or more the pair is not among the best: the slice of `lost` leaves such pairs out.
         best = heapq.nsmallest(
             count,
             (
-                (sum_lost + more, (*way, (index, place)) if place else way)
+                (sum_lost + more, (*way, (index, number)) if number else way)
                 for rank, (sum_lost, way) in enumerate(best)
-                for place, more in enumerate(lost[: count // (rank + 1)])
+                for number, more in enumerate(lost[: count // (rank + 1)])
             ),
             key=lambda one: one[0],
         )
     found: dict[str, list[Choice]] = {}
     for _, way in best:
-        places = dict(way)
-        chosen = [part.choices[places.get(index, 0)] for index, part in enumerate(parts)]
+        numbers = dict(way)
+        chosen = [part.choices[numbers.get(index, 0)] for index, part in enumerate(parts)]
         text = "".join(choice.text + part.after for choice, part in zip(chosen, parts, strict=True))
         if len(found) < n:
             found.setdefault(" ".join(text.split()), chosen)

@@ -49,7 +49,7 @@ class LengthPenalty:
         return f"{self.kind}:{self.alpha:g}"
 
     def divisor(self, length: int) -> float:
-        """What a score of ``length`` tokens (end mark counted, at least 1) is divided by."""
+        """The divisor of the score of ``length`` tokens (end mark counted, at least 1)."""
         base = (5 + length) / 6 if self.kind == "gnmt" else float(length)
         return float(base**self.alpha)
 
@@ -65,8 +65,8 @@ class LengthPenalty:
         """The length at which a score that is never positive is worth most: the longest, unless α is negative.
 
         Every further token adds a log-probability ≤ 0, so that ``score / divisor(best_length)`` bounds all that
-        the descendants of a live hypothesis can reach. This is what makes ``stopping="exact"`` exact: a sentence is
-        left when the bound of its best live hypothesis does not exceed the worst of its n best finished ones. (All
-        live hypotheses of a sentence have one length, hence the best score has the best bound.)
+        the descendants of a live hypothesis can reach. This makes ``stopping="exact"`` exact: a sentence is done when
+        the bound of its best live hypothesis does not exceed the worst of its n best finished ones. (All live
+        hypotheses of a sentence have one length, hence the best score has the best bound.)
         """
         return limit if self.alpha >= 0 else min(shortest, limit)

@@ -1,4 +1,4 @@
-"""Outputs that repeat themselves, the failure of small models on short or strange input: found, and ruled out."""
+"""Finds outputs that repeat themselves, as small models do on short or strange input, and n-grams that would."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LONGEST = 16  # the longest phrase whose repetition is looked for
 def find_repetition(ids: Sequence[int], *, repeats: int = REPEATS, longest: int = LONGEST) -> list[int]:
     """The shortest phrase of at most ``longest`` tokens that stands ``repeats`` times in a row; [] where there is none.
 
-    A phrase of p tokens stands k times in a row where p × (k - 1) tokens in a row equal those p places before.
+    A phrase of p tokens stands k times in a row where p × (k - 1) tokens in a row equal those p positions before.
 
     >>> find_repetition([1, 2, 3, 2, 3, 2, 3, 2, 3]), find_repetition([1, 2, 3, 2, 3, 4])
     ([2, 3], [])
     """
     for period in range(1, min(longest, len(ids) // repeats) + 1):
         run = 0
-        for place in range(period, len(ids)):
-            run = run + 1 if ids[place] == ids[place - period] else 0
+        for position in range(period, len(ids)):
+            run = run + 1 if ids[position] == ids[position - period] else 0
             if run >= period * (repeats - 1):
-                first = place - period * repeats + 1
+                first = position - period * repeats + 1
                 return list(ids[first : first + period])
     return []
 
@@ -39,12 +39,12 @@ def is_repetitive(ids: Sequence[int], *, repeats: int = REPEATS, longest: int = 
     return bool(find_repetition(ids, repeats=repeats, longest=longest))
 
 
-def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:
-    """Which tokens would repeat an n-gram of ``size``: [B, R, m], -1 where none would.
+def repeating_tokens(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:
+    """The tokens that would repeat an n-gram of ``size`` tokens: [B, R, M], filled up with -1; None: no token would.
 
-    ids [B, R, C] with ``ages`` [B] tokens each.
+    ids [B, R, C], of which the first ``ages`` [B] are real; M n-grams fit into the longest.
 
-    >>> repeats(torch.tensor([[[5, 6, 5, 0]]]), np.array([3]), 2)
+    >>> repeating_tokens(torch.tensor([[[5, 6, 5, 0]]]), np.array([3]), 2)
     tensor([[[ 6, -1]]])
     """
     longest = int(ages.max())
@@ -54,7 +54,7 @@ def repeats(ids: Tensor, ages: np.ndarray, size: int) -> Tensor | None:
     windows = ids[:, :, :longest].unfold(2, size, 1)  # [B, R, longest - size + 1, size]
     starts = torch.arange(windows.shape[2], device=ids.device)
     same = (starts[None] + size <= age[:, None])[:, None, :].expand(windows.shape[:3])
-    for place in range(size - 1):  # the hypothesis' last size - 1 tokens against the head of every window
-        at = (age - size + 1 + place).clamp(min=0)[:, None, None].expand(*ids.shape[:2], 1)
-        same = same & (windows[..., place] == ids.gather(2, at))
+    for offset in range(size - 1):  # the hypothesis' last size - 1 tokens against the head of every window
+        at = (age - size + 1 + offset).clamp(min=0)[:, None, None].expand(*ids.shape[:2], 1)
+        same = same & (windows[..., offset] == ids.gather(2, at))
     return windows[..., -1].masked_fill(~same, -1)

@@ -1,7 +1,7 @@
 """The sentences that are decoded together: their hypotheses, live and finished, as tensors.
 
 Sentences stand on axis 0 and may be of different ages: finished ones leave (``keep``), waiting ones enter
-(``admit``). Nothing here loops over sentences but the collection of those that are done.
+(``admit``). Only ``finish`` loops over sentences.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class RunningBatch:
     - ``done`` [B]: no further hypothesis can be among the finished ones that are kept; ``alive`` [B, R]: this live
       hypothesis may still lead to one that can.
 
-    ``index`` (input numbers), ``ages`` and ``limits`` are kept on the host, where they are known without asking,
-    and so is ``finished`` [B]: the sentence's result is out, and it waits to be removed. A ``uniform`` batch does the
-    same at every step, whatever the ages are, so that a step can be captured (graphs.py).
+    ``index`` (input numbers), ``ages`` and ``limits`` [B] are kept on the host, where reading them does not wait for
+    the device, and so is ``finished`` [B]: the sentence's result was given out, its row is still here. A ``uniform``
+    batch runs the same operators at every step, whatever the ages are, so that a step can be captured (graphs.py).
     """
 
     per_sentence = (
@@ -76,8 +76,8 @@ class RunningBatch:
         self.last = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self.length = torch.zeros(batch, dtype=torch.int64, device=device)
         self.limit = torch.as_tensor(limits, dtype=torch.int64, device=device)
-        # What the score of a live hypothesis is divided by to bound all that it can become. With a negative α that
-        # depends on its age and is looked up at every step.
+        # score / bound is the most that a live hypothesis can reach. With a negative α the divisor depends on its age
+        # and is looked up at every step.
         self.bound = self.table[self.limit]
         self.done = torch.zeros(batch, dtype=torch.bool, device=device)
         self.alive = torch.ones(batch, 1, dtype=torch.bool, device=device)
@@ -91,7 +91,7 @@ class RunningBatch:
         return len(self.index)
 
     def keep(self, staying: np.ndarray) -> None:
-        """The chosen sentences stay, ``staying`` [B'] ascending."""
+        """Keep the sentences in the rows ``staying``, which ascend."""
         index = torch.as_tensor(staying, device=self.scores.device)
         self.state.keep(index)
         for name in self.per_sentence:
@@ -100,7 +100,7 @@ class RunningBatch:
             setattr(self, name, getattr(self, name)[staying])
 
     def admit(self, other: RunningBatch) -> None:
-        """The sentences of another batch take the rows of those that have finished, and then come behind."""
+        """Put the sentences of another batch into the rows of finished ones, and further ones behind the last row."""
         finished = torch.as_tensor(self.finished.nonzero()[0], device=self.scores.device)
         free = finished if len(finished) else None
         self.state.admit(other.state, free)
@@ -119,11 +119,11 @@ class RunningBatch:
             setattr(self, name, grown)
 
     def live(self) -> Tensor | None:
-        """The hypotheses that are ``alive``, [R] of B · N; None: all."""
+        """The numbers [M] of the hypotheses among all B · N that are ``alive``; None: all are."""
         return None if self.alive.all() else self.alive.flatten().nonzero()[:, 0]
 
     def greedy(self, topk: TopK) -> None:
-        """The best token of each sentence is taken, until it is the end mark."""
+        """One step of greedy search: each sentence is continued by its best token."""
         token, value = topk.tokens[:, :, 0], topk.values[:, :, 0]  # [B, 1]
         if self.uniform or (self.ages + 1 >= self.limits).any():
             last = (self.length + 1 >= self.limit)[:, None]
@@ -133,8 +133,8 @@ class RunningBatch:
         else:
             ends = token == self.eos
         self.scores = self.scores + value
-        place = self.length.clamp(max=self.ids.shape[2] - 1)[:, None]
-        self.ids[:, 0].scatter_(1, place, token)
+        at = self.length.clamp(max=self.ids.shape[2] - 1)[:, None]
+        self.ids[:, 0].scatter_(1, at, token)
         self.length = self.length + 1
         now = (ends[:, 0] & ~self.done)[:, None]
         divisor = self.table[self.length.clamp(max=self.table.shape[0] - 1)][:, None]
@@ -164,16 +164,16 @@ class RunningBatch:
         if self.uniform or self.scores.device.type != "cpu" or ends.any():
             self._add_finished(found, ends)
         batch, _, longest = self.ids.shape
-        place = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
+        at = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
         self.ids = self.ids.gather(1, live.parents[:, :, None].expand(batch, beam, longest))
-        self.ids.scatter_(2, place, live.tokens[:, :, None])
+        self.ids.scatter_(2, at, live.tokens[:, :, None])
         self.scores, self.last = live.scores, live.tokens
         self.length, self.ages = self.length + 1, self.ages + 1
         self._stop()
         return found, live
 
     def _only_ends(self, found: Candidates, last: Tensor, ends: Tensor) -> Candidates:
-        """Where ``last`` [B, 1], each hypothesis ends and does nothing else; ``ends`` [B, R] log-probabilities."""
+        """The candidates; only ends, of log-probability ``ends`` [B, R], where this token is the ``last`` [B, 1]."""
         pad = found.scores.shape[1] - ends.shape[1]
         scores, parents = (self.scores + ends).sort(dim=1, descending=True)
         scores = torch.nn.functional.pad(scores, (0, pad), value=-torch.inf)
@@ -193,8 +193,8 @@ class RunningBatch:
         normalized = scores / self.table[length.clamp(max=self.table.shape[0] - 1)]
         normalized = normalized.masked_fill(~ends | self.done[:, None], -torch.inf)
         ids = self.ids.gather(1, parents[:, :, None].expand(batch, beam, longest))
-        place = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
-        ids.scatter_(2, place, tokens[:, :, None])
+        at = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
+        ids.scatter_(2, at, tokens[:, :, None])
         self.finished_normalized, order = torch.cat((self.finished_normalized, normalized), 1).topk(kept, dim=1)
         self.finished_scores = torch.cat((self.finished_scores, scores), 1).gather(1, order)
         lengths = length - (tokens == self.eos).long()
@@ -204,7 +204,7 @@ class RunningBatch:
         )
 
     def _stop(self) -> None:
-        """Which sentences are done after a step, and which hypotheses of the others are worth another one."""
+        """Set which sentences are ``done`` after a step, and which hypotheses of the others are ``alive``."""
         search, worst = self.search, self.finished_normalized[:, -1:]  # [B, 1]
         live = self.scores > -torch.inf
         if search.stopping == "first":
@@ -216,14 +216,14 @@ class RunningBatch:
                 bound = self.table[(self.length + ahead).clamp(max=self.table.shape[0] - 1)]
             better = self.scores / bound[:, None] > worst
             over = ~better[:, 0]
-            # One whose bound is not above the worst can be left out. What takes its place in the beam scores lower
-            # still, so that its bound is no better: the n best stay those of the full search.
+            # A hypothesis whose bound does not exceed the worst finished one can be left out. Those that follow it in
+            # the beam score lower, so that their bounds are lower too: the n best stay those of the full search.
             live = better if search.stopping == "exact" else live
         self.done = self.done | over | (self.length >= self.limit)
         self.alive = live & ~self.done[:, None]
 
     def finish(self) -> list[Result]:
-        """The results of the sentences that are done and whose result is not out yet. This waits for the device."""
+        """The results of sentences that are done and were not given out before. Waits for the device."""
         new = self.done.cpu().numpy() & ~self.finished
         rows = new.nonzero()[0]
         if not len(rows):

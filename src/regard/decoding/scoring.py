@@ -1,4 +1,4 @@
-"""What a model says of given outputs: the log-probability of every token, from one forward pass."""
+"""Forced scores: the log-probability of every token of given outputs, from one forward pass."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Scored(NamedTuple):
 
 
 class Forced(NamedTuple):
-    """A batch for one forced pass: inputs, and which outputs stand where. Axis 0 is sentences."""
+    """A batch for one forward pass over given outputs; axis 0 is sentences."""
 
     numbers: np.ndarray  # [B] their numbers in the input
     source: Tokens | None
     target: Tokens  # start mark, forced prefix, prompt, ids
-    labels: Tensor  # [B, T] the ids and the end mark; -100 where nothing is asked
+    labels: Tensor  # [B, T] the ids and the end mark; -100 where no score is wanted
 
 
 def forced_scores(

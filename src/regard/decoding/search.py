@@ -2,7 +2,7 @@
 
 The candidates of a sentence are the best 2N continuations of its N hypotheses. Those among the first N that end
 the sentence are finished, the first N that do not end it live on. This is the rule of Hugging Face and of
-CTranslate2 too; what differs is only when to stop (``Search.stopping``).
+CTranslate2 too; only the moment to stop differs (``Search.stopping``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Stopping = Literal["exact", "first", "huggingface"]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched for.
+    """The options of a search.
 
     ``stopping``: ``exact`` ends a sentence when no live hypothesis can enter its n best any more, so that the result
     is that of the search which never stops early; ``first`` ends it when as many hypotheses have finished as the
@@ -89,9 +89,9 @@ def candidates(scores: Tensor, values: Tensor, tokens: Tensor, count: int) -> Ca
     if rows * k < count:  # a vocabulary smaller than the beam, or the first step of a wide one
         total = torch.nn.functional.pad(total, (0, count - rows * k), value=-torch.inf)
         tokens = torch.nn.functional.pad(tokens.reshape(batch, rows * k), (0, count - rows * k))
-    best, index = total.topk(count, dim=1)
+    highest, index = total.topk(count, dim=1)
     parents = index.div(k, rounding_mode="floor").clamp_(max=rows - 1)
-    return Candidates(best, parents, tokens.reshape(batch, -1).gather(1, index))
+    return Candidates(highest, parents, tokens.reshape(batch, -1).gather(1, index))
 
 
 class Survivors(NamedTuple):

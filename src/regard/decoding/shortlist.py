@@ -1,4 +1,4 @@
-"""Shortlists: of the target vocabulary, only what a sentence is likely to be translated with is scored.
+"""Shortlists: only the target tokens with which a sentence is likely to be translated are scored.
 
 Jean et al. 2015, "On Using Very Large Target Vocabulary", section 3.3: the commonest tokens, and for each token of the
 source the likeliest of a lexicon. The output table is the largest matrix of a small model; a sentence wants a few
@@ -32,14 +32,14 @@ from regard.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Shortlist:
-    """Target ids: ``common`` [F] for every sentence, ``likely`` [V, N] for each source id; ``vocabulary``: whose."""
+    """Target ids: ``common`` [F] for every sentence, ``likely`` [V, N] for each source id; a digest of vocabularies."""
 
     common: NDArray[np.int32]
     likely: NDArray[np.int32]
     vocabulary: bytes
 
     def allowed(self, sources: Sequence[Sequence[int]], size: int) -> Tensor:
-        """Who may use what, [B, size], of a target vocabulary of that size."""
+        """Whether a source may use a target token, [B, size], ``size`` being that of the target vocabulary."""
         found = np.zeros((len(sources), size), dtype=bool)
         found[:, self.common] = True
         for row, ids in zip(found, sources, strict=True):
@@ -54,14 +54,14 @@ class Shortlist:
         return ShortlistHead(model, allowed, eos, suppressed)
 
     def write(self, path: Path) -> None:
-        """As safetensors, in one step."""
+        """Write a safetensors file, in one step."""
         digest = np.frombuffer(self.vocabulary, np.uint8)
         arrays: dict[str, NDArray[Any]] = {"common": self.common, "likely": self.likely, "vocabulary": digest}
         write_output(path, safetensors.numpy.save(arrays))
 
     @classmethod
     def read(cls, path: Path | str, loaded: Loaded) -> Shortlist:
-        """One that was made for the vocabulary of a model; else an error that names the file."""
+        """Read a shortlist that was made for this model's vocabulary; every fault is an error that names the file."""
         found = read_tensors(Path(path), named=True)
         size = (loaded.tokenizer.size, loaded.target_tokenizer.size)
         kinds = {name: (tensor.dtype, tensor.dim()) for name, tensor in found.items()}
@@ -79,7 +79,7 @@ class Shortlist:
 class ShortlistHead:
     """The rows of a model's output table that some sentence of a batch may use.
 
-    ``allowed`` [B, V] says which sentence may use what; those that are ``suppressed`` [n] none may.
+    ``allowed`` [B, V]: whether a sentence may use a token; no sentence may use the ``suppressed`` tokens [n].
     """
 
     def __init__(self, model: Model, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
@@ -100,8 +100,8 @@ class ShortlistHead:
     def topk(self, hidden: Tensor, k: int, sentence: Tensor, banned: Tensor | None) -> TopK:
         """As ``topk_of_logits``, of hidden [B, R, D], whose rows belong to the sentences [B · R]."""
         if banned is not None:
-            place = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
-            banned = torch.where(self.tokens[place] == banned, place, -1)
+            column = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
+            banned = torch.where(self.tokens[column] == banned, column, -1)
         topk = topk_of_logits(
             self.logits, hidden, k, self.eos,
             chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
@@ -118,9 +118,11 @@ def learn(
     common: int,
     likely: int,
 ) -> Shortlist:
-    """From the ids of sentence pairs: the ``common``est target ids, and IBM Model 1's ``likely``est of each source id.
+    """Learn a shortlist from the ids of sentence pairs.
 
-    The end mark is always listed, and where both languages have one vocabulary each source token itself: names stay.
+    The list holds the ``common`` most frequent target ids, and for each source id the ``likely`` most probable by IBM
+    Model 1. The end mark is always listed. Where both languages have one vocabulary, each source token is listed for
+    itself, so that names can be copied.
     """
     sizes = loaded.tokenizer.size, loaded.target_tokenizer.size
     counts = np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in targets]), minlength=sizes[1])

@@ -1,4 +1,4 @@
-"""The k best continuations of each hypothesis, by whatever does that fastest for the model."""
+"""The k best continuations of each hypothesis: by the prepared model where there is one, else from its logits."""
 
 from __future__ import annotations
 

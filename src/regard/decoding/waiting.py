@@ -14,15 +14,15 @@ from regard.errors import RegardError
 
 @dataclass(frozen=True)
 class Input:
-    """What is to be decoded, under a number of its own."""
+    """An input that is to be decoded, and its number."""
 
     number: int
     source: Sequence[int] | None  # without end mark
-    prompt: Sequence[int] = ()  # what stands before the output, after the start mark and the forced prefix
+    prompt: Sequence[int] = ()  # ids before the output, after the start mark and the forced prefix
 
 
 class Sized(NamedTuple):
-    """An input with the size that it counts for, the most tokens of its output, and the tokens before that."""
+    """An input, its size in the budget, the most tokens of its output, and the number of tokens before the output."""
 
     input: Input
     size: int
@@ -33,8 +33,8 @@ class Sized(NamedTuple):
 class WaitingInputs:
     """A queue of inputs.
 
-    ``marks``: how many marks stand before every prompt; ``longest``: how many positions the model has learnt, None
-    where there is no end; ``overrun``: the steps that a sentence may be computed for after it is done.
+    ``marks``: how many marks stand before every prompt; ``longest``: how many positions the model has, None for any
+    number; ``overrun``: for how many steps a sentence may be computed after it is done.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WaitingInputs:
     ) -> None:
         self.search, self.batch_tokens = search, batch_tokens
         self.marks, self.longest, self.overrun = marks, longest, overrun
-        # The longest first: the last batch, which nothing can fill up any more, is then of short sentences.
+        # The longest first: the last batch, whose rows nobody fills any more, is then of short sentences.
         self._queue = deque(sorted(map(self._sized, inputs), key=lambda one: -one.size))
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class WaitingInputs:
         size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
         limit = max(1, len(one.prompt if one.source is None else one.source) + self.search.max_extra)
         before = self.marks + len(one.prompt)
-        if self.longest is not None:  # no output goes on where the model has learnt no positions any more
+        if self.longest is not None:  # an output ends where the model's positions end
             room = self.longest - before - self.overrun
             if room < 1:
                 raise RegardError(

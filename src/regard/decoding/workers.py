@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class DecodingWorkers:
-    """``decode`` on as many of PyTorch's threads as are worth it, a process each.
+    """``decode`` in as many processes as PyTorch has threads, fewer for little text.
 
-    The processes are kept for the next text, as long as it is to be decoded by the same model in the same way.
+    The processes are kept for the next text, as long as the model and the other arguments stay the same.
     """
 
     def __init__(self) -> None:
         self.forked: ForkedWorkers | None = None
-        self.way: tuple[Any, ...] = ()  # the arguments with which they decode
+        self.arguments: tuple[Any, ...] = ()  # with which they decode
 
     def decode(
         self,
@@ -56,11 +56,12 @@ class DecodingWorkers:
         with can_fork() as forks:
             if most < 2 or not forks:
                 return decoded(sources)
-            way = model, settings, search, batch_tokens, shortlist, most
-            if self.forked is None or not self.forked.ready() or not _same(self.way, way):
+            arguments = model, settings, search, batch_tokens, shortlist, most
+            if self.forked is None or not self.forked.ready() or not _same(self.arguments, arguments):
                 if self.forked is not None:
                     self.forked.close()
-                self.forked, self.way = ForkedWorkers(lambda job: _written(decoded(json.loads(job))), most - 1), way
+                self.forked = ForkedWorkers(lambda job: _written(decoded(json.loads(job))), most - 1)
+                self.arguments = arguments
             order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
             parts = [order[first::most] for first in range(most)]
             jobs = [json.dumps([list(map(int, sources[i])) for i in part]).encode() for part in parts]
@@ -74,7 +75,7 @@ class DecodingWorkers:
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether all is the same thing, or says the same."""
+    """Whether two tuples of arguments hold the same objects; searches and numbers may be equal instead."""
     return len(one) == len(other) and all(
         a is b or (type(a) in (Search, int) and a == b) for a, b in zip(one, other, strict=True)
     )

@@ -1,1 +1,1 @@
-
+"""Models in the formats of other toolkits: Hugging Face's MarianMT and CTranslate2."""

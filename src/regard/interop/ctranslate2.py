@@ -1,6 +1,6 @@
-"""A model directory of CTranslate2 from our Transformer.
+"""Writes our Transformer as a model directory of CTranslate2.
 
-CTranslate2 gets ids, not text: a piece of its vocabulary is the number of ours.
+CTranslate2 gets ids, not text: the pieces of its vocabulary are the numbers of our ids.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack
 from regard.text.settings import TextSettings
 
-POSITIONS = 4096  # sinusoids that are written; learned positions are as many as were learned
+POSITIONS = 4096  # sinusoids that are written; of learned positions all are
 
 
 def library() -> Any:
@@ -36,7 +36,7 @@ def library() -> Any:
 
 
 def write(model: Model, settings: TextSettings, folder: Path) -> None:
-    """Write a model directory of CTranslate2, in fp32; it converts to a smaller type when it reads it."""
+    """Write a model directory of CTranslate2, in fp32; CTranslate2 converts the weights when it loads them."""
     library()
     options = _checked(model)
     assert isinstance(model, EncoderDecoder)
@@ -125,7 +125,7 @@ def _stack(stack: TransformerStack, into: Any) -> None:
             _attention_end(layer.cross_attention, layer.cross_attention_residual.norm, theirs.attention)
         inner = layer.feedforward
         _norm(layer.feedforward_residual.norm, theirs.ffn.layer_norm)
-        # Where there is a gate, theirs is activation(linear_0) · linear_0_noact.
+        # With a gate CTranslate2 computes activation(linear_0) · linear_0_noact.
         _linear(inner.input if inner.gate is None else inner.gate, theirs.ffn.linear_0)
         if inner.gate is not None:
             _linear(inner.input, theirs.ffn.linear_0_noact)

@@ -1,7 +1,8 @@
 """Hugging Face's MarianMT (the OPUS-MT translators) as our Transformer, and back.
 
-It is the paper's model with four peculiarities: all sines of the positions stand before all cosines, the logits have a
-bias, post-norm stacks end without a further norm, and a target begins with the padding id, which is never produced.
+MarianMT is the paper's model with four peculiarities: all sines of the positions stand before all cosines, the logits
+have a bias, post-norm stacks end without a further norm, and a target begins with the padding id, which is never
+produced.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ OPTIONS = {
     "activation_dropout": "activation_dropout",
     "scale_embedding": "scale_embedding",
 }
-# What the encoder's key says, the decoder's has to say too.
+# Key of the encoder → key of the decoder, which must have the same value.
 TWICE = {"encoder_attention_heads": "decoder_attention_heads", "encoder_ffn_dim": "decoder_ffn_dim"}
 
-# What every such model is, in our options.
+# Our options that every MarianMT model has.
 FIXED: dict[str, Any] = {
     "positions": Sinusoidal(interleaved=False),
     "norm": LayerNorm(eps=1e-5),
@@ -81,7 +82,7 @@ def options_from(config: Mapping[str, Any]) -> Transformer:
         raise RegardError(f"activation_function = {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
     options = {option: values[key] for key, option in OPTIONS.items()}
     ours = {**options, **FIXED, "activation": ACTIVATIONS[activation], "share": _share(values)}
-    # By the registry, which knows the type of each option and how large it may be.
+    # The registry checks the type of each option and how large it is.
     return cast("Transformer", registry.options_from({"architecture": "transformer", **ours}))
 
 
@@ -93,7 +94,7 @@ def settings_from(
     source: str = "",
     target: str = "",
 ) -> TextSettings:
-    """Our text settings from their ``config.json`` and ``generation_config.json``; ``unk`` stands in the vocabulary."""
+    """Our text settings from their ``config.json`` and ``generation_config.json``; ``unk`` is in their vocabulary."""
     values = {**_with_defaults(config), **(generation or {})}
     suppressed = values.get("bad_words_ids") or []
     if any(len(ids) != 1 for ids in suppressed):
@@ -246,7 +247,7 @@ def _share(values: Mapping[str, Any]) -> Share:
 
 
 def _means(options: Transformer, name: str) -> Any:
-    """What an option that is left to others comes to."""
+    """The value of an option; one that others can imply is given as if they did."""
     if name == "final_norm":
         return options.normed_at_the_end
     if name == "key_value_heads" and options.key_value_heads == options.heads:

@@ -36,8 +36,8 @@ class Entry:
     to_ours: Callable[[Tensors], Tensors] = list
     to_theirs: Callable[[Tensors], Tensors] = list
     optional: bool = False  # their file may lack it
-    copy_of: str = ""  # it is this tensor of theirs once more
-    expected: Tensor | None = None  # it is always this
+    copy_of: str = ""  # a copy of this tensor of theirs
+    expected: Tensor | None = None  # the value that it always has
 
 
 def same(ours: str, theirs: str) -> Entry:
@@ -48,10 +48,10 @@ def same(ours: str, theirs: str) -> Entry:
 def transpose(ours: str, theirs: str) -> Entry:
     """The matrix transposed."""
 
-    def turn(tensors: Tensors) -> Tensors:
+    def transposed(tensors: Tensors) -> Tensors:
         return [tensor.T for tensor in tensors]
 
-    return Entry((ours,), (theirs,), turn, turn)
+    return Entry((ours,), (theirs,), transposed, transposed)
 
 
 def join(ours: Names, theirs: Names, sizes: Sequence[int] | None = None) -> Entry:
@@ -96,7 +96,7 @@ def constant(theirs: str, value: Tensor, optional: bool = True) -> Entry:
 
 
 def absent(theirs: str, copy_of: str) -> Entry:
-    """They may store their ``copy_of`` again, or in its place, under this name; we never do."""
+    """Under this name they may store a copy of their ``copy_of``, or only the copy; we store neither copy."""
     return Entry((), (theirs,), lambda tensors: [], lambda tensors: [], optional=True, copy_of=copy_of)
 
 
@@ -152,7 +152,7 @@ def _taken(tensors: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _compare(name: str, found: Tensor, expected: Tensor) -> None:
-    """Computed values: theirs may have been rounded to fp16."""
+    """Raise unless a stored tensor is what we compute; it may have been rounded to fp16."""
     same_shape = found.shape == expected.shape
     if not same_shape or not torch.allclose(found.double(), expected.double(), rtol=0, atol=1e-3):
         raise RegardError(f"'{name}' is not what it is in every model of this kind")

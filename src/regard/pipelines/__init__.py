@@ -1,4 +1,4 @@
-"""What ``regard.load`` returns: text in, text out, around a model that knows ids only."""
+"""Pipelines, which ``regard.load`` returns: text in, text out, around a model that knows ids only."""
 
 from regard.pipelines.results import TextScore, Translation
 from regard.pipelines.translator import Translator, load

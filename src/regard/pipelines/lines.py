@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from regard.text.parts import Warn
 
-BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # all that ends a line for somebody
+BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # whatever some program takes for the end of a line
 
 
 def without_breaks(text: str) -> str:
@@ -20,7 +20,7 @@ def texts_of(
 ) -> Iterator[list[str]]:
     """Lists of texts, a text a line: of at most ``ahead`` lines, or of about ``size`` characters.
 
-    Bytes that are not UTF-8 become U+FFFD, and ``warn`` hears of their line, counted from 0.
+    Bytes that are not UTF-8 become U+FFFD, and ``warn`` is called with the number of their line, from 0.
     """
     first = 0
     for chunk in _chunks(lines, ahead, size):

@@ -1,4 +1,4 @@
-"""What a translator gives back."""
+"""The results of a translator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from regard.text.tokenizer import Tokenizer
 class Translation:
     """One translation.
 
-    ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` the one that was ranked,
-    divided by the length penalty. ``alignment`` [T, S] says how much each of ``tokens`` looked at each of
-    ``source_tokens``, where it was asked for. ``alternatives`` are the rest of the n best: other texts, fewer where
-    there are not so many.
+    ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` that sum divided by the
+    length penalty, by which translations are ranked. ``alignment`` [T, S], if asked for, holds the weights with which
+    ``tokens`` attended to ``source_tokens``. ``alternatives`` are the rest of the n best: other texts, fewer where no
+    more are found.
     """
 
     text: str

@@ -36,7 +36,7 @@ NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is d
 
 
 class Translator:
-    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``, ``backend`` what decodes."""
+    """A translation model with its tokenizers. ``translator.model`` is the ``nn.Module``; ``backend`` decodes."""
 
     def __init__(
         self,
@@ -72,13 +72,12 @@ class Translator:
         warn: Warn | None = None,
         parts: list[list[Part]] | None = None,
     ) -> list[Translation]:
-        """Translates each text. What is not given is as in ``DecodingConfig``; the length penalty is the model's.
-        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried, then ``warn`` is told.
+        """Translate each text. Options that are not given are those of ``self.decoding``.
 
-        A text that is longer than the model has learnt is translated in parts; an output that repeats itself or does
-        not end is decoded again (unless ``no_repeat`` is False); ``warn`` hears of both. A text without anything but
-        white space gives "".
-        ``parts``: what the method of that name made of the same texts, where it has been asked already.
+        The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried. A text that is longer than the
+        model has learnt is translated in parts. An output that repeats itself or does not end is decoded again, unless
+        ``no_repeat`` is False. ``warn`` is called with the number of the text and a remark on each of these.
+        A text of white space gives "". ``parts`` is ``self.parts(texts)``, if the caller has it already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         given = self.decoding
@@ -146,7 +145,7 @@ class Translator:
         ]
 
     def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
-        """What is translated is split where it is too long; what is scored cannot be."""
+        """Refuse texts that are too long to be scored; unlike texts to translate, they cannot be split."""
         longest = self.model.longest
         for number, ids in enumerate(rows, start=1):
             if longest is not None and len(ids) + marks > longest:
@@ -169,7 +168,7 @@ class Translator:
         stopping: str | None = None,
         no_repeat_ngram: int = 0,
     ) -> Search:
-        """The search that these options mean."""
+        """The search with these options; those that are not given are those of ``self.decoding``."""
         given = self.decoding
         search = Search(
             beam=given.beam if beam is None else beam,
@@ -185,14 +184,14 @@ class Translator:
     def parts(self, texts: Sequence[str], warn: Warn | None = None, most: int | None = None) -> list[list[Part]]:
         """Each text as parts that are short enough for the model; none where there is nothing but white space.
 
-        Lines of a text are parts of their own. Raises TooMuch where more than ``most`` parts are to be translated: of
-        a text that is much longer, before it is cut, which takes longer than to tokenize it once.
+        Lines of a text are parts of their own. Raises TooMuch where more than ``most`` parts are to be translated; a
+        text that is much longer is refused before it is cut, since cutting takes longer than tokenizing it once.
         """
         return parts_of(texts, self.tokenizer, self._longest, self.settings.target, warn, most)
 
     @property
     def _longest(self) -> int:
-        """Subwords of a source that is translated in one go: what text.json says, and there are positions for."""
+        """The most subwords of a source that is translated in one part: by text.json and by the model's positions."""
         positions = self.model.longest
         return self.settings.max_length if positions is None else max(1, min(self.settings.max_length, positions - 1))
 
@@ -230,10 +229,10 @@ class Translator:
                 warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
 
     def _fault(self, source: list[int], hypothesis: Hypothesis) -> str:
-        """In what way an output repeats or does not end, or "".
+        """The fault of an output, which repeats itself or does not end; "" without one.
 
-        A source that repeats itself may be translated so, and a row of digits or signs ("1,000,000,000", "-----") is
-        none: only words that repeat are one.
+        A source that repeats itself may have such a translation, and repeated digits or signs ("1,000,000,000",
+        "-----") are no fault: only repeated words are.
         """
         phrase = find_repetition(hypothesis.ids)
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
@@ -250,7 +249,7 @@ class Translator:
         batch_tokens: int,
         warn: Warn | None,
     ) -> list[list[list[Choice]]]:
-        """For each text its n best translations, each a choice a part; ``warn`` hears where there are fewer."""
+        """For each text its n best translations, each a choice a part; ``warn`` is called where there are fewer."""
 
         def text_of(one: Hypothesis) -> str:
             return without_breaks(self.target_tokenizer.decode(one.ids))

@@ -1,13 +1,13 @@
-"""The HTTP face, with LibreTranslate's routes: it checks, batches and replies; decoding is the worker pool's.
+"""The HTTP interface, with LibreTranslate's routes: it checks requests and replies; the worker pool decodes.
 
     POST /translate           q (text or [texts]), source, target, alternatives
     POST /detect              q: which language it is in
     GET  /languages           which pairs there are
-    GET  /frontend/settings   what LibreTranslate's clients want to know first
+    GET  /frontend/settings   what LibreTranslate's clients ask for first
     GET  /health              {"status": "ok"}, and how many sentences are in hand
 
-Bodies are JSON or forms. Whatever is refused is refused with {"error": …} and a status of 4xx, or 503 with Retry-After
-where there is too much.
+Bodies are JSON or forms. A refusal is {"error": …} with a status of 4xx, or 503 with Retry-After where too much is in
+hand.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from regard.serve.limits import Limits
 from regard.serve.requests import (
     DetectRequest,
     Pair,
-    Prepared,
+    SplitRequest,
     TranslateRequest,
     check_options,
     check_texts,
     known,
-    prepare,
     read,
+    split,
 )
 from regard.serve.workers import Caller, ClientLeft, PoolBackend, Unavailable, WorkerPool
 
@@ -50,7 +50,7 @@ def build_app(translators: Mapping[Pair, Translator], pool: WorkerPool, limits: 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.translating = CapacityLimiter(limits.in_hand)  # a request waits in a thread of its own
-        app.state.splitting = CapacityLimiter(1)  # work for Python, which does one thing at a time
+        app.state.splitting = CapacityLimiter(1)  # one: Python splits one text at a time
         yield
 
     app = FastAPI(title="regard", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
@@ -72,17 +72,17 @@ def build_app(translators: Mapping[Pair, Translator], pool: WorkerPool, limits: 
         texts = check_texts(wanted.q, limits)
         check_options(wanted, translators)
         with characters.take(sum(map(len, texts))):
-            prepared = await to_thread.run_sync(prepare, wanted, translators, limits, limiter=app.state.splitting)
+            request_parts = await to_thread.run_sync(split, wanted, translators, limits, limiter=app.state.splitting)
         caller = Caller()
         watch = asyncio.create_task(_leave_with(request, pool, caller))
         try:
-            with sentences.take(max(1, prepared.sentences)):
+            with sentences.take(max(1, request_parts.sentences)):
                 found, timing = await to_thread.run_sync(
-                    _translated, wanted, prepared, caller, limiter=app.state.translating
+                    _translated, wanted, request_parts, caller, limiter=app.state.translating
                 )
         finally:
             watch.cancel()
-        return JSONResponse(_reply(wanted, prepared, found), headers={"Server-Timing": timing})
+        return JSONResponse(_reply(wanted, request_parts, found), headers={"Server-Timing": timing})
 
     return app
 
@@ -120,7 +120,7 @@ def _describe(app: FastAPI, translators: Mapping[Pair, Translator], pool: Worker
 
 
 def _refuse(app: FastAPI) -> None:
-    """What errors become."""
+    """The replies to errors."""
 
     @app.exception_handler(RegardError)
     async def refused(request: Request, error: RegardError) -> JSONResponse:
@@ -143,36 +143,36 @@ def _refuse(app: FastAPI) -> None:
 
 
 async def _leave_with(request: Request, pool: WorkerPool, caller: Caller) -> None:
-    """Drops what a client waits for when it closes its connection: after the body there comes nothing else from it."""
+    """Drop the sentences of a client that closes its connection; after the body nothing else comes from it."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     await to_thread.run_sync(pool.leave, caller)  # a worker may have to be waited for
 
 
-def _translated(wanted: TranslateRequest, prepared: Prepared, caller: Caller) -> tuple[list[Translation], str]:
-    """In a thread of its own: translations, and where their time went, in milliseconds."""
-    if prepared.unchanged:
+def _translated(wanted: TranslateRequest, request: SplitRequest, caller: Caller) -> tuple[list[Translation], str]:
+    """Translations, and the milliseconds that they waited and were decoded; runs in a thread of its own."""
+    if request.unchanged:
         return [Translation(text, [], 0.0, 0.0, []) for text in wanted.texts], "decoding;dur=0"
-    backend = prepared.translator.backend
+    backend = request.translator.backend
     assert isinstance(backend, PoolBackend)
     backend.calls.waiting, backend.calls.decoding, backend.calls.caller = 0.0, 0.0, caller
-    n_best = min(1 + wanted.alternatives, prepared.translator.decoding.beam)
-    found = prepared.translator.translate(wanted.texts, n_best=n_best, parts=prepared.parts)
+    n_best = min(1 + wanted.alternatives, request.translator.decoding.beam)
+    found = request.translator.translate(wanted.texts, n_best=n_best, parts=request.parts)
     spent = {"waiting": backend.calls.waiting, "decoding": backend.calls.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
 
 
-def _reply(wanted: TranslateRequest, prepared: Prepared, found: list[Translation]) -> dict[str, Any]:
-    """As LibreTranslate has it: lists where ``q`` is one."""
+def _reply(wanted: TranslateRequest, request: SplitRequest, found: list[Translation]) -> dict[str, Any]:
+    """The fields of LibreTranslate's reply: lists where ``q`` is a list."""
     answers: dict[str, list[Any]] = {"translatedText": [each.text for each in found]}
     if wanted.alternatives:
         answers["alternatives"] = [_others(each) for each in found]
-    if prepared.detected:
-        answers["detectedLanguage"] = [prepared.detected for _ in found]
+    if request.detected:
+        answers["detectedLanguage"] = [request.detected for _ in found]
     return {key: each[0] if isinstance(wanted.q, str) else each for key, each in answers.items()}
 
 
 def _others(found: Translation) -> list[str]:
-    """Its alternatives, each once, without what is the translation itself or nothing."""
+    """The alternatives, each text once, without empty texts and the translation itself."""
     texts = dict.fromkeys(other.text for other in found.alternatives)
     return [text for text in texts if text.strip() and text != found.text]

@@ -1,7 +1,7 @@
-"""What a request brings: the fields of its body, which is JSON or a form, counted while it comes.
+"""Reads the fields of a request's body, JSON or a form; bytes are counted while they arrive.
 
-Browsers send forms to other sites without asking; so one whose Origin is not this server's own host is refused. JSON
-they send to other sites only where these allow it, and this server does not.
+Browsers send forms to other sites without asking; so a form whose Origin is not this server's own host is refused. They
+send JSON to another site only if it allows that, and this server does not.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect
 from regard.serve.limits import Limits
 
 FIELDS = 64  # of a form
-READ = 4  # times the limit: who sends a little too much hears so; who sends more finds the connection closed
+READ = 4  # times the limit is read: a client that sends a little too much gets a reply, one that sends more is cut off
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 
 async def fields(request: Request, limits: Limits) -> dict[str, Any]:
-    """The fields of a request's body by name, null ones left out; what is no such body is refused."""
+    """The fields of a request's body by name, null ones left out; any other body is refused."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", URLENCODED, MULTIPART):
         raise HTTPException(415, f"expected Content-Type: application/json, {URLENCODED} or {MULTIPART}")
@@ -68,7 +68,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8, as RFC 8259 has it: no NaN, no name twice, no halves of surrogate pairs."""
+    """A JSON object in UTF-8, as RFC 8259 has it: no NaN, no name twice, no half of a surrogate pair."""
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
         json.dumps(found, ensure_ascii=False).encode("utf-8")
@@ -88,7 +88,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Names that come twice are refused: who reads the first value and who reads the last do not see the same."""
+    """The pairs by name; a name that comes twice is refused, as readers differ in which of its values they take."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -107,7 +107,7 @@ def _urlencoded(body: bytes) -> list[tuple[str, Any]]:
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, Any]]:
-    """The parts of a form, in UTF-8 whatever the form says of it; files are refused."""
+    """The parts of a form, read as UTF-8 whatever charset the form names; files are refused."""
     from python_multipart import FormParser
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import parse_options_header
@@ -145,8 +145,8 @@ def _check_origin(request: Request) -> None:
     if origin is None:  # no browser, or a page of this server
         return
     try:
-        place = urlsplit(origin).netloc
+        host = urlsplit(origin).netloc
     except ValueError:
-        place = ""
-    if not place or place.lower() != request.headers.get("host", "").lower():
+        host = ""
+    if not host or host.lower() != request.headers.get("host", "").lower():
         raise HTTPException(403, "forms of other sites are refused; send application/json")

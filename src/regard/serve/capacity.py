@@ -1,4 +1,4 @@
-"""How much may be in hand at once, whoever brings it: what does not fit is refused, and nobody waits for room."""
+"""How much may be in hand at once, of all clients together; a request that does not fit is refused at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 class Capacity:
     """Room for ``most`` of ``what`` at once.
 
-    It is used on the event loop only, so that no other request runs between check and count.
+    Only the event loop uses an object of this class, so that no other request runs between check and count.
     """
 
     def __init__(self, most: int, what: str) -> None:
@@ -19,7 +19,7 @@ class Capacity:
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
-        """Room for ``count`` while the context lasts: 413 if there never are so many, 503 if there are not now."""
+        """Room for ``count`` while the context lasts; 413 if so many never fit, 503 if they do not fit now."""
         if count > self.most:
             raise HTTPException(413, f"{count:,} {self.what}; this server takes {self.most:,} at once: send less")
         if self.taken + count > self.most:

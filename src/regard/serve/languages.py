@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-#: How English calls a language. A code that is not here is its own name.
+#: English names of languages. A language without one is called by its code.
 NAMES = {
     "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
     "da": "Danish", "de": "German", "el": "Greek", "en": "English", "eo": "Esperanto", "es": "Spanish",
@@ -58,13 +58,13 @@ def matching(code: str, known: Iterable[str], *, written: bool = False) -> list[
 
 
 def ranked(texts: Sequence[str], codes: Sequence[str]) -> list[dict[str, Any]]:
-    """How sure it is that texts are in one of these languages, the surest first: ``confidence`` in per cent.
+    """These languages, surest first, with the ``confidence`` in per cent that the texts are in them.
 
-    What is no text of any language has confidence 0.
+    For a text in no known language every confidence is 0.
     """
     text = "\n".join(texts)[:DETECTED]
     detector = _detector()
-    even = 1.5 / len(detector.labels)  # what each language gets where nothing speaks for any
+    even = 1.5 / len(detector.labels)  # a little more than each language gets for a text that fits none
     scores = {base(label): score for label, score in detector.rank(text) if score > even}
     surest = sorted(dict.fromkeys(codes), key=lambda code: -scores.get(base(code), 0.0))
     return [{"confidence": round(100 * scores.get(base(code), 0.0)), "language": code} for code in surest]
@@ -72,7 +72,7 @@ def ranked(texts: Sequence[str], codes: Sequence[str]) -> list[dict[str, Any]]:
 
 @functools.cache
 def _detector() -> Any:
-    """py3langid among the languages that have a name here: it knows more, which share the words of short texts."""
+    """py3langid, limited to the languages in ``NAMES``: it takes short texts for others that share their words."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,4 +1,4 @@
-"""What a request may ask for, and what all may together."""
+"""The limits of a server: of one request, and of all together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client asks for, out of the fields of its request."""
+"""A client's request, from the fields of its body: checked, its translator chosen, its texts split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regard.serve.languages import matching, ranked
 from regard.serve.limits import Limits
 
 Pair = tuple[str, str]  # source and target language
-Model = TypeVar("Model", bound=BaseModel)
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class TranslateRequest(BaseModel):
@@ -42,8 +42,8 @@ class DetectRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A request that can be decoded: who translates it, its sentences, and which language it is in if it didn't say."""
+class SplitRequest:
+    """A request that can be decoded: its translator, the parts of its texts, and the language that was detected."""
 
     translator: Translator
     parts: list[list[Part]]
@@ -55,10 +55,10 @@ class Prepared:
         return sum(bool(part.ids) for of_text in self.parts for part in of_text)
 
 
-def read(model: type[Model], fields: Mapping[str, Any]) -> Model:
-    """The fields as ``model``, or 400 with what is wrong with the first one that is."""
+def read(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
+    """The fields as an object of ``kind``; 400 with the first fault if they do not fit."""
     try:
-        return model.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -81,7 +81,7 @@ def check_texts(q: str | Sequence[str], limits: Limits) -> list[str]:
 
 
 def check_options(wanted: TranslateRequest, translators: Mapping[Pair, Translator]) -> None:
-    """What can be said of the other fields before the texts are looked at."""
+    """Refuse other fields that are wrong, before the texts are split."""
     if wanted.format != "text":
         raise HTTPException(400, f"{wanted.format[:40]} format is not supported; expected text")
     most = max(translators[pair].decoding.beam for pair in candidates(wanted, translators)) - 1
@@ -104,11 +104,11 @@ def candidates(wanted: TranslateRequest, pairs: Iterable[Pair]) -> list[Pair]:
     return fit
 
 
-def prepare(wanted: TranslateRequest, translators: Mapping[Pair, Translator], limits: Limits) -> Prepared:
-    """Chooses who translates, and splits the texts: the work that a request means before it is decoded, in a thread.
+def split(wanted: TranslateRequest, translators: Mapping[Pair, Translator], limits: Limits) -> SplitRequest:
+    """Choose the translator of a request and split its texts; slow enough to be done in a thread.
 
-    What is too long is refused before it is split, and its length counts once normalised: a character can become
-    eighteen.
+    Texts that are too long are refused before they are split. Their length is counted after normalisation, which can
+    make eighteen characters of one.
     """
     pairs = candidates(wanted, translators)
     detected = None
@@ -118,11 +118,11 @@ def prepare(wanted: TranslateRequest, translators: Mapping[Pair, Translator], li
         pairs = sorted(pairs, key=lambda pair: surest.index(pair[0]))
         detected = rows[0]
         if detected["confidence"] and detected["language"] in {pair[1] for pair in pairs}:
-            return Prepared(translators[pairs[0]], [], detected, unchanged=True)
+            return SplitRequest(translators[pairs[0]], [], detected, unchanged=True)
     translator = translators[pairs[0]]
     if sum(len(translator.tokenizer.normalize(text)) for text in wanted.texts) > limits.characters:
         raise TooMuch(f"q: a request may have {limits.characters:,} characters, after normalisation")
-    return Prepared(translator, translator.parts(wanted.texts, most=limits.in_hand), detected)
+    return SplitRequest(translator, translator.parts(wanted.texts, most=limits.in_hand), detected)
 
 
 def known(pairs: Iterable[Pair]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A server from models to its end: loading, listening, and what happens at SIGTERM."""
+"""Runs a server: takes its port, loads its models, answers requests, and ends at SIGTERM."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def serve(
     batch_tokens: int | None = None,
     limits: Limits,
 ) -> None:
-    """Serves models until it is told to end. ``port`` 0: any that is free; which one is said on standard error."""
+    """Serve models until SIGTERM or Ctrl-C. ``port`` 0 is any free one; standard error gives the address."""
     listening = _listening(host, port)
     keep_memory()
     translators: dict[Pair, Translator] = {}
@@ -54,14 +54,14 @@ def serve(
     pool = WorkerPool(models, torch.get_num_threads(), tokens)
     for name, translator in zip(names, translators.values(), strict=True):
         translator.backend = PoolBackend(pool, name)
-    torch.set_num_threads(1)  # what is left to this process is text
+    torch.set_num_threads(1)  # this process splits and joins text; the workers compute
     config = uvicorn.Config(
         build_app(translators, pool, limits), log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE,
-        server_header=False, http="h11", ws="none",  # whatever else is installed: what is tested is what runs
+        server_header=False, http="h11", ws="none",  # chosen here, so that no other installed package is
     )  # fmt: skip
     pairs = ", ".join(f"{source} → {target}" for source, target in translators)
-    place = f"http://{_shown(host)}:{listening.getsockname()[1]}"
-    print(f"regard: {pairs} at {place} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    print(f"regard: {pairs} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
@@ -69,11 +69,11 @@ def serve(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Before anything is loaded, so that a port that is taken is said at once."""
+    """The socket of the server; taken before models are loaded, so that a port in use is reported at once."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
-        # Named, or asyncio would not know it for TCP, and each reply would wait 40 ms for the last one's receipt.
+        # With the protocol named asyncio sees TCP and sends at once; else replies wait 40 ms for a receipt of the last.
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)

@@ -1,4 +1,4 @@
-"""Who is next: sentences of several requests, one of each in turn, so that a long request holds up no short one."""
+"""Takes sentences of several requests, one of each in turn, so that a long request does not hold up a short one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Turns:
         return bool(self._queues)
 
     def add(self, sentences: Iterable[Input]) -> None:
-        """Those of one request, in the order in which it wants them."""
+        """Add the sentences of one request, in their order."""
         if queue := deque(sentences):
             self._queues.append(queue)
 
     def take(self, room: int) -> list[Input]:
-        """The next ones, until ``room`` tokens are filled, end marks counted; the last may be longer than that."""
+        """The next sentences, until they have ``room`` tokens, end marks counted; the last one may exceed it."""
         taken: list[Input] = []
         while self._queues and room > 0:
             queue = self._queues.popleft()
@@ -48,5 +48,5 @@ class Turns:
 
 
 def size(sentence: Input) -> int:
-    """Its tokens, end mark counted."""
+    """The tokens of a sentence, end mark counted."""
     return len(sentence.source or ()) + 1

@@ -1,4 +1,4 @@
-"""What a worker of the pool does: it decodes on one core whatever comes, whoever asked for it, requests in turns."""
+"""A worker of the pool: decodes the sentences of all requests together on one core; requests take turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regard.decoding.search import Search
 from regard.models.contract import Model
 from regard.serve.turns import Turns, size
 
-AHEAD = 2  # running batches' worth of sentences in the scheduler, so that a finished one is replaced without waiting
+AHEAD = 2  # running batches whose sentences the scheduler holds, so that a finished one is replaced at once
 
 
 class Served(NamedTuple):
@@ -26,11 +26,11 @@ class Served(NamedTuple):
 
 
 def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
-    """What a worker does until nobody holds the other end of its pipe.
+    """Decode until the other end of the pipe is closed.
 
-    Sentences of one model and one search are decoded together. New ones join them while no others wait. Requests are
-    served in turns: the scheduler is given what two running batches hold, and the rest waits here, so that a request
-    of one sentence waits for no more than that, however long another one is.
+    Sentences of one model and one search are decoded together. New ones join them while none of another model or search
+    wait. Requests take turns: the scheduler is given as many sentences as ``AHEAD`` running batches hold, and the rest
+    waits here, so that a request of one sentence waits for no more than that, however long another request is.
     """
     waiting: dict[tuple[str, str], Turns] = {}
 
@@ -60,7 +60,7 @@ def _decode_some(
     batch_tokens: int,
     receive: Callable[[bool], None],
 ) -> None:
-    """Decodes sentences of one model and search until there are none, or others wait and those at work are done."""
+    """Decode sentences of one model and search until none are left, or others wait and the scheduler has none."""
     served, search = models[group[0]], read(group[1])
     room = max(1, AHEAD * batch_tokens // search.beam)
     sizes: dict[int, int] = {}  # of the sentences that the scheduler has
@@ -93,8 +93,10 @@ def _decode_some(
 
 
 def written(search: Search) -> str:
+    """A search as JSON."""
     return json.dumps({**search.__dict__, "length_penalty": str(search.length_penalty)}, sort_keys=True)
 
 
 def read(search: str) -> Search:
+    """A search from the JSON of ``written``."""
     return Search(**json.loads(search))

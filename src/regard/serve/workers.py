@@ -1,8 +1,9 @@
-"""Decoding across requests: a few workers, each of which decodes on one core whatever comes, whoever asked for it.
+"""The worker pool: workers, each of which decodes sentences of all requests on one core.
 
-A sentence that comes while others are decoded takes the place of one that is done (decoding/engine.py). On a CPU under
-Linux a worker is a forked process, with the weights of this one; elsewhere it is a thread. One that ends is replaced;
-while that fails (no process, no file descriptor) the others decode, and requests get 503 if there are none.
+A sentence that comes while others are decoded takes the row of a finished one (decoding/engine.py). On a CPU under
+Linux a worker is a forked process that shares the weights of this one; elsewhere it is a thread. A worker that ends is
+replaced. While none can be started (no process, no file descriptor) the others decode, and requests get 503 if there
+are no others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from regard.errors import RegardError
 from regard.machine.processes import as_a_child, forking
 from regard.serve.worker import Served, work, written
 
-TRIES = 4  # how often a sentence is given to a worker before it is an error that they end
+TRIES = 4  # workers that may end while they have a sentence, before that is an error
 AGAIN = 1.0  # seconds after which a worker that could not be started is tried again
 
 
@@ -53,7 +54,7 @@ class Unavailable(RegardError):
 
 
 class Caller:
-    """Who waits for sentences; all of them are decoded for it, or dropped when it leaves."""
+    """A request that waits for sentences, which are dropped when its client leaves."""
 
     def __init__(self) -> None:
         self.left = False
@@ -62,7 +63,7 @@ class Caller:
 
 @dataclass
 class Worker:
-    """One that decodes: our end of its pipe, and what it has not given back yet, by number."""
+    """A worker: our end of its pipe, and the sentences that it has in hand, by number."""
 
     pipe: Connection
     process: Any  # None: a thread
@@ -70,7 +71,7 @@ class Worker:
     lock: threading.Lock
 
     def send(self, message: object) -> None:
-        with self.lock, contextlib.suppress(OSError):  # its reader finds out that it has ended
+        with self.lock, contextlib.suppress(OSError):  # the thread that reads its pipe replaces a worker that has ended
             self.pipe.send_bytes(json.dumps(message).encode())
 
 
@@ -84,7 +85,7 @@ class WorkerPool:
         self._closed = threading.Event()
         on_cpu = all(next(served.model.parameters()).device.type == "cpu" for served in models.values())
         self._forks = on_cpu and sys.platform == "linux"
-        gc.freeze()  # what is there already is not looked through for garbage, and stays shared
+        gc.freeze()  # objects made so far are not searched for garbage, so that their memory stays shared
         self._workers: list[Worker] = []
         for _ in range(workers if self._forks else 1):
             try:
@@ -99,7 +100,7 @@ class WorkerPool:
         return sum(len(worker.pending) for worker in self._workers)
 
     def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search, caller: Caller) -> list[Future[Done]]:
-        """Gives each sentence to the worker that has least in hand."""
+        """Give each sentence to the worker that has the fewest in hand."""
         shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
         futures: list[Future[Done]] = []
         with self._lock:
@@ -110,19 +111,19 @@ class WorkerPool:
             if not self._workers:
                 raise Unavailable("no decoding process is running: come again soon")
             for ids in sources:
-                place = min(range(len(self._workers)), key=lambda i: len(self._workers[i].pending))
+                least = min(range(len(self._workers)), key=lambda i: len(self._workers[i].pending))
                 number, future = next(self._numbers), Future[Done]()
-                self._workers[place].pending[number] = future
-                shares.setdefault(place, []).append((number, ids))
+                self._workers[least].pending[number] = future
+                shares.setdefault(least, []).append((number, ids))
                 futures.append(future)
             caller.waits_for = set(futures)
-            chosen = [(self._workers[place], sentences) for place, sentences in shares.items()]
+            chosen = [(self._workers[index], sentences) for index, sentences in shares.items()]
         for worker, sentences in chosen:
             worker.send([name, written(search), sentences])
         return futures
 
     def leave(self, caller: Caller) -> None:
-        """What a caller waits for is not waited for any more, and decoded no more where that has not begun."""
+        """Drop the sentences of a caller; those that are being decoded are decoded to their end, for nobody."""
         dropped: list[tuple[Worker, list[int]]] = []
         with self._lock:
             caller.left = True
@@ -169,7 +170,7 @@ class WorkerPool:
         return worker
 
     def _listen(self, worker: Worker) -> None:
-        """Hands on what a worker finds; if it ends, its sentences are told, and another takes its place."""
+        """Pass on the results of a worker; when it ends, its sentences fail with WorkerEnded and it is replaced."""
         try:
             with contextlib.suppress(EOFError, OSError):
                 while True:
@@ -181,7 +182,7 @@ class WorkerPool:
             self._replace()
 
     def _forget(self, worker: Worker) -> None:
-        """A worker that has ended is given nothing more, and whoever waits for it is told."""
+        """Remove a worker that has ended; its sentences fail with WorkerEnded."""
         with self._lock:
             if worker in self._workers:
                 self._workers.remove(worker)
@@ -194,7 +195,7 @@ class WorkerPool:
         worker.pipe.close()  # here alone: no other thread closes what this one reads
 
     def _replace(self) -> None:
-        """Starts a worker in place of one that has ended: now, or as soon as the system allows it."""
+        """Start a worker instead of one that has ended: now, or as soon as the system allows it."""
         failed = False
         while not self._closed.is_set():
             try:
@@ -217,7 +218,7 @@ def _say(text: str) -> None:
 def _forked(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:
     _keep_only(pipe.fileno())
     as_a_child()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends this one when all is answered
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends this process when all is answered
     work(models, pipe, batch_tokens)
 
 
@@ -241,7 +242,7 @@ def _keep_only(pipe: int) -> None:
 
 
 class Calls(threading.local):
-    """The calls of a thread: for whom they are, and what they have taken since that was set to 0."""
+    """The calls of a thread: their caller, and the seconds that they waited and were decoded since both were 0."""
 
     waiting = 0.0
     decoding = 0.0
@@ -249,7 +250,7 @@ class Calls(threading.local):
 
 
 class PoolBackend:
-    """A backend (decoding/backends.py) whose sentences are decoded together with those of other threads' calls."""
+    """A backend (decoding/backends.py) that decodes the sentences of calls from all threads together."""
 
     def __init__(self, pool: WorkerPool, name: str) -> None:
         self.pool, self.name = pool, name

@@ -87,7 +87,7 @@ def updates(session: Session) -> str:
 
         start = time.perf_counter()
         step = position.step + 1
-        running = trainer.launch(item, step)
+        running = trainer.start_update(item, step)
         # An accelerator is still computing: the next batch is made and copied meanwhile.
         following = next(items).to(session.device)
         statistics = trainer.read(running, step)

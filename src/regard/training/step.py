@@ -24,12 +24,12 @@ from regard.training.schedule import learning_rate
 from regard.training.streams import seed_stream, stream_key
 from regard.training.thread_parallel import ThreadParallel
 
-Position = tuple[int, str, int, int, int]  # of a random stream: seed, purpose, update, micro-batch, rank
+Stream = tuple[int, str, int, int, int]  # of random numbers: seed, purpose, update, micro-batch, rank
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one update: ``loss`` and ``nll`` are sums over its ``target_tokens``, of all processes."""
+    """Statistics of one update: ``loss`` and ``nll`` are sums over its ``target_tokens``, of all processes."""
 
     loss: float
     nll: float
@@ -69,7 +69,7 @@ class Trainer:
             return self._accumulate(item, step, item.target_tokens)
         sums = sum_gradients(self.parameters, self._accumulate(item, step, item.planned_tokens))
         if self.config.data.subword_dropout:
-            # Words that were cut anew are more tokens than were planned.
+            # Subword dropout makes more tokens than were planned.
             grown = item.planned_tokens / sums[2]
             torch._foreach_mul_([weight.grad for weight in self.parameters if weight.grad is not None], grown)
         return sums
@@ -80,15 +80,15 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         nll = torch.zeros((), device=self.device)
         for micro, batch in enumerate(item.batches):
-            # What is dropped depends on where the run stands, never on what came before: resuming needs no state.
-            position = self.config.seed, "dropout", step, micro, self.group.rank
+            # Dropout depends on the update and not on earlier draws, so that resuming needs no generator's state.
+            stream = self.config.seed, "dropout", step, micro, self.group.rank
             parts = self.parallel.parts(batch)
             if len(parts) == 1:
-                seed_stream(*position)
+                seed_stream(*stream)
                 found = [self._sums(batch)]
                 torch.autograd.backward(found[0].loss / divisor)
             else:
-                found = self._side_by_side(parts, divisor, position)
+                found = self._side_by_side(parts, divisor, stream)
             for sums in found:
                 loss += sums.loss.detach()
                 nll += sums.nll.detach()
@@ -99,11 +99,11 @@ class Trainer:
         with self.autocast(), switched_on(), fused:
             return self.objective(self.model, batch.to(self.device))
 
-    def _side_by_side(self, parts: list[Batch], divisor: int, position: Position) -> list[Sums]:
+    def _side_by_side(self, parts: list[Batch], divisor: int, stream: Stream) -> list[Sums]:
         """The sums of each part, each with a stream of its own; their gradients are added up in order."""
 
         def work(number: int, part: Batch) -> tuple[Sums, tuple[Tensor | None, ...]]:
-            with drawing_from(torch.Generator().manual_seed(stream_key(*position, number))):
+            with drawing_from(torch.Generator().manual_seed(stream_key(*stream, number))):
                 sums = self._sums(part)
                 return sums, torch.autograd.grad(sums.loss / divisor, self.parameters, allow_unused=True)
 
@@ -115,9 +115,9 @@ class Trainer:
         return [sums for sums, _ in found]
 
     def rehearse(self, item: Item, *, with_update: bool = False) -> None:
-        """Forward and backward in this process alone, and ``with_update`` Adam too, which moves no weight then.
+        """Forward and backward in this process alone; ``with_update`` an optimizer's update too, which moves no weight.
 
-        Before the first update ``forget`` wipes the moments that this leaves; later on they must not be touched.
+        Such an update leaves moments, which ``forget`` wipes: it is for the time before the first update only.
         """
         self.model.train()
         self._accumulate(item, 0, item.target_tokens)
@@ -130,7 +130,7 @@ class Trainer:
         """No moments, as before the first update."""
         self.optimizer.state.clear()
 
-    def launch(self, item: Item, step: int) -> Tensor:
+    def start_update(self, item: Item, step: int) -> Tensor:
         """Start update ``step`` (the first is 1); its statistics [5] are on the device, for ``read``."""
         self.model.train()
         sums = self.gradients(item, step)

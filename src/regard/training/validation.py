@@ -1,4 +1,4 @@
-"""How good the weights are on text that they have not learnt from: loss, perplexity, BLEU, sample translations."""
+"""Validation on a corpus that is not trained on: loss, perplexity, BLEU and sample translations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from regard.models.contract import Model
 from regard.pipelines import Translator
 from regard.training.objective import CrossEntropy
 
-CHUNK = 250  # sentences translated between two looks at whether to stop
+CHUNK = 250  # sentences translated between two calls of ``stop``
 
 
 class Abandoned(Exception):
@@ -40,7 +40,7 @@ class Validator:
     def __init__(
         self, config: Config, corpus: Corpus, loaded: Loaded, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        """``loaded`` is the model in training with all that stands around it; ``stop`` is asked between batches."""
+        """``loaded`` is the model in training with its tokenizers; ``stop`` is called between batches."""
         self.config, self.corpus, self.loaded, self.stop = config, corpus, loaded, stop
         self.model: Model = loaded.model
         if config.training.metric == "bleu" and not self.model.has_source:
@@ -87,7 +87,7 @@ class Validator:
             if wanted and self.model.has_source:
                 from regard.evaluation import corpus_scores  # imports sacreBLEU
 
-                # As it goes the quickest search will do: it ranks the steps of one run among themselves.
+                # Greedy search is the quickest, and enough to rank the steps of one run.
                 greedy = replace(self.config.decoding, beam=1, n_best=1, no_repeat=False)
                 texts = self.translate(decoding or greedy)
                 files.point("validate:translated")
@@ -102,10 +102,10 @@ class Validator:
         return -math.inf if math.isnan(score) else float(score)
 
     def translate(self, decoding: DecodingConfig) -> list[str]:
-        """The translation of every source, as users get it: long text in parts, loops decoded again."""
+        """The translation of every source, as users get it: long text in parts, repetitions decoded again."""
         translator = Translator(self.loaded, decoding)
         texts = [""] * len(self.sources)
-        # Of similar length, and few enough that Ctrl-C is heard.
+        # Chunks of similar length, small enough that Ctrl-C is soon obeyed.
         for first in range(0, len(texts), CHUNK):
             self._check_stop()
             chunk = self.by_length[first : first + CHUNK]
@@ -131,7 +131,7 @@ class Validator:
         return nll / tokens if tokens else math.nan
 
     def _nll(self, chosen: NDArray[np.int64]) -> float:
-        """Of these pairs together, as one batch; waits for the device."""
+        """The summed negative log-probability of these pairs as one batch; waits for the device."""
         source, target = (
             [ids(int(index)) for index in chosen] for ids in (self.corpus.source_ids, self.corpus.target_ids)
         )
@@ -165,7 +165,7 @@ def _left_out(corpus: Corpus, kept: Sequence[int], count: int) -> str:
 
 @contextlib.contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """Without dropout and gradients inside, as it was outside."""
+    """The model without dropout and gradients inside; afterwards in the mode that it had."""
     training = model.training
     model.eval()
     try:
