@@ -19,7 +19,6 @@ from regard.nn.positions import Positions, Sinusoidal
 from regard.nn.residual import Order
 from regard.nn.stacks import Stack
 
-
 LARGEST_SCALE = 1e6  #: of scores; far larger ones are no fp32 numbers
 
 

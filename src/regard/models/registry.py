@@ -216,7 +216,9 @@ def _read_value(key: str, annotation: Any, value: Any, where: str) -> Any:
         return pydantic.TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except (pydantic.ValidationError, TypeError) as error:
         # A value of several types has a fault for each.
-        faults = [each["msg"] for each in error.errors()] if isinstance(error, pydantic.ValidationError) else [str(error)]
+        faults = (
+            [each["msg"] for each in error.errors()] if isinstance(error, pydantic.ValidationError) else [str(error)]
+        )
         reason = " or ".join(fault[:1].lower() + fault[1:] for fault in faults)
         raise RegardError(f"'{where}' is {value!r:.200}: {reason}") from error
 
