@@ -77,8 +77,10 @@ def test_a_prepared_model_can_be_copied(dtype):
 
 @PRECISIONS
 def test_a_prepared_model_is_prepared_once(dtype):
-    prepared = prepare(_model())
-    assert prepare(prepared, dtype) is prepared
+    prepared = prepare(_model(), dtype)
+    assert prepare(prepared) is prepare(prepared, dtype) is prepared
+    with pytest.raises(ValueError, match="prepare the original"):
+        prepare(prepared, torch.float16)
 
 
 @PRECISIONS

@@ -48,5 +48,5 @@ def test_a_model_without_a_source_encodes_nothing(model: nn.Module) -> None:
 
 
 def test_a_state_of_another_kind_is_refused(model: nn.Module) -> None:
-    with pytest.raises(AssertionError, match="the kind of model that started it"):
+    with pytest.raises(AssertionError, match="another kind of model"):
         model.step(None, object())

@@ -122,7 +122,7 @@ def test_models_and_searches_that_ctranslate2_lacks_are_refused() -> None:
     for changes, would in [
         ({"key_value_heads": 1}, "key_value_heads would have to be 0"),
         ({"head_width": 16}, "head_width would have to be 0"),
-        ({"bias": "qkv"}, "bias would have to be False"),
+        ({"bias": "qkv"}, "bias would have to be True or False"),
         ({"scale": 1.0}, "scale would have to be None"),
         ({"query_key_norm": RMSNorm()}, "query_key_norm would have to be None"),
         ({"window": 4}, "window would have to be 0"),

@@ -30,7 +30,8 @@ from regard.nn.sequences import Output, Tokens
 class Prepared(nn.Module):
     """A model's contract and its top-k tokens, for inference alone.
 
-    ``model`` is a copy of the original in which layers were replaced; its modules have their names here too.
+    ``model`` is a copy of the original in which layers were replaced; a recording is made of the original, whose
+    modules are all called.
     ``output_layer`` is the output table, prepacked or quantised; None: the model's own logits are taken.
     ``cache_dtype`` is the type of cached keys and values, None: that in which they are computed. ``only_linears``:
     nothing but linear layers was replaced.
@@ -76,6 +77,11 @@ class Prepared(nn.Module):
     def ties(self) -> Mapping[str, str]:
         """Parameters that are one in memory: left out on disk → kept."""
         return self.model.ties
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights of products."""
+        return torch.int8 if isinstance(self.output_layer, Int8Linear) else self.output_table()[0].dtype
 
     @property
     def leaves_out(self) -> bool:
@@ -156,9 +162,11 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
     """The model for decoding on a CPU: prepacked and compiled where that gains, its tables shared.
 
     ``dtype``: that of the weights, ``torch.int8`` among them; None: the model's own. RegardError where int8 cannot be.
-    A model that ``prepare`` made is returned as it is.
+    A model that ``prepare`` made is returned as it is; ValueError where another ``dtype`` is asked of it.
     """
     if isinstance(model, Prepared) and not model.only_linears:
+        if dtype not in (None, model.dtype):
+            raise ValueError(f"the model is prepared in {model.dtype} already: prepare the original in {dtype}")
         return model
     made_of = _state_of(model)
     if dtype == torch.int8:

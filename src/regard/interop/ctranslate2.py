@@ -102,7 +102,9 @@ def _checked(model: Model) -> Any:
         attention = replace(attention, key_value_heads=0)
     if attention.head_width * attention.heads == options.width:
         attention = replace(attention, head_width=0)
-    held = Attention(heads=options.heads, bias=options.bias is True, dropout=attention.dropout)
+    if attention.bias == "qkv":
+        raise RegardError("CTranslate2 cannot hold this model: bias would have to be True or False")
+    held = Attention(heads=options.heads, bias=attention.bias, dropout=attention.dropout)
     for field in fields(held):
         value = getattr(held, field.name)
         if getattr(attention, field.name) != value:

@@ -108,10 +108,10 @@ def additive_mask(queries: int, keys: int, like: Tensor, layout: Layout, bias: T
     if not layout.hides():
         return None if bias is None else bias.to(like.dtype)
 
-    def make() -> Tensor:
+    def make() -> tuple[Tensor, Tensor | None]:
         allowed = layout.allowed(queries, keys, like.device)
         assert allowed is not None
         start = torch.zeros((), dtype=like.dtype, device=like.device) if bias is None else bias.to(like.dtype)
-        return start.masked_fill(~allowed, -math.inf)
+        return start.masked_fill(~allowed, -math.inf), bias  # the bias is kept, so that no other tensor gets its id
 
-    return layout.once(("additive", id(bias), like.dtype, queries, keys), make)
+    return layout.once(("additive", id(bias), like.dtype, queries, keys), make)[0]
