@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from regard.models.registry import options_from
+
 from .conftest import PROGRAM, TINY, Regard, pairs, refused, write_corpus
 
 SMALL = ("--steps", "6", "--validate-every", "3", "--save-every", "3", "--set", "model.width=16", "--threads", "1")
@@ -63,7 +65,20 @@ def test_print_config_is_complete_and_writes_nothing(folder: Path, regard: Regar
     config = tomllib.loads(done.stdout.decode())
     assert config["training"]["label_smoothing"] == 0.2 and config["training"]["beta2"] == 0.98
     assert config["model"]["positions"] == "rotary" and config["data"]["vocabulary"] == 330
+    assert config["model"]["window"] == 0 and config["model"]["bias"] is True
+    written = tomllib.loads((folder / "tiny.toml").read_text("utf-8"))["model"]
+    assert options_from(config["model"]) == options_from({**written, "positions": "rotary"})
     assert sorted(folder.rglob("*")) == before
+
+
+def test_print_config_refuses_a_wrong_option_of_the_model(folder: Path, regard: Regard) -> None:
+    for wrong, message in (
+        ("windw=3", "unknown key 'model.windw' — did you mean 'window'?"),
+        ("window=-3", "model: window=-3 must be at least 0"),
+    ):
+        done = regard("train", "tiny.toml", "--print-config", "--set", f"model.{wrong}", cwd=folder)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode() == f"regard: error: {message}\n"
 
 
 def test_flags_and_set_override_the_file(folder: Path, regard: Regard) -> None:

@@ -123,6 +123,8 @@ def test_a_finished_run_can_be_given_more_steps(tiny: Make, tmp_path: Path) -> N
     assert train(tiny(**{"training.steps": 15}), tmp_path / "run", resume=True).step == 15
     with pytest.raises(RegardError, match=r"training.batch_tokens = 300: the run was begun with 200"):
         train(tiny(**{"training.batch_tokens": 300}), tmp_path / "run", resume=True)
+    with pytest.raises(RegardError, match=r"model.window = 4: the run was begun without it"):
+        train(tiny(**{"model.window": 4}), tmp_path / "run", resume=True)
 
 
 def test_an_existing_run_is_refused(tiny: Make, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -69,7 +70,7 @@ def train(
     add_once(given, short, set_ or [])
     plan = plan_run(files or [], run, resume, given, set_ or [], ending="-proof" if prove_resume else "")
     if print_config:
-        for line in to_toml(plan.config).splitlines():
+        for line in to_toml(_with_model_defaults(plan.config)).splitlines():
             show(line)
         return None
     from regard.training import rundir
@@ -190,6 +191,15 @@ def _resumed(run: Path, tables: Mapping[str, Any], overrides: list[str]) -> Plan
 
     rundir.settle(run)
     return Plan(rundir.read_run(run, overrides, **tables), run)
+
+
+def _with_model_defaults(config: Config) -> Config:
+    """The configuration with every option of its model that has a value; a wrong one raises."""
+    from regard.models import registry
+
+    _check_model(config)
+    defaults = registry.to_dict(registry.options_from(config.model))
+    return replace(config, model={**config.model, **defaults, **config.model})  # first, and as it is, what was given
 
 
 def _check_model(config: Config) -> None:

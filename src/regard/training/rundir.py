@@ -236,8 +236,9 @@ def check_same(before: Config, now: Config, run: Path) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or key in CHANGEABLE or key.partition(".")[0] in CHANGEABLE:
             continue
+        began = f"with {old[key]!r}" if key in old else "without it"
         raise RegardError(
-            f"{run}: cannot go on with {key} = {new.get(key)!r}: the run was begun with {old.get(key)!r}; "
+            f"{run}: cannot go on with {key} = {new.get(key)!r}: the run was begun {began}; "
             "begin a new run for another value"
         )
 
