@@ -177,7 +177,7 @@ def test_packed_rows_reach_the_kernels_in_all_attentions(options: dict[str, Any]
 def test_gradients_of_heads_are_joined_without_a_copy() -> None:
     table = torch.randn(2, 5, 48, requires_grad=True)
     query, key, value = varlen.split_heads(table, (1, 1, 1))
-    gradients = varlen._empty_side_by_side((query, key, value))
+    gradients = varlen._empty_side_by_side(query, key, value)
     joined = varlen._joined(gradients)
     assert joined is not None and joined.data_ptr() == gradients[0].data_ptr()
     assert varlen._joined([torch.randn(2, 1, 5, 16) for _ in range(3)]) is None

@@ -49,8 +49,8 @@ def test_parts_are_what_their_pairs_alone_would_be(rows: list[tuple[list[int], l
         tokens.append(sum(len(sources[n]) + len(targets[n]) for n in its))
         assert part.source is not None and alone.source is not None
         for mine, wanted in zip(
-            (*part.source[:2], *part.target[:2], part.labels),
-            (*alone.source[:2], *alone.target[:2], alone.labels),
+            (part.source.ids, part.source.lengths, part.target.ids, part.target.lengths, part.labels),
+            (alone.source.ids, alone.source.lengths, alone.target.ids, alone.target.lengths, alone.labels),
             strict=True,
         ):
             assert torch.equal(mine, wanted)

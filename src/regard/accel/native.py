@@ -148,13 +148,13 @@ class Native:
         return found
 
     @_profiled
-    def attention(self, varlen: VarLen, *tables: Tensor) -> Tensor:
-        """``tables``: query, key, value (read) and mixed (written), each [R, heads · K] in packed rows.
+    def attention(self, varlen: VarLen, *heads: Tensor) -> Tensor:
+        """``heads``: query, key, value (read) and mixed (written), each [B, H, T, K] as columns of a table.
 
         Returns the log-sum-exp of each query's scores [R, H], which ``attention_backward`` needs.
         """
-        sums = torch.empty(len(tables[0]), varlen.heads)
-        if not self._attend(ctypes.byref(varlen), *map(HeadRows.of, tables), sums.data_ptr()):
+        sums = torch.empty(heads[0].shape[0] * heads[0].shape[2], varlen.heads)
+        if not self._attend(ctypes.byref(varlen), *map(HeadRows.of, heads), sums.data_ptr()):
             raise MemoryError("no memory for the heads of a sentence")
         return sums
 

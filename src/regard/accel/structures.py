@@ -70,9 +70,8 @@ class HeadRows(ctypes.Structure):
 
     @classmethod
     def of(cls, x: Tensor) -> HeadRows:
-        """x [R, heads · K], which may be some columns of a wider table."""
-        assert x.stride(1) == 1
-        return cls(x.data_ptr(), x.stride(0))
+        """x [B, H, T, K], the columns of a table of B · T rows; they may be some of a wider table's."""
+        return cls(x.data_ptr(), x.stride(2))
 
 
 class VarLen(ctypes.Structure):

@@ -7,7 +7,7 @@ products of a head. On CUDA by FlashAttention's kernel for variable lengths (Dao
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,9 +50,9 @@ def native_attention(
     if bias is not None:
         bias = _padded_bias(bias, query, key, layout)
     scale = query.shape[3] ** -0.5 if scale is None else scale
-    starts, key_starts = _starts(query, layout.packing), _starts(key, layout.key_packing)
+    rows, key_rows = _Sentences.of(query, layout.packing), _Sentences.of(key, layout.key_packing)
     mixed: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, kernels, starts, key_starts, layout.causal, scale, bias
+        query, key, value, kernels, rows, key_rows, layout.causal, scale, bias
     )
     return mixed
 
@@ -107,55 +107,62 @@ def _only_lengths_and_causality(layout: Layout) -> bool:
     return layout.lengths is None or layout.key_packing is not None
 
 
-def _starts(heads: Tensor, packing: Packing | None) -> Tensor:
-    """[B + 1] where each sentence begins among the rows of heads [B, H, T, K]."""
-    if packing is not None:
-        return packing.starts
-    return torch.arange(0, heads.shape[0] * heads.shape[2] + 1, heads.shape[2])
+class _Sentences(NamedTuple):
+    """Where each sentence begins among the rows of some heads [B, H, T, K], [B + 1], and the rows of no sentence."""
+
+    starts: Tensor
+    spare: int
+
+    @staticmethod
+    def of(heads: Tensor, packing: Packing | None) -> _Sentences:
+        if packing is not None:
+            return _Sentences(packing.starts, packing.spare)
+        return _Sentences(torch.arange(0, heads.shape[0] * heads.shape[2] + 1, heads.shape[2]), 0)
+
+    def clear_spare(self, *heads: Tensor) -> None:
+        """0 in the rows of no sentence, which are the last."""
+        if self.spare:
+            for each in heads:
+                each[:, :, -self.spare :] = 0
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, kernels: Native, starts: Tensor, key_starts: Tensor,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, kernels: Native, rows: _Sentences, key_rows: _Sentences,
         causal: bool, scale: float, bias: Tensor | None,
     ) -> Tensor:  # fmt: skip
         batch, heads, queries, width = query.shape
         ctx.varlen = VarLen(
-            starts.data_ptr(), key_starts.data_ptr(), len(starts) - 1, heads, key.shape[1], width, causal,
-            query.dtype == torch.bfloat16, scale, Mask.of(bias),
+            rows.starts.data_ptr(), key_rows.starts.data_ptr(), len(rows.starts) - 1, heads, key.shape[1], width,
+            causal, query.dtype == torch.bfloat16, scale, Mask.of(bias),
         )  # fmt: skip
+        query, key, value = _in_rows(query), _in_rows(key), _in_rows(value)
         mixed = query.new_empty(batch, queries, heads, width).transpose(1, 2)
-        sums = kernels.attention(ctx.varlen, *map(_table, (query, key, value, mixed)))
-        _clear_spare(mixed, starts)
-        ctx.save_for_backward(query, key, value, sums, starts, key_starts)
-        ctx.kernels, ctx.bias = kernels, bias  # the backward pass reads the bias too
+        sums = kernels.attention(ctx.varlen, query, key, value, mixed)
+        rows.clear_spare(mixed)
+        ctx.save_for_backward(query, key, value, sums)
+        ctx.kernels, ctx.rows, ctx.key_rows = kernels, rows, key_rows
+        ctx.bias = bias  # the backward pass reads the bias too
         return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, sums, starts, key_starts = ctx.saved_tensors
-        d_query, d_key, d_value = _empty_side_by_side((query, key, value))
-        ctx.kernels.attention_backward(
-            ctx.varlen,
-            tuple(map(_table, (query, key, value))),
-            sums,
-            _table(gradient).contiguous(),
-            tuple(map(_table, (d_query, d_key, d_value))),
-        )
-        for part, its_starts in ((d_query, starts), (d_key, key_starts), (d_value, key_starts)):
-            _clear_spare(part, its_starts)
-        return d_query, d_key, d_value, *(None,) * 6
+        query, key, value, sums = ctx.saved_tensors
+        gradients = _empty_side_by_side(query, key, value)
+        ctx.kernels.attention_backward(ctx.varlen, (query, key, value), sums, _in_rows(gradient), gradients)
+        ctx.rows.clear_spare(gradients[0])
+        ctx.key_rows.clear_spare(*gradients[1:])
+        return *gradients, *(None,) * 6
 
 
-def _table(heads: Tensor) -> Tensor:
-    """[B, H, T, K] → [B · T, H · K]: no copy where heads are columns of a table."""
-    return heads.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def _clear_spare(heads: Tensor, starts: Tensor) -> None:
-    """0 in the rows after the last sentence."""
-    _table(heads)[int(starts[-1]) :] = 0
+def _in_rows(heads: Tensor) -> Tensor:
+    """[B, H, T, K], copied unless the heads of a token are side by side, and its rows at equal distances."""
+    batch, _, tokens, width = heads.shape
+    sentence, head, row, number = heads.stride()
+    if number == 1 and head == width and (batch == 1 or sentence == tokens * row):
+        return heads
+    return heads.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def split_heads(x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...] | None:
@@ -176,47 +183,35 @@ class _Split(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         joined = _joined(gradients)
         if joined is None:
-            joined = torch.cat([gradient.transpose(1, 2) for gradient in gradients], 2)
-        return joined.flatten(2), None
+            joined = torch.cat([gradient.transpose(1, 2) for gradient in gradients], 2).flatten(2)
+        return joined, None
 
 
-def _empty_side_by_side(heads: Sequence[Tensor]) -> list[Tensor]:
-    """Empty tensors like some heads [B, H, T, K] each, those of equal B and T as columns of one table."""
-    found: list[Tensor] = []
-    at = 0
-    while at < len(heads):
-        batch, _, tokens, width = heads[at].shape
-        until = at + 1
-        while until < len(heads) and heads[until].shape[::2] == heads[at].shape[::2] and _follows(heads, until):
-            until += 1
-        counts = [x.shape[1] for x in heads[at:until]]
-        table = heads[at].new_empty(batch, tokens, sum(counts), width)
-        found += [part.transpose(1, 2) for part in torch.split(table, counts, dim=2)]
-        at = until
-    return found
+def _empty_side_by_side(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    """Empty tensors like these [B, H, T, K], those of one table as columns of one table again."""
+    storage = key.untyped_storage().data_ptr()
+    if query.untyped_storage().data_ptr() == storage and query.shape[::2] == key.shape[::2]:
+        return _columns(query, key, value)
+    return *_columns(query), *_columns(key, value)
 
 
-def _follows(heads: Sequence[Tensor], number: int) -> bool:
-    """Whether these heads lie right after the preceding ones, in the same rows of a table."""
-    before, one = heads[number - 1], heads[number]
-    return one.stride() == before.stride() and one.data_ptr() == _end(before)
-
-
-def _end(heads: Tensor) -> int:
-    """The address right after the last head of the first row."""
-    return heads.data_ptr() + heads.shape[1] * heads.stride(1) * heads.itemsize
+def _columns(*heads: Tensor) -> tuple[Tensor, ...]:
+    batch, _, tokens, width = heads[0].shape
+    counts = [each.shape[1] for each in heads]
+    table = heads[0].new_empty(batch, tokens, sum(counts), width).transpose(1, 2)
+    return torch.split(table, counts, 1)
 
 
 def _joined(heads: Sequence[Tensor]) -> Tensor | None:
-    """[B, H, T, K] each → the table [B, T, Σ H, K] of which they are the columns; None where they are not."""
-    batch, _, tokens, width = heads[0].shape
-    count = sum(x.shape[1] for x in heads)
-    strides = tokens * count * width, width, count * width, 1
-    one_storage = len({x.untyped_storage().data_ptr() for x in heads}) == 1
-    side_by_side = all(_follows(heads, number) for number in range(1, len(heads)))
-    if not one_storage or not side_by_side or (batch > 1 and heads[0].stride(0) != strides[0]):
+    """[B, H, T, K] each → the table [B, T, Σ H · K] of which they are all the columns; None where they are not."""
+    first = heads[0]
+    batch, _, tokens, width = first.shape
+    sides = width * sum(each.shape[1] for each in heads)
+    strides, address, storage = first.stride(), first.data_ptr(), first.untyped_storage().data_ptr()
+    if strides[1:] != (width, sides, 1) or (batch > 1 and strides[0] != tokens * sides):
         return None
-    if heads[0].stride()[1:] != strides[1:]:
-        return None
-    shape = batch, tokens, count, width
-    return heads[0].as_strided(shape, (strides[0], strides[2], strides[1], 1), heads[0].storage_offset())
+    for each in heads:
+        if each.data_ptr() != address or each.stride() != strides or each.untyped_storage().data_ptr() != storage:
+            return None
+        address += each.shape[1] * width * each.itemsize
+    return first.as_strided((batch, tokens, sides), (tokens * sides, sides, 1))
