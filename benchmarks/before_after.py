@@ -1,7 +1,7 @@
 """The speed of this tree beside that of an earlier commit, in one run on one machine.
 
     git worktree add ../before COMMIT
-    python benchmarks/before_after.py ../before      # 3 rounds, results/before-after/, about 20 minutes on 2 cores
+    python benchmarks/before_after.py ../before      # 3 rounds, results/before-after/, about 15 minutes on 2 cores
 
 Both trees run in turn under the same Python, each with its own native kernels. Training is that of train_speed.py
 (tiny and base, fp32 and bf16), decoding that of decode_speed.py (a tiny model trained once by this tree; greedy and
@@ -28,7 +28,7 @@ from decode_speed import trained
 from train_speed import COMMON, regard
 
 #: Updates that are timed, and the updates of the warm-up and of a window of the log, by preset.
-UPDATES = {"tiny": (60, 10), "base": (9, 3)}
+UPDATES = {"tiny": (40, 10), "base": (6, 3)}
 
 
 def train(tree: Path, preset: str, precision: str) -> dict[str, Any]:
