@@ -112,13 +112,13 @@ def main() -> None:
         found[name] = {**figures, "ratio": summary(figures["rounds"], "now")["ratio"]["before"]}
         kept.write_text(json.dumps(found), encoding="utf-8")
     rows = [
-        f"| {name} | {len(one['rounds']['now'])} | {one['rate']['before']:,.0f} | {one['rate']['now']:,.0f} "
-        f"| {one['ratio']:.2f} |"
+        [name, str(len(one["rounds"]["now"])), f"{one['rate']['before']:,.0f}", f"{one['rate']['now']:,.0f}",
+         f"{one['ratio']:.2f}"]
         for name, one in found.items()
-    ]
-    heading = "| | rounds | before, target tokens/s | now | ratio |\n| --- | --- | --- | --- | --- |"
-    table = "\n".join([heading, *rows]) + "\n"
-    print(table)
+    ]  # fmt: skip
+    columns = ["comparison", "rounds", "before, target tokens/s", "now", "ratio"]
+    for row in (columns, *rows):
+        print(" · ".join(row))
     if set(found) == set(every):
         commit = subprocess.run(
             ["git", "-C", str(given.before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -128,7 +128,7 @@ def main() -> None:
             command=f"python benchmarks/before_after.py BEFORE --rounds {given.rounds} --minutes {given.minutes:g}",
             seeds=[COMMON["seed"]],
             figures={"before": commit, "comparisons": found},
-            table=table,
+            table={"columns": columns, "rows": rows},
         )
 
 
