@@ -41,6 +41,16 @@ def test_ways_are_on_inside_and_off_outside() -> None:
     assert not on()
 
 
+def test_an_inner_switch_keeps_the_ways_that_somebody_added() -> None:
+    operation = WAYS[0][0]
+    with switched_on():
+        operation.ways = added = (lambda *_: None, *operation.ways)
+        with switched_on():
+            assert operation.ways is added
+        assert operation.ways is added
+    assert not on()
+
+
 def test_a_thread_that_ends_first_leaves_the_others_their_ways() -> None:
     inside, end = threading.Barrier(2), threading.Event()
 

@@ -45,7 +45,9 @@ def switched_on() -> Iterator[None]:
 def _count(change: int) -> None:
     global _users
     with _lock:
-        _users += change
+        before, _users = _users, _users + change
+        if bool(before) == bool(_users):
+            return  # inside of another switch, which may have added ways of its own (fused.py)
         for operation, ways in WAYS:
             operation.ways = ways if _users else ()
 
