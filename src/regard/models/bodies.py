@@ -16,7 +16,7 @@ from regard.models.base import Scores, TiedModel
 from regard.nn.embedding import Embedding
 from regard.nn.layout import Layout
 from regard.nn.sequences import Memory, Output, Tokens
-from regard.nn.stacks import Stack
+from regard.nn.stacks import Stack, TransformerStack
 from regard.nn.states import KeyValueState
 
 
@@ -34,7 +34,34 @@ class Tree:
     scores: Scores
 
 
-class EncoderDecoder(TiedModel):
+class _StackModel(TiedModel):
+    """A model whose decoder is a stack with a key/value cache."""
+
+    decoder: TransformerStack
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: contract.State,
+        lengths: Tensor | None = None,
+        extent: int | None = None,
+        live: Tensor | None = None,
+    ) -> Tensor:
+        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
+
+        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states are undefined.
+        """
+        assert isinstance(state, KeyValueState), "the state is of another kind of model"
+        layout = state.advance(tokens.shape[1], lengths, extent)
+        x = self.target_embedding(tokens, layout.positions)
+        hidden: Tensor = self.decoder(
+            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches, live=live
+        )
+        state.advanced(tokens.shape[1], lengths)
+        return hidden
+
+
+class EncoderDecoder(_StackModel):
     """Figure 1: an encoder stack, a decoder stack that attends to its memory, and the tables of input and output."""
 
     has_source = True
@@ -88,29 +115,8 @@ class EncoderDecoder(TiedModel):
             dtype=dtype,
         )
 
-    def step(
-        self,
-        tokens: Tensor,
-        state: contract.State,
-        lengths: Tensor | None = None,
-        extent: int | None = None,
-        live: Tensor | None = None,
-    ) -> Tensor:
-        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
 
-        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states are undefined.
-        """
-        assert isinstance(state, KeyValueState), "the state is of another kind of model"
-        layout = state.advance(tokens.shape[1], lengths, extent)
-        x = self.target_embedding(tokens, layout.positions)
-        hidden: Tensor = self.decoder(
-            x, layout, memory=state.memory, memory_layout=state.memory_layout, caches=state.caches, live=live
-        )
-        state.advanced(tokens.shape[1], lengths)
-        return hidden
-
-
-class Single(TiedModel):
+class Single(_StackModel):
     """One causal stack; there is no source, so ``memory`` is None everywhere."""
 
     has_source = False
@@ -155,22 +161,3 @@ class Single(TiedModel):
             device=self.target_embedding.table.weight.device,
             dtype=dtype,
         )
-
-    def step(
-        self,
-        tokens: Tensor,
-        state: contract.State,
-        lengths: Tensor | None = None,
-        extent: int | None = None,
-        live: Tensor | None = None,
-    ) -> Tensor:
-        """New tokens [B, Q] → hidden [B, Q, D]: a prompt with ``lengths`` [B], else a token for each hypothesis.
-
-        ``live`` [R]: which of the B · N hypotheses go on, ascending; the others' hidden states are undefined.
-        """
-        assert isinstance(state, KeyValueState), "the state is of another kind of model"
-        layout = state.advance(tokens.shape[1], lengths, extent)
-        x = self.target_embedding(tokens, layout.positions)
-        hidden: Tensor = self.decoder(x, layout, caches=state.caches, live=live)
-        state.advanced(tokens.shape[1], lengths)
-        return hidden
