@@ -56,6 +56,9 @@ FIXED: dict[str, Any] = {
     "window": 0,
     "output_bias": True,
     "embedding_dropout": None,
+    "embedding_norm": None,
+    "output_scale": 1.0,
+    "final_dropout": 0.0,
 }
 
 # config.json key → its value where the file does not say: older files leave out what was the default then.
@@ -130,6 +133,8 @@ def config_from(
     for name, value in FIXED.items():
         if getattr(options, name) != value and not (name == "output_bias" or _means(options, name) == value):
             raise RegardError(f"MarianMT cannot hold this model: {name} would have to be {value}")
+    if options.share == "inputs":
+        raise RegardError("MarianMT cannot hold this model: share would have to be all, target or none")
     activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     config = {key: getattr(options, option) for key, option in OPTIONS.items()}
     return {
