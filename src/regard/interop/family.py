@@ -31,7 +31,7 @@ class Family:
     every model of the family has. ``free``: options that need not be as in the file. ``ignored``: keys of this family
     that change no number of inference. ``tensors``: {key: tensor}, keys that no file has, true where the weights have
     the tensor. ``renamed``: older endings of tensors' names. ``base``: a class whose tensors' names lack a beginning.
-    ``longest``: the key with the number of positions, and its default.
+    ``longest``: the key with the number of positions, its default, and the most.
     """
 
     name: str  # of the family, in messages
@@ -40,7 +40,7 @@ class Family:
     tasks: Mapping[str, str]
     keys: Sequence[Key]
     table: Callable[[Any, Values], list[Entry]]
-    longest: tuple[str, int]
+    longest: tuple[str, int, int]
     vocabularies: tuple[str, ...] = ("vocab_size",)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     free: tuple[str, ...] = ()
@@ -69,10 +69,11 @@ class Family:
             found[key] = defaults.get(key) if value is None else value
             if found[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
                 raise RegardError(f"config.json has no '{key}'")
-        positions = config.get(self.longest[0]) or self.longest[1]
-        if not isinstance(positions, int) or isinstance(positions, bool) or positions < 2:
-            raise RegardError(f"{self.longest[0]} = {positions!r:.40}: expected a whole number, 2 or more")
-        return {**found, self.longest[0]: positions}
+        key, default, most = self.longest
+        positions = default if config.get(key) is None else config[key]
+        if not isinstance(positions, int) or isinstance(positions, bool) or not 2 <= positions <= most:
+            raise RegardError(f"{key} = {positions!r:.40}: expected 2 to {most}")
+        return {**found, key: positions}
 
     def options_from(self, config: Values, tensors: Iterable[str] = ()) -> Any:
         """Our options from their ``config.json`` and the names of their ``tensors``."""
@@ -82,7 +83,7 @@ class Family:
             keys = " and ".join(entry.defaults)
             try:
                 found = entry.read({key: values[key] for key in entry.defaults})
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
                 said = ", ".join(f"{key} = {values[key]!r:.60}" for key in entry.defaults)
                 raise RegardError(f"{said:.200}: cannot be read ({' '.join(str(error).split())[:100]})") from None
             ours |= found
@@ -106,8 +107,7 @@ class Family:
 
     def task(self, config: Values) -> str:
         """The task of their class."""
-        values = self.values({**config, "architectures": config.get("architectures") or [next(iter(self.tasks))]})
-        return self.tasks[class_of(values)]
+        return self.tasks[class_of(self.values(config))]
 
     def config_from(self, options: Any, vocabulary: int, target_vocabulary: int | None = None) -> dict[str, Any]:
         """Their ``config.json`` from our options, without special ids; an option that it cannot hold raises."""
@@ -150,10 +150,12 @@ class Family:
         except RegardError as error:
             raise RegardError(f"{error}: the weights do not fit the configuration") from None
 
-    def weights(self, options: Any, config: Values, theirs: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-        """Our tensors from theirs, an entry at a time."""
+    def weights(
+        self, options: Any, config: Values, theirs: Mapping[str, Tensor], ours: Mapping[str, tuple[int, ...]]
+    ) -> Iterable[tuple[str, Tensor]]:
+        """Our tensors, which have the shapes ``ours``, from theirs, an entry at a time."""
         names = self.names(config, theirs)
-        return imported(self.table(options, self.values(config, names)), Renamed(theirs, names))
+        return imported(self.table(options, self.values(config, names)), Renamed(theirs, names), ours)
 
     def import_model(self, config: Values, theirs: Mapping[str, Tensor]) -> Any:
         """Our model, in evaluation mode, from their configuration and state dict."""
@@ -164,7 +166,7 @@ class Family:
         model = options.build(*self.sizes(config))
         ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self.check(options, config, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, ours)
-        weights = dict(self.weights(options, config, theirs))
+        weights = dict(self.weights(options, config, theirs, ours))
         model = model.to(next(iter(weights.values())).dtype)
         model.load_state_dict(weights)
         return model.eval()
@@ -206,6 +208,8 @@ def canonical(options: Any) -> dict[str, Any]:
     """Our options by name; one that others imply has the value that says so."""
     found = {item.name: getattr(options, item.name) for item in fields(options)}
     found["final_norm"] = options.normed_at_the_end
+    if "output_scale" in found:  # 1 / √D and D ** -0.5 may differ in the last digit
+        found["output_scale"] = float(f"{found['output_scale']:.12g}")
     if options.key_value_heads == options.heads:
         found["key_value_heads"] = 0
     if options.head_width * options.heads == options.width:

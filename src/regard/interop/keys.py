@@ -2,7 +2,6 @@
 
     option(key, name)       a key with the value of one option, or with another name for each value
     must(key, value, …)     a key that has one of these values in every file that we can hold
-    same_as(key, other)     a key with the value of another key
     options(defaults, …)    any other relation between keys and options
 
 Every key is declared, with its value where a file leaves it out. ``HARMLESS`` are the keys that may stand in any file
@@ -20,6 +19,7 @@ from regard.errors import RegardError
 Values = Mapping[str, Any]
 
 REQUIRED: Any = object()  # a key without a default
+POSITIONS = 1 << 24  # at most, of any model
 
 ACTIVATIONS = {
     "gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "gelu_new": "gelu_tanh",
@@ -68,17 +68,25 @@ def options(
     return Key(defaults, read, write)
 
 
-def option(key: str, name: str, default: Any = REQUIRED, values: Mapping[Any, Any] | None = None) -> Key:
-    """The key has the option's value, or by ``values`` another name for it; of two names the first is written."""
+def option(
+    key: str, name: str, default: Any = REQUIRED, values: Mapping[Any, Any] | None = None, twin: str = ""
+) -> Key:
+    """The key has the option's value, or by ``values`` another name for it; of two names the first is written.
+
+    ``twin`` is a key that has the same value in every model of ours.
+    """
 
     def read(given: Values) -> dict[str, Any]:
+        if twin and given[key] != given[twin]:
+            raise RegardError(f"{key} = {given[key]!r:.40} and {twin} = {given[twin]!r:.40}: expected the same number")
         return {name: given[key] if values is None else chosen(key, given[key], values)}
 
     def write(ours: Any) -> dict[str, Any]:
         value = getattr(ours, name)
-        return {key: value if values is None else name_of(name, value, values)}
+        return dict.fromkeys(keys, value if values is None else name_of(name, value, values))
 
-    return Key({key: default}, read, write)
+    keys = [key, twin] if twin else [key]
+    return Key(dict.fromkeys(keys, default), read, write)
 
 
 def must(key: str, *allowed: Any) -> Key:
@@ -92,19 +100,6 @@ def must(key: str, *allowed: Any) -> Key:
         return {}
 
     return Key({key: allowed[0]}, read, lambda ours: {})
-
-
-def same_as(key: str, other: str) -> Key:
-    """Two keys that have the same value in every model of ours, an option of its own for the first."""
-
-    def read(given: Values) -> dict[str, Any]:
-        if given[key] != given[other]:
-            raise RegardError(
-                f"{other} = {given[other]!r:.40} and {key} = {given[key]!r:.40}: expected the same number"
-            )
-        return {}
-
-    return Key({other: REQUIRED, key: REQUIRED}, read, lambda ours: {})
 
 
 def model_class(*names: str) -> Key:

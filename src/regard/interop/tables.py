@@ -8,9 +8,9 @@ size that does not fit is an error that names the tensor.
     constant(theirs, value)         they store what we compute, such as sinusoids
     absent(theirs, copy_of)         they may store a tied tensor again
     unused(theirs)                  they may store what no output depends on
-    zero(ours, shape)               we have what they do not, and it is 0
+    zero(ours)                      we have what they do not, and it is 0
 
-GPT-2's matrix [in, 3 · out] of queries, keys and values is
+``modules`` and ``repeat`` write many at once. GPT-2's matrix [in, 3 · out] of queries, keys and values is
 
     same(("query", "key", "value"), "c_attn.weight", transpose(), split(64, 64, 64))
 """
@@ -39,7 +39,7 @@ class Entry:
     optional: bool = False  # their file may lack it, and it is not written
     copy_of: str = ""  # a copy of this tensor of theirs
     expected: Tensor | None = None  # the value that theirs always has
-    zero: Shape | None = None  # theirs has none; ours has this shape, and is 0
+    zero: bool = False  # theirs has none, and ours is 0
 
     def to_ours(self, tensors: Tensors) -> Tensors:
         """Their tensors as ours; a ``RegardError`` names those that do not fit."""
@@ -86,9 +86,9 @@ def unused(theirs: str) -> Entry:
     return Entry((), (theirs,), optional=True)
 
 
-def zero(ours: str, shape: Shape) -> Entry:
+def zero(ours: str) -> Entry:
     """We have a tensor that they do not: 0 when it is read, and it must be 0 when it is written."""
-    return Entry((ours,), (), zero=shape)
+    return Entry((ours,), (), zero=True)
 
 
 def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
@@ -100,11 +100,18 @@ def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def imported(table: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def modules(names: Mapping[str, str], *kinds: str) -> list[Entry]:
+    """The tensors of modules, {ours: theirs}, that have the same shapes; ``kinds`` are "weight" and "bias"."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in names.items() for kind in kinds]
+
+
+def imported(
+    table: Sequence[Entry], theirs: Mapping[str, Tensor], shapes: Mapping[str, Shape] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Our tensors from theirs, an entry at a time: a mapping that reads each when it is asked for saves memory.
 
-    A tensor that is missing, unknown or not what it must be raises a ``RegardError`` and is named; names are checked
-    before the first tensor is read.
+    ``shapes`` of ours are needed where theirs lack a tensor (``zero``). A tensor that is missing, unknown or not what
+    it must be raises a ``RegardError`` and is named; names are checked before the first tensor is read.
     """
     left = check_names(table, theirs)
     dtype: torch.dtype | None = None
@@ -116,8 +123,8 @@ def imported(table: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Iterator[t
     for entry in table:
         if entry.copy_of or (entry.optional and entry.expected is None) or any(n not in left for n in entry.theirs):
             continue
-        if entry.zero is not None:
-            yield entry.ours[0], torch.zeros(entry.zero, dtype=dtype)
+        if entry.zero:
+            yield entry.ours[0], torch.zeros((shapes or {})[entry.ours[0]], dtype=dtype)
             continue
         tensors = [theirs[left[name]] for name in entry.theirs]
         dtype = tensors[0].dtype
@@ -154,6 +161,8 @@ def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapp
             continue
         if entry.expected is not None:
             wanted = [entry.expected]
+        elif entry.zero:
+            continue
         else:
             wanted = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
         for name, tensor in zip(entry.theirs, wanted, strict=True):
@@ -178,8 +187,8 @@ def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[s
             theirs[entry.theirs[0]] = entry.expected
             continue
         tensors = [_taken(left, name) for name in entry.ours]
-        if entry.zero is not None:
-            if tuple(tensors[0].shape) != entry.zero or bool(tensors[0].any()):
+        if entry.zero:
+            if bool(tensors[0].any()):
                 raise RegardError(f"'{entry.ours[0]}' has no place in the other format, where it is 0")
             continue
         theirs |= zip(entry.theirs, entry.to_theirs(tensors), strict=True)

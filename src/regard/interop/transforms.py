@@ -61,7 +61,7 @@ def join(*sizes: int) -> Step:
     def apart(tensors: Tensors) -> Tensors:
         (tensor,) = tensors
         expect(tensor.dim() > 0 and tensor.shape[0] == sum(sizes), f"{' + '.join(map(str, sizes))} rows")
-        return list(tensor.split(list(sizes)))
+        return list(torch.split(tensor, list(sizes)))
 
     return Step(together, apart)
 
