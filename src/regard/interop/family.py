@@ -16,8 +16,10 @@ from torch import Tensor
 
 from regard.errors import RegardError, nearest
 from regard.interop.keys import HARMLESS, REQUIRED, SPECIALS, Key, Values, class_of
-from regard.interop.tables import Entry, check_names, check_shapes, export_weights, imported
+from regard.interop.tables import Entry, check_names, check_shapes, export_weights, held, readable
+from regard.interop.transforms import Shape
 from regard.models import registry
+from regard.models.assign import Readable
 
 #: Options of ours that change no number of inference: a file may say something else of them.
 TRAINING = ("dropout", "embedding_dropout", "activation_dropout", "attention_dropout", "final_dropout")
@@ -140,33 +142,27 @@ class Family:
                 raise RegardError(f"{name!r:.100} and {found[known]!r:.100} are one tensor: expected one of the two")
         return found
 
-    def check(self, options: Any, config: Values, theirs: Mapping[str, tuple[int, ...]], ours: Any) -> None:
-        """Raise unless their tensors have the names and shapes that make a model of ours with the shapes ``ours``."""
+    def readable(
+        self, options: Any, config: Values, theirs: Mapping[str, Readable], ours: Mapping[str, Shape]
+    ) -> dict[str, Readable]:
+        """Our tensors, which have the shapes ``ours``, from theirs; names and shapes are checked, nothing is read."""
         names = self.names(config, theirs)
-        table = self.table(options, self.values(config, names))
-        check_names(table, names)
+        table, named = self.table(options, self.values(config, names)), {n: theirs[file] for n, file in names.items()}
+        check_names(table, named)
         try:
-            check_shapes(table, {name: theirs[file] for name, file in names.items()}, ours)
+            check_shapes(table, {name: tensor.shape for name, tensor in named.items()}, ours)
         except RegardError as error:
             raise RegardError(f"{error}: the weights do not fit the configuration") from None
-
-    def weights(
-        self, options: Any, config: Values, theirs: Mapping[str, Tensor], ours: Mapping[str, tuple[int, ...]]
-    ) -> Iterable[tuple[str, Tensor]]:
-        """Our tensors, which have the shapes ``ours``, from theirs, an entry at a time."""
-        names = self.names(config, theirs)
-        return imported(self.table(options, self.values(config, names)), Renamed(theirs, names), ours)
+        return readable(table, named, ours)
 
     def import_model(self, config: Values, theirs: Mapping[str, Tensor]) -> Any:
         """Our model, in evaluation mode, from their configuration and state dict."""
-        names = self.names(config, theirs)
-        options = self.options_from(config, names)
+        options = self.options_from(config, self.names(config, theirs))
         if registry.layers(options) > len(theirs):
             raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(theirs)} tensors")
         model = options.build(*self.sizes(config))
         ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        self.check(options, config, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, ours)
-        weights = dict(self.weights(options, config, theirs, ours))
+        weights = {name: tensor.read() for name, tensor in self.readable(options, config, held(theirs), ours).items()}
         model = model.to(next(iter(weights.values())).dtype)
         model.load_state_dict(weights)
         return model.eval()
@@ -186,22 +182,6 @@ class Family:
         if self.base and self.base[0] in config["architectures"]:
             theirs = {name.removeprefix(self.base[1]): tensor for name, tensor in theirs.items()}
         return config, theirs
-
-
-class Renamed(Mapping[str, Tensor]):
-    """Tensors under other names; each is read when it is asked for."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-        self._tensors, self._names = tensors, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[self._names[name]]
-
-    def __iter__(self) -> Any:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def canonical(options: Any) -> dict[str, Any]:

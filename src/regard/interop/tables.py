@@ -17,14 +17,18 @@ size that does not fit is an error that names the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from regard.errors import RegardError, nearest
 from regard.interop.transforms import Misfit, Shape, Step, Tensors, expect
+from regard.models.assign import Made, Readable
 
 Names = str | Sequence[str]
 
@@ -105,34 +109,46 @@ def modules(names: Mapping[str, str], *kinds: str) -> list[Entry]:
     return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in names.items() for kind in kinds]
 
 
-def imported(
-    table: Sequence[Entry], theirs: Mapping[str, Tensor], shapes: Mapping[str, Shape] | None = None
-) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors from theirs, an entry at a time: a mapping that reads each when it is asked for saves memory.
+def readable(
+    table: Sequence[Entry], theirs: Mapping[str, Readable], shapes: Mapping[str, Shape] | None = None
+) -> dict[str, Readable]:
+    """Our tensors, read when they are wanted, from theirs: one that needs no step is theirs itself.
 
-    ``shapes`` of ours are needed where theirs lack a tensor (``zero``). A tensor that is missing, unknown or not what
-    it must be raises a ``RegardError`` and is named; names are checked before the first tensor is read.
+    ``shapes`` of ours are needed for tensors that steps make or that theirs lack. A tensor that is missing, unknown or
+    not what it must be raises a ``RegardError`` and is named; names are checked before the first tensor is read.
     """
-    left = check_names(table, theirs)
-    dtype: torch.dtype | None = None
+    left, shapes = check_names(table, theirs), shapes or {}
+    ours: dict[str, Readable] = {}
     for entry in table:
-        if entry.copy_of and entry.theirs[0] in theirs and left.get(entry.copy_of) == entry.copy_of:
-            kept, copy = theirs[entry.copy_of], theirs[entry.theirs[0]]
-            if kept.shape != copy.shape or not torch.equal(kept, copy):
+        if entry.copy_of and entry.theirs[0] in theirs and left[entry.copy_of] == entry.copy_of:
+            if not _equal(theirs[entry.copy_of], theirs[entry.theirs[0]]):
                 raise RegardError(f"'{entry.theirs[0]}' differs from '{entry.copy_of}', to which it should be tied")
-    for entry in table:
-        if entry.copy_of or (entry.optional and entry.expected is None) or any(n not in left for n in entry.theirs):
-            continue
-        if entry.zero:
-            yield entry.ours[0], torch.zeros((shapes or {})[entry.ours[0]], dtype=dtype)
-            continue
-        tensors = [theirs[left[name]] for name in entry.theirs]
-        dtype = tensors[0].dtype
-        if entry.expected is not None:
-            _compare(entry.theirs[0], tensors[0], entry.expected)
-            continue
-        for name, tensor in zip(entry.ours, entry.to_ours(tensors), strict=True):
-            yield name, tensor.contiguous()
+        elif entry.zero:
+            shape = shapes[entry.ours[0]]
+            ours[entry.ours[0]] = Made(Path(), shape, partial(torch.zeros, shape))
+        elif _stored(entry, left):
+            held = [theirs[left[name]] for name in entry.theirs]
+            if entry.expected is not None:
+                _compare(entry.theirs[0], held[0], entry.expected)
+            elif entry.steps:
+                for number, name in enumerate(entry.ours):
+                    ours[name] = Made(held[0].path, shapes.get(name, ()), partial(_made, entry, held, number))
+            else:
+                ours[entry.ours[0]] = held[0]
+    return ours
+
+
+def _made(entry: Entry, held: Sequence[Readable], number: int) -> Tensor:
+    """One tensor of ours, made by the steps."""
+    try:
+        return entry.to_ours([tensor.read() for tensor in held])[number].contiguous()
+    except RegardError as error:
+        raise RegardError(f"{held[0].path}: {error}") from None
+
+
+def _stored(entry: Entry, left: Mapping[str, str]) -> bool:
+    """Whether an entry's tensors are in the file and have a meaning for us."""
+    return not entry.copy_of and bool(entry.ours or entry.expected is not None) and entry.theirs[0] in left
 
 
 def check_names(table: Sequence[Entry], theirs: Iterable[str]) -> dict[str, str]:
@@ -157,12 +173,10 @@ def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapp
     """Raise unless each of their tensors has the shape that ``ours`` makes it; no tensor is read or made."""
     left = check_names(table, theirs)
     for entry in table:
-        if entry.copy_of or (entry.optional and entry.expected is None) or any(n not in left for n in entry.theirs):
+        if entry.zero or not _stored(entry, left):
             continue
         if entry.expected is not None:
             wanted = [entry.expected]
-        elif entry.zero:
-            continue
         else:
             wanted = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
         for name, tensor in zip(entry.theirs, wanted, strict=True):
@@ -171,9 +185,22 @@ def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapp
                 raise RegardError(f"'{name}' is {list(found)!s:.60}, expected {list(tensor.shape)}")
 
 
-def import_weights(table: Sequence[Entry], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from theirs; see ``imported``."""
-    return dict(imported(table, theirs))
+def import_weights(
+    table: Sequence[Entry], theirs: Mapping[str, Tensor], shapes: Mapping[str, Shape] | None = None
+) -> dict[str, Tensor]:
+    """Our state dict from theirs; see ``readable``."""
+    return {name: tensor.read().contiguous() for name, tensor in readable(table, held(theirs), shapes).items()}
+
+
+def held(tensors: Mapping[str, Tensor]) -> dict[str, Readable]:
+    """Tensors in memory as if they were read from a file."""
+
+    def itself(tensor: Tensor) -> Tensor:
+        return tensor
+
+    return {
+        name: Made(Path("weights"), tuple(tensor.shape), partial(itself, tensor)) for name, tensor in tensors.items()
+    }
 
 
 def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,10 +230,19 @@ def _taken(tensors: dict[str, Tensor], name: str) -> Tensor:
     return tensors.pop(name)
 
 
-def _compare(name: str, found: Tensor, expected: Tensor) -> None:
+def _equal(one: Readable, other: Readable) -> bool:
+    """Whether two tensors are alike to the bit; some rows of each are read at a time."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    rows = one.shape[0] if one.shape else 1
+    step = max(1, (1 << 22) * rows // max(1, math.prod(one.shape)))
+    return all(torch.equal(one.read(at, at + step), other.read(at, at + step)) for at in range(0, rows, step))
+
+
+def _compare(name: str, found: Readable, expected: Tensor) -> None:
     """Raise unless a stored tensor is what we compute; it may have been rounded to fp16."""
-    same_shape = found.shape == expected.shape
-    if not same_shape or not torch.allclose(found.double(), expected.double(), rtol=0, atol=1e-3):
+    same_shape = tuple(found.shape) == tuple(expected.shape)
+    if not same_shape or not torch.allclose(found.read().double(), expected.double(), rtol=0, atol=1e-3):
         raise RegardError(f"'{name}' is not what it is in every model of this kind")
 
 
