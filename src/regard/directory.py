@@ -294,13 +294,11 @@ def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _check_ids(path: Path, settings: TextSettings, sizes: Vocabulary) -> None:
-    one = {name: getattr(settings, name) for name in ("pad", "unk", "eos")}
-    two = {"bos": settings.bos, "start": settings.start, "pad": settings.pad, "eos": settings.eos}
-    two |= {"forced_prefix": max(settings.forced_prefix, default=0), "suppressed": max(settings.suppressed, default=0)}
-    for ids, size in ((one, sizes[0]), (two, sizes[0] if sizes[1] is None else sizes[1])):
-        for name, number in ids.items():
-            if number >= size:
-                raise RegardError(f"{path}: '{name}' is {number}, but the vocabulary has {size} entries")
+    target = sizes[0] if sizes[1] is None else sizes[1]
+    for special, size in ((settings.ids("source"), sizes[0]), (settings.ids("target"), target)):
+        for name, ids in special.items():
+            if (number := max(ids, default=0)) >= size:
+                raise RegardError(f"{path}: '{name}' holds {number}, but the vocabulary has {size} entries")
 
 
 def _packages() -> Path:
