@@ -224,9 +224,20 @@ def test_missing_extra_and_mistyped_tensors(model: Path) -> None:
     refused(model, r"'source_embedding.table.weight' \[\d+, 8\] is missing")
 
 
-def test_ids_beyond_the_vocabulary(model: Path) -> None:
-    edit(model, "text.json", lambda text: text.update(start=100_000))
-    refused(model, r"text\.json: 'start' is 100000, but the vocabulary has")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pad", 100_000),
+        ("unk", 100_000),
+        ("mask", 100_000),
+        *((key, [0, 100_000]) for key in ("start", "ends", "source_before", "source_after", "pair_between")),
+        *((key, [0, 100_000]) for key in ("suppressed", "suppressed_first")),
+        ("languages", {"fr": [100_000]}),
+    ],
+)
+def test_ids_beyond_the_vocabulary(key: str, value: object, model: Path) -> None:
+    edit(model, "text.json", lambda text: text.update({key: value}))
+    refused(model, rf"text\.json: '{key}(\.fr)?' holds 100000, but the vocabulary has")
 
 
 def test_fp16_that_overflows_is_not_saved(tmp_path: Path) -> None:
@@ -268,8 +279,8 @@ def logits(loaded: directory.Loaded, source: str, target: str) -> torch.Tensor:
     """The model's logits [T, V] for one pair."""
     sides = []
     for ids in (
-        [*loaded.tokenizer.encode(source), loaded.settings.eos],
-        [loaded.settings.start, *loaded.target_tokenizer.encode(target)],
+        [*loaded.tokenizer.encode(source), *loaded.settings.ends],
+        [*loaded.settings.start, *loaded.target_tokenizer.encode(target)],
     ):
         sides.append(Tokens(torch.tensor([ids]), torch.tensor([len(ids)])))
     with torch.no_grad():

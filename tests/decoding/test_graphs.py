@@ -212,7 +212,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
         state.slots.fixed = fixed
         model.step(ids[:, :1], state, torch.ones(3, dtype=torch.int64, device=gpu))
         search, limits = Search(beam=beam, max_extra=30), np.array([30, 30, 30])
-        ends = Ends((SETTINGS.eos,), torch.empty(1, dtype=torch.int64, device=gpu))
+        ends = Ends((SETTINGS.ends[0],), torch.empty(1, dtype=torch.int64, device=gpu))
         running = RunningBatch(state, search, ends, np.arange(3), limits, gpu, uniform=fixed)
         for _ in range(3):
             hidden = model.step(running.last.expand(3, beam).contiguous(), state)

@@ -68,7 +68,7 @@ def test_random_models_give_the_same_probabilities(name: str) -> None:
     sources, targets = sentences(), sentences()
     backend: Any = build_backend("ctranslate2", one)
     pieces = [[str(token) for token in ids] for ids in targets]
-    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
+    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.ends[0])] for ids in sources], pieces)
     ours = forced_scores(one.model, sources, targets, one.settings)
     for mine, other in zip(ours, theirs, strict=True):
         # Both in fp32; without a norm at the end the logits reach hundreds.
@@ -95,7 +95,7 @@ def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> N
     """At the longest output hypotheses are taken as they are, if they have ended or not."""
     one = loaded()
     bias = one.model.output_table()[1]
-    bias.data[one.settings.eos] += ending
+    bias.data[one.settings.ends[0]] += ending
     backend = build_backend("ctranslate2", one)
     generator = torch.Generator().manual_seed(1)
     sources = torch.randint(4, V, (24, 4), generator=generator).tolist()  # one length: one limit in both libraries
@@ -120,7 +120,7 @@ def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> N
 def test_without_a_length_penalty_its_best_is_ours() -> None:
     """With power:0 it ends a sentence earlier, when the best candidate ends, and its second need not be ours."""
     one = loaded()
-    one.model.output_table()[1].data[one.settings.eos] += 3.0
+    one.model.output_table()[1].data[one.settings.ends[0]] += 3.0
     backend = build_backend("ctranslate2", one)
     generator = torch.Generator().manual_seed(1)
     sources = torch.randint(4, V, (24, 4), generator=generator).tolist()
