@@ -132,7 +132,9 @@ class Filler:
         # Of regard's subwords a space belongs to the word after it, which here may be the mask; and only a text's
         # first word has a ▁ without a space: a digit, which stands alone, takes the place of the mask before the part.
         part = part.removesuffix(" ") if before else part
-        words = tokenizer.cut(tokenizer.normalize("0" + part))[1:] if after else tokenizer.cut(tokenizer.normalize(part))
+        words = (
+            tokenizer.cut(tokenizer.normalize("0" + part))[1:] if after else tokenizer.cut(tokenizer.normalize(part))
+        )
         return [index for word in words for index in tokenizer.encode_word(word)] if part else []
 
     def _filled(self, text: str, best: Tensor) -> Filled:

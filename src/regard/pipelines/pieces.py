@@ -6,8 +6,10 @@ The words of a text are those of its tokenizer: letters, single signs, single Ch
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from regard.text.tokenizer import Tokenizer, library_errors
@@ -15,7 +17,8 @@ from regard.text.words import BAR, SPACE
 
 Range = tuple[int, int]  # first character of a text, and one after the last
 
-_CHUNK = re.compile(r"\s+|\S+")
+# Beside marks (category M): vowels of Korean syllables, sounds of narrow kana, second halves of surrogate pairs.
+_JOINED = re.compile("[\u1160-\u11ff\uff9e\uff9f\udc00-\udfff]")
 UNSPACED = re.compile("([\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
 
 
@@ -28,10 +31,7 @@ class Pieces(NamedTuple):
 
 
 def pieces_of_text(tokenizer: Tokenizer, text: str) -> Pieces:
-    """A text as pieces; characters are those of ``text``, also where normalisation changes it.
-
-    Where normalisation changes the length of a run of characters between spaces, each word in it has the whole run.
-    """
+    """A text as pieces; characters are those of ``text``, also where normalisation changes it."""
     normal, places = _normalized(tokenizer.normalize, text)
     found = _theirs(tokenizer, normal) if tokenizer.cut is None else _ours(tokenizer, tokenizer.cut(normal), normal)
     words = [(places[first][0], places[last - 1][1]) for first, last in found.words]
@@ -61,14 +61,21 @@ def pieces_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> Pieces:
 
 def _normalized(normalize: Callable[[str], str], text: str) -> tuple[str, list[Range]]:
     """The normalised text, and for each of its characters those of the text that it comes from."""
+    normal = normalize(text)
+    if normal == text:
+        return text, [(at, at + 1) for at in range(len(text))]
     whole, places = "", []
-    for match in _CHUNK.finditer(text):
-        first, last = match.span()
-        changed = normalize(match.group())
+    for first, last in pairwise(_boundaries(text)):
+        changed = normalize(text[first:last])
         whole += changed
-        same = len(changed) == last - first
-        places += [(at, at + 1) if same else (first, last) for at in range(first, first + len(changed))]
+        places += [(first, last)] * len(changed)
     return whole, places
+
+
+def _boundaries(text: str) -> list[int]:
+    """Where a character begins that normalisation does not join to the one before it, and the end of the text."""
+    marks = ("M" if _JOINED.match(character) else unicodedata.category(character) for character in text)
+    return [0, *(at for at, kind in enumerate(marks) if at and kind[0] != "M"), len(text)]
 
 
 def _theirs(tokenizer: Tokenizer, text: str) -> Pieces:
@@ -103,8 +110,9 @@ def _ours(tokenizer: Tokenizer, cut: Sequence[str], text: str) -> Pieces:
         own = tokenizer.encode_word(word)
         first, at = at, at + (len(word) or 1)
         first += word.startswith(SPACE)
-        if first < at:
+        visible = bool(text[first:at].strip())
+        if visible:
             words.append((first, at))
         ids += own
-        owner += [len(words) - 1 if first < at else -1] * len(own)
+        owner += [len(words) - 1 if visible else -1] * len(own)
     return Pieces(ids, words, owner)

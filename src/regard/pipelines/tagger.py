@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -79,7 +80,9 @@ class Tagger:
         found = self._probabilities(pieces, batch_tokens, warn)
         return [self._tagged(*one) for one in zip(whole, pieces, found, strict=True)]
 
-    def _probabilities(self, pieces: list[Pieces], batch_tokens: int, warn: Warn | None) -> list[list[tuple[int, float]]]:
+    def _probabilities(
+        self, pieces: list[Pieces], batch_tokens: int, warn: Warn | None
+    ) -> list[list[tuple[int, float]]]:
         """For each id of each text its most probable tag and the tag's probability."""
         longest = room(self._head)
         rows, places = [], []  # of each row: the text, the first of its ids, and which ids are read from it
@@ -125,12 +128,11 @@ def windows(length: int, longest: int) -> list[tuple[int, int, int]]:
     an id is read from the part in which it has more context.
 
     >>> windows(4, 4), windows(9, 4)
-    ([(0, 0, 4)], [(0, 0, 3), (2, 3, 5), (4, 5, 7), (5, 7, 9)])
+    ([(0, 0, 4)], [(0, 0, 3), (2, 3, 5), (4, 5, 6), (5, 6, 9)])
     """
-    step = max(1, longest // 2)
-    starts = [*range(0, max(1, length - longest), step), length - longest][: None if length > longest else 1]
-    edges = [0, *((b + a + longest) // 2 for a, b in zip(starts, starts[1:], strict=False)), length]
-    return list(zip(starts, edges, edges[1:], strict=True))
+    starts = [*range(0, length - longest, max(1, longest // 2)), max(0, length - longest)]
+    edges = [0, *((before + longest + after) // 2 for before, after in pairwise(starts)), length]
+    return [(start, first, last) for start, (first, last) in zip(starts, pairwise(edges), strict=True)]
 
 
 def entities(words: Sequence[TaggedWord], text: str) -> tuple[Entity, ...]:
