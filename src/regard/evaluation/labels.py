@@ -74,7 +74,7 @@ def confusion(true: ArrayLike, predicted: ArrayLike, count: int) -> NDArray[np.i
     rows, columns = (np.asarray(given, dtype=np.int64).reshape(-1) for given in (true, predicted))
     if len(rows) != len(columns):
         raise RegardError(f"{len(rows)} labels and {len(columns)} predictions: expected as many of one as of the other")
-    if len(rows) and not (0 <= min(rows.min(), columns.min()) and max(rows.max(), columns.max()) < count):
+    if len(rows) and (min(rows.min(), columns.min()) < 0 or max(rows.max(), columns.max()) >= count):
         raise RegardError(f"a label's number is not among the {count} labels")
     return np.bincount(rows * count + columns, minlength=count * count).reshape(count, count)
 

@@ -18,6 +18,9 @@ from regard.pipelines.rows import BATCH_TOKENS, computed, head_of, probabilities
 from regard.text.parts import Warn
 
 
+Best = tuple[int, float]  # the number of the most probable tag, and its probability
+
+
 class TaggedWord(NamedTuple):
     """A word, its tag and the tag's probability; ``start`` and ``end`` are its characters in the text."""
 
@@ -80,9 +83,7 @@ class Tagger:
         found = self._probabilities(pieces, batch_tokens, warn)
         return [self._tagged(*one) for one in zip(whole, pieces, found, strict=True)]
 
-    def _probabilities(
-        self, pieces: list[Pieces], batch_tokens: int, warn: Warn | None
-    ) -> list[list[tuple[int, float]]]:
+    def _probabilities(self, pieces: list[Pieces], batch_tokens: int, warn: Warn | None) -> list[list[Best]]:
         """For each id of each text its most probable tag and the tag's probability."""
         longest = room(self._head)
         rows, places = [], []  # of each row: the text, the first of its ids, and which ids are read from it
@@ -93,7 +94,7 @@ class Tagger:
             for start, first, last in parts:
                 rows.append(row(self.settings, ids[start : start + longest]))
                 places.append((number, start, first, last))
-        found: list[list[tuple[int, float]]] = [[(0, 0.0)] * len(ids) for ids, _, _ in pieces]
+        found: list[list[Best]] = [[(0, 0.0)] * len(ids) for ids, _, _ in pieces]
         for index, scores in computed(self._head, rows, lambda tokens, _: self._best(tokens), batch_tokens):
             number, start, first, last = places[index]
             shift = rows[index].first - start
@@ -106,7 +107,7 @@ class Tagger:
         best = probabilities(self.model.label_scores(tokens)).max(-1)
         return torch.stack([best.indices.float(), best.values], -1)
 
-    def _tagged(self, text: str, pieces: Pieces, found: list[tuple[int, float]]) -> Tagged:
+    def _tagged(self, text: str, pieces: Pieces, found: list[Best]) -> Tagged:
         """The words of a text with their tags; a word without any subword (a control character) is outside, O."""
         first: dict[int, int] = {}
         for index, owner in enumerate(pieces.owner):
