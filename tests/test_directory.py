@@ -268,8 +268,8 @@ def logits(loaded: directory.Loaded, source: str, target: str) -> torch.Tensor:
     """The model's logits [T, V] for one pair."""
     sides = []
     for ids in (
-        [*loaded.tokenizer.encode(source), loaded.settings.eos],
-        [loaded.settings.start, *loaded.target_tokenizer.encode(target)],
+        [*loaded.tokenizer.encode(source), *loaded.settings.ends],
+        [*loaded.settings.start, *loaded.target_tokenizer.encode(target)],
     ):
         sides.append(Tokens(torch.tensor([ids]), torch.tensor([len(ids)])))
     with torch.no_grad():

@@ -285,13 +285,10 @@ def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _check_ids(path: Path, settings: TextSettings, tokenizer: Tokenizer, target_tokenizer: Tokenizer) -> None:
-    one = {name: getattr(settings, name) for name in ("pad", "unk", "eos")}
-    two = {"bos": settings.bos, "start": settings.start, "pad": settings.pad, "eos": settings.eos}
-    two |= {"forced_prefix": max(settings.forced_prefix, default=0), "suppressed": max(settings.suppressed, default=0)}
-    for ids, size in ((one, tokenizer.size), (two, target_tokenizer.size)):
-        for name, number in ids.items():
-            if number >= size:
-                raise RegardError(f"{path}: '{name}' is {number}, but the vocabulary has {size} entries")
+    for special, size in ((settings.ids("source"), tokenizer.size), (settings.ids("target"), target_tokenizer.size)):
+        for name, ids in special.items():
+            if (number := max(ids, default=0)) >= size:
+                raise RegardError(f"{path}: '{name}' holds {number}, but the vocabulary has {size} entries")
 
 
 def _packages() -> Path:

@@ -212,10 +212,10 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
         state.slots.fixed = fixed
         model.step(ids[:, :1], state, torch.ones(3, dtype=torch.int64, device=gpu))
         search, limits = Search(beam=beam, max_extra=30), np.array([30, 30, 30])
-        running = RunningBatch(state, search, SETTINGS.eos, np.arange(3), limits, gpu, uniform=fixed)
+        running = RunningBatch(state, search, SETTINGS.ends[0], np.arange(3), limits, gpu, uniform=fixed)
         for _ in range(3):
             hidden = model.step(running.last.expand(3, beam).contiguous(), state)
-            topk = topk_tokens(model, hidden, beam + 1 if beam > 1 else 1, SETTINGS.eos)
+            topk = topk_tokens(model, hidden, beam + 1 if beam > 1 else 1, SETTINGS.ends[0])
             if beam == 1:
                 running.greedy(topk)
             else:

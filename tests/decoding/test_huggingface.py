@@ -13,7 +13,7 @@ from regard.decoding.engine import Search, decode
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 EOS, PAD, VOCABULARY = 0, 39, 40
-SETTINGS = ToySettings(pad=PAD, eos=EOS, start=PAD, suppressed=(PAD,))
+SETTINGS = ToySettings(pad=PAD, ends=(EOS,), source_after=(EOS,), start=(PAD,), suppressed=(PAD,))
 
 
 def marian(seed, stopping):

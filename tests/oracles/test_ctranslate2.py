@@ -66,7 +66,7 @@ def test_random_models_give_the_same_probabilities(name: str) -> None:
     sources, targets = sentences(), sentences()
     backend: Any = build_backend("ctranslate2", one)
     pieces = [[str(token) for token in ids] for ids in targets]
-    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
+    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.ends[0])] for ids in sources], pieces)
     ours = forced_scores(one.model, sources, targets, one.settings)
     for mine, other in zip(ours, theirs, strict=True):
         # Both in fp32; without a norm at the end the logits reach hundreds.

@@ -121,12 +121,12 @@ def learn(
     """Learn a shortlist from the ids of sentence pairs.
 
     The list holds the ``common`` most frequent target ids, and for each source id the ``likely`` most probable by IBM
-    Model 1. The end mark is always listed. Where both languages have one vocabulary, each source token is listed for
+    Model 1. End marks are always listed. Where both languages have one vocabulary, each source token is listed for
     itself, so that names can be copied.
     """
     sizes = loaded.tokenizer.size, loaded.target_tokenizer.size
     counts = np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in targets]), minlength=sizes[1])
-    counts[loaded.settings.eos] = counts.max() + 1
+    counts[list(loaded.settings.ends)] = counts.max() + 1
     first = np.argsort(-counts, kind="stable")[:common].astype(np.int32)
     lexicon = model_one([np.asarray(x) for x in sources], [np.asarray(x) for x in targets], nothing=sizes[0])
     starts = np.searchsorted(lexicon.source, np.arange(sizes[0] + 2))

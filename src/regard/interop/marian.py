@@ -99,13 +99,14 @@ def settings_from(
     suppressed = values.get("bad_words_ids") or []
     if any(len(ids) != 1 for ids in suppressed):
         raise RegardError(f"bad_words_ids = {suppressed!r}: expected single ids; sequences cannot be suppressed")
+    end = _get(values, "eos_token_id")
     start, penalty = _get(values, "decoder_start_token_id"), values.get("length_penalty")
     return TextSettings(
         pad=_get(values, "pad_token_id"),
         unk=unk,
-        bos=start,
-        eos=_get(values, "eos_token_id"),
-        start=start,
+        start=(start,),
+        ends=(end,),
+        source_after=(end,),
         suppressed=tuple(ids[0] for ids in suppressed),
         source=source,
         target=target,
@@ -130,6 +131,13 @@ def config_from(
     for name, value in FIXED.items():
         if getattr(options, name) != value and not (name == "output_bias" or _means(options, name) == value):
             raise RegardError(f"MarianMT cannot hold this model: {name} would have to be {value}")
+    if len(settings.start) != 1 or len(settings.ends) != 1:
+        raise RegardError(
+            f"MarianMT cannot hold this model: start = {list(settings.start)}, ends = {list(settings.ends)}: "
+            "expected one mark of each"
+        )
+    if settings.source_before or settings.source_after != settings.ends:
+        raise RegardError("MarianMT cannot hold this model: a source would have to end with the end mark alone")
     activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     config = {key: getattr(options, option) for key, option in OPTIONS.items()}
     return {
@@ -144,10 +152,10 @@ def config_from(
         "tie_word_embeddings": options.share != "none",
         "max_position_embeddings": settings.max_length + 1,
         "pad_token_id": settings.pad,
-        "eos_token_id": settings.eos,
+        "eos_token_id": settings.ends[0],
         "forced_eos_token_id": None,
         "bos_token_id": None,
-        "decoder_start_token_id": settings.start,
+        "decoder_start_token_id": settings.start[0],
         "bad_words_ids": [[token] for token in settings.suppressed] or None,
     }
 
