@@ -17,7 +17,6 @@ from regard.pipelines.pieces import Pieces, pieces_of_text, pieces_of_words
 from regard.pipelines.rows import BATCH_TOKENS, computed, head_of, probabilities, room, row
 from regard.text.parts import Warn
 
-
 Best = tuple[int, float]  # the number of the most probable tag, and its probability
 
 
