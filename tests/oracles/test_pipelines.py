@@ -19,32 +19,31 @@ from regard.pipelines.tagger import Tagger
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "france",
-    "is",
-    "paris",
-    "and",
-    "film",
-    "was",
-    "good",
-    "bad",
-    "we",
-    "saw",
-    "it",
-    "in",
-    "london",
-    "on",
-    "a",
-    "walk",
-]
-PIECES = [
-    *WORDS,
-    *"abcdefghijklmnopqrstuvwxyz0123456789.,!?'-我爱学习",
-    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
-]
+WORDS = tuple(
+    [
+        "the",
+        "capital",
+        "of",
+        "france",
+        "is",
+        "paris",
+        "and",
+        "film",
+        "was",
+        "good",
+        "bad",
+        "we",
+        "saw",
+        "it",
+        "in",
+        "london",
+        "on",
+        "a",
+        "walk",
+    ]
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PIECES = (*WORDS, *LETTERS, *"0123456789.,!?'-我爱学习", *(f"##{letter}" for letter in LETTERS))
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
 TOLERANCE = 1e-5
 
