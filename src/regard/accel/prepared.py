@@ -64,6 +64,11 @@ class Prepared(nn.Module):
         return self.model.has_source
 
     @property
+    def has_scores(self) -> bool:
+        """Whether there is an output table."""
+        return self.model.has_scores
+
+    @property
     def longest(self) -> int | None:
         """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         return self.model.longest
