@@ -25,10 +25,9 @@ from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import padded
 from regard.decoding.repetition import repeating_tokens
 from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
-from regard.decoding.search import Candidates, Search
+from regard.decoding.search import Candidates, Ends, Search
 from regard.decoding.topk import chunk_of, spread, topk_tokens
 from regard.decoding.waiting import Input, Sized, WaitingInputs
-from regard.errors import RegardError
 from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
 from regard.nn.states import KeyValueState
@@ -143,11 +142,11 @@ class _Scheduler:
         # Each id once: the probabilities of suppressed tokens are summed, and an id given twice would count twice.
         hidden = list(dict.fromkeys(settings.suppressed))
         self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
+        self.ends = Ends.of(settings.ends, self.device)
         self.graphs = self._graphs()
         leaves_out = isinstance(model, Prepared) and model.leaves_out
         self.leave_share = FINISHED_SHARE_LEFT_OUT if self.graphs or leaves_out else FINISHED_SHARE
         self.look_every = 1 if self.device.type == "cpu" else STEPS_UNSEEN
-        self.end = _only_end(settings)
         self.waiting = WaitingInputs(inputs, settings, search, batch_tokens, model.longest, self.look_every)
         self.running: dict[int, Sized] = {}  # the inputs in the running batch, by number
 
@@ -213,7 +212,7 @@ class _Scheduler:
         uniform = False
         if self.graphs is not None and isinstance(state, KeyValueState):
             uniform = state.slots.fixed = True
-        running = RunningBatch(state, search, self.end, index, limits, self.device, uniform)
+        running = RunningBatch(state, search, self.ends, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
         advanced = self._rank(running, hidden.gather(1, last), None, first=True)
@@ -268,10 +267,10 @@ class _Scheduler:
         if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
             banned = None if banned is None else banned.flatten(0, 1)[None, chosen]
-        k = self.search.beam + 1 if self.search.beam > 1 else 1
+        k = self.ends.depth(self.search.rows)
         if self.shortlist is None:
             topk = topk_tokens(
-                self.model, hidden, k, self.end, chunk=self.chunk, suppressed=self.suppressed, banned=banned
+                self.model, hidden, k, self.ends.tensor, chunk=self.chunk, suppressed=self.suppressed, banned=banned
             )
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
@@ -285,12 +284,5 @@ class _Scheduler:
         if self.head is None or self.head[0] is not running.index:
             inputs = (self.running.get(number) for number in running.index.tolist())  # None: it has finished
             sources = [() if one is None else one.input.source or () for one in inputs]
-            self.head = running.index, self.shortlist.head(self.model, sources, self.end, self.suppressed)
+            self.head = running.index, self.shortlist.head(self.model, sources, self.ends.tensor, self.suppressed)
         return self.head[1]
-
-
-def _only_end(settings: TextSettings) -> int:
-    """The end mark, which the search expects to be one."""
-    if len(settings.ends) != 1:
-        raise RegardError(f"ends = {list(settings.ends)}: expected one end mark")
-    return settings.ends[0]

@@ -48,11 +48,11 @@ class Shortlist:
         return torch.from_numpy(found)
 
     def head(
-        self, model: Model, sources: Sequence[Sequence[int]], eos: int, suppressed: Tensor | None
+        self, model: Model, sources: Sequence[Sequence[int]], ends: Tensor, suppressed: Tensor | None
     ) -> ShortlistHead:
         """The rows of the model's output table that these sources may use."""
         allowed = self.allowed(sources, len(model.output_table()[0]))
-        return ShortlistHead(model, allowed, eos, suppressed)
+        return ShortlistHead(model, allowed, ends, suppressed)
 
     def write(self, path: Path) -> None:
         """Write a safetensors file, in one step."""
@@ -81,17 +81,19 @@ class Shortlist:
 class ShortlistHead:
     """The rows of a model's output table that some sentence of a batch may use.
 
-    ``allowed`` [B, V]: whether a sentence may use a token; no sentence may use the ``suppressed`` tokens [n].
+    ``allowed`` [B, V]: whether a sentence may use a token; no sentence may use the ``suppressed`` tokens [n]. The
+    ``ends`` [E] are allowed to all.
     """
 
-    def __init__(self, model: Model, allowed: Tensor, eos: int, suppressed: Tensor | None) -> None:
+    def __init__(self, model: Model, allowed: Tensor, ends: Tensor, suppressed: Tensor | None) -> None:
         table, bias = model.output_table()
         self.native = native_of(model)
+        allowed = allowed.index_fill(1, ends.cpu(), True)
         if suppressed is not None:
             allowed = allowed.index_fill(1, suppressed.cpu(), False)
         tokens = allowed.any(0).nonzero()[:, 0]
         self.closed = ~allowed[:, tokens].to(table.device)  # [B, C]
-        self.eos = int(torch.searchsorted(tokens, eos))
+        self.ends = torch.searchsorted(tokens, ends.cpu()).to(table.device)  # [E]
         self.tokens = tokens.to(table.device)  # [C], ascending
         self.table, self.bias = table[self.tokens], None if bias is None else bias[self.tokens]
 
@@ -105,7 +107,7 @@ class ShortlistHead:
             column = torch.searchsorted(self.tokens, banned).clamp_(max=len(self.tokens) - 1)
             banned = torch.where(self.tokens[column] == banned, column, -1)
         topk = topk_of_logits(
-            self.logits, hidden, k, self.eos,
+            self.logits, hidden, k, self.ends,
             chunk=rows_at_once(len(self.tokens), hidden.device), banned=banned, closed=self.closed[sentence],
             native=self.native,
         )  # fmt: skip
