@@ -24,6 +24,14 @@ from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack
 from regard.text.settings import TextSettings
 
+#: The options that ``write`` writes or ``_checked`` checks, and those that matter in training alone. Every other
+#: option, one that is added later too, must have its default.
+KNOWN = {
+    "width", "encoder_layers", "decoder_layers", "heads", "feedforward", "activation", "gated", "order", "final_norm",
+    "scale_embedding", "share", "output_bias", "positions", "norm", "bias", "key_value_heads", "head_width", "scale",
+    "query_key_norm", "window", "dropout", "embedding_dropout", "activation_dropout", "attention_dropout",
+    "final_dropout",
+}  # fmt: skip
 POSITIONS = 4096  # sinusoids that are written; of learned positions all are
 
 
@@ -39,6 +47,7 @@ def write(model: Model, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; CTranslate2 converts the weights when it loads them."""
     library()
     options = _checked(model)
+    _check_marks(settings)
     assert isinstance(model, EncoderDecoder)
     specs = importlib.import_module("ctranslate2.specs")
     common = importlib.import_module("ctranslate2.specs.common_spec")
@@ -77,8 +86,9 @@ def write(model: Model, settings: TextSettings, folder: Path) -> None:
         spec.decoder.projection.bias = _array(bias)
     spec.register_source_vocabulary([str(token) for token in range(len(model.source_embedding.table.weight))])
     spec.register_target_vocabulary([str(token) for token in range(len(weight))])
-    spec.config.bos_token, spec.config.eos_token = str(settings.bos), str(settings.eos)
-    spec.config.unk_token, spec.config.decoder_start_token = str(settings.unk), str(settings.start)
+    # The first mark of a target is CTranslate2's; the others are a prefix, which decoding/ctranslate2.py gives.
+    spec.config.bos_token = spec.config.decoder_start_token = str(settings.start[0])
+    spec.config.eos_token, spec.config.unk_token = str(settings.ends[0]), str(settings.unk)
     spec.validate()
     spec.optimize(quantization=None)
     folder.mkdir(parents=True)
@@ -93,6 +103,11 @@ def _checked(model: Model) -> Any:
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
     if not isinstance(options.positions, Sinusoidal | Learned):
         raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
+    if isinstance(options.positions, Learned) and options.positions.offset:
+        raise RegardError("CTranslate2 cannot hold this model: offset would have to be 0")
+    for field in fields(options):
+        if field.name not in KNOWN and getattr(options, field.name) != field.default:
+            raise RegardError(f"CTranslate2 cannot hold this model: {field.name} would have to be {field.default}")
     if options.norm != LayerNorm(eps=1e-5):
         raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
     if options.order == "post" and options.normed_at_the_end:
@@ -113,6 +128,16 @@ def _checked(model: Model) -> Any:
         if name.endswith("_attention") and type(module) is not MultiHeadAttention:
             raise RegardError(f"CTranslate2 cannot hold this model: {name} would have to be MultiHeadAttention")
     return options
+
+
+def _check_marks(settings: TextSettings) -> None:
+    if not settings.start or len(settings.ends) != 1:
+        raise RegardError(
+            f"CTranslate2 cannot hold this model: start = {list(settings.start)}, ends = {list(settings.ends)}: "
+            "expected a start mark and one end mark"
+        )
+    if settings.suppressed_first:
+        raise RegardError("CTranslate2 cannot hold this model: it has ids that may not be the first of an output")
 
 
 def _stack(stack: TransformerStack, into: Any) -> None:
