@@ -66,7 +66,7 @@ def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dt
     with _naming(folder / CONFIG):
         family = family_of(config)
         options = family.options_from(config, family.names(config, found))
-        task, sizes = family.task(config), family.sizes(config)
+        task, sizes = family.task(config), family.sizes(config, options)
         if registry.layers(options) > len(found):
             raise RegardError(f"{registry.layers(options)} layers, but there are {len(found)} tensors")
         with torch.random.fork_rng(devices=[]), torch.device("meta"), Uninitialized():
