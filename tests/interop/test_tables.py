@@ -101,7 +101,9 @@ def test_a_wrong_axis_is_refused() -> None:
     with pytest.raises(RegardError, match=r"'c_attn.weight' \[4, 12\]: expected 4 \+ 4 \+ 4 rows"):
         import_weights(wrong, {"c_attn.weight": torch.randn(4, 12)})
     whole = gpt2(4)[:1]
-    with pytest.raises(RegardError, match=r"'c_attn.weight' \[12, 4\], changed to \[4, 12\]: expected 4 \+ 4 \+ 4 rows"):
+    with pytest.raises(
+        RegardError, match=r"'c_attn.weight' \[12, 4\], changed to \[4, 12\]: expected 4 \+ 4 \+ 4 rows"
+    ):
         import_weights(whole, {"c_attn.weight": torch.randn(12, 4)})
     parts = {f"{name}.weight": torch.randn(4, 4) for name in ("query", "key")} | {"value.weight": torch.randn(5, 4)}
     with pytest.raises(RegardError, match=r"'value.weight' \[5, 4\]: expected 3 tensors of 4, 4, 4 rows"):

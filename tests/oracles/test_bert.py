@@ -77,7 +77,9 @@ def test_scores_and_back(name: str, tmp_path: Path) -> None:
             assert worst(ours_of(prepared, text, task).double(), expected, lengths) <= 1e-4  # fp32
     published.write(loaded, tmp_path / "ours")
     before, after = (load_file(tmp_path / each / "model.safetensors") for each in ("theirs", "ours"))
-    assert before.keys() - after.keys() <= {"pooler.dense.weight", "pooler.dense.bias"} and after.keys() <= before.keys()
+    assert (
+        before.keys() - after.keys() <= {"pooler.dense.weight", "pooler.dense.bias"} and after.keys() <= before.keys()
+    )
     assert all(torch.equal(before[each], after[each]) for each in after)
     again = getattr(transformers, kind).from_pretrained(tmp_path / "ours", dtype=torch.float64).eval()
     with torch.inference_mode():
