@@ -23,11 +23,12 @@ from torch import Tensor
 from regard.accel.topk import TopK, rows_at_once, topk_of_logits
 from regard.data.lexicon import model_one
 from regard.decoding.topk import native_of
-from regard.directory import Loaded, read_tensors
+from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.contract import Model
 from regard.outputs import write_output
 from regard.text.tokenizer import Tokenizer
+from regard.weights import read_tensors
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class Shortlist:
     def read(cls, path: Path | str, loaded: Loaded) -> Shortlist:
         """Read a shortlist that was made for this model's vocabulary; every fault is an error that names the file."""
         found = read_tensors(Path(path), named=True)
-        size = (loaded.tokenizer.size, loaded.target_tokenizer.size)
+        text = loaded.text
+        size = (text.tokenizer.size, text.target_tokenizer.size)
         kinds = {name: (tensor.dtype, tensor.dim()) for name, tensor in found.items()}
         if kinds != {"common": (torch.int32, 1), "likely": (torch.int32, 2), "vocabulary": (torch.uint8, 1)}:
             raise RegardError(f"{path}: not a shortlist (regard shortlist makes one)")
         common, likely, digest = (found[name].numpy() for name in ("common", "likely", "vocabulary"))
-        if digest.tobytes() != vocabulary(loaded.tokenizer, loaded.target_tokenizer):
+        if digest.tobytes() != vocabulary(text.tokenizer, text.target_tokenizer):
             raise RegardError(f"{path}: made for another vocabulary than that of {loaded.path}: make it anew")
         listed = np.concatenate((common, likely.flatten()))
         if len(likely) != size[0] or not len(common) or listed.min() < 0 or listed.max() >= size[1]:
@@ -126,9 +128,10 @@ def learn(
     Model 1. End marks are always listed. Where both languages have one vocabulary, each source token is listed for
     itself, so that names can be copied.
     """
-    sizes = loaded.tokenizer.size, loaded.target_tokenizer.size
+    text = loaded.text
+    sizes = text.tokenizer.size, text.target_tokenizer.size
     counts = np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in targets]), minlength=sizes[1])
-    counts[list(loaded.settings.ends)] = counts.max() + 1
+    counts[list(text.settings.ends)] = counts.max() + 1
     first = np.argsort(-counts, kind="stable")[:common].astype(np.int32)
     lexicon = model_one([np.asarray(x) for x in sources], [np.asarray(x) for x in targets], nothing=sizes[0])
     starts = np.searchsorted(lexicon.source, np.arange(sizes[0] + 2))
@@ -136,9 +139,9 @@ def learn(
     chosen = (rank < likely) & (lexicon.source < sizes[0])
     table = np.full((sizes[0], likely + 1), first[0], dtype=np.int32)
     table[lexicon.source[chosen], rank[chosen]] = lexicon.target[chosen]
-    if loaded.tokenizer is loaded.target_tokenizer:
+    if text.tokenizer is text.target_tokenizer:
         table[:, likely] = np.arange(sizes[0])
-    return Shortlist(first, table, vocabulary(loaded.tokenizer, loaded.target_tokenizer))
+    return Shortlist(first, table, vocabulary(text.tokenizer, text.target_tokenizer))
 
 
 def vocabulary(source: Tokenizer, target: Tokenizer) -> bytes:

@@ -48,8 +48,7 @@ class Translator:
     ) -> None:
         self.model = loaded.model
         self.backend = build_backend(backend, loaded, shortlist)
-        self.settings = loaded.settings
-        self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
+        self.settings, self.tokenizer, self.target_tokenizer = loaded.text
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
@@ -303,6 +302,6 @@ def load(
 def _decoding_of(loaded: Loaded) -> DecodingConfig:
     """The defaults, with the length penalty that the model remembers."""
     try:
-        return DecodingConfig(length_penalty=loaded.settings.length_penalty)
+        return DecodingConfig(length_penalty=loaded.text.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None

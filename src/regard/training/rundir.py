@@ -19,6 +19,7 @@ from regard.training import checkpoint, previous
 from regard.training.distributed import Group
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
 from regard.training.snapshots import SNAPSHOTS
+from regard.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from regard.data.holdout import Split
@@ -32,7 +33,7 @@ _FILES = (
     METRICS,
     TIMING,
     directory.CONFIG,
-    directory.WEIGHTS,
+    WEIGHTS,
     directory.TEXT,
     directory.TOKENIZER,
     directory.TARGET_TOKENIZER,
@@ -245,7 +246,7 @@ def check_same(before: Config, now: Config, run: Path) -> None:
 
 def _flat(config: Config) -> dict[str, Any]:
     tables = dataclasses.asdict(config)
-    flat: dict[str, Any] = {"seed": tables.pop("seed")}
+    flat: dict[str, Any] = {key: tables.pop(key) for key in ("seed", "task")}
     for table, values in tables.items():
         flat |= {f"{table}.{key}": value for key, value in values.items()}
     return flat
