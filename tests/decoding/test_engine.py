@@ -43,7 +43,7 @@ def test_exact_stopping_gives_what_never_stopping_gives(penalty, beam, n_best):
 @pytest.mark.parametrize("stopping", ["exact", "huggingface"])
 def test_none_or_several_tokens_end_an_output(ends, beam, stopping):
     model, sources, settings = Toy(seed=3, sharpness=0.7), sentences(8, 3), ToySettings(ends=ends)
-    model.ending[list(ends)] = 1.5
+    model.ending[list(ends)] = 3.0
     search = Search(beam=beam, n_best=beam, length_penalty="power:1.0", max_extra=3, stopping=stopping)
     found = set()
     for source, result in zip(sources, list(decode(model, sources, settings, search)), strict=True):
