@@ -145,7 +145,11 @@ def test_temperature_0_is_greedy_search() -> None:
 def test_ids_that_may_not_be_the_first_token() -> None:
     model, sources = Toy(seed=5, sharpness=0.1), sentences(20, 5)
     plain, changed = SETTINGS, ToySettings(suppressed_first=(EOS, *range(4, 20)))
-    for search in (Sampling(seed=1, max_extra=6), Sampling(top_k=9, max_extra=6), Search(beam=3, max_extra=6, stopping="first")):
+    for search in (
+        Sampling(seed=1, max_extra=6),
+        Sampling(top_k=9, max_extra=6),
+        Search(beam=3, max_extra=6, stopping="first"),
+    ):
         before, after = (
             [result.hypotheses[0].ids for result in decode(model, sources, settings, search)]
             for settings in (plain, changed)

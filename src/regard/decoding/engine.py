@@ -28,7 +28,7 @@ from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
 from regard.decoding.sampling import Sampling, Strategy, draw, keys_of
 from regard.decoding.search import Candidates, Ends, Search
 from regard.decoding.topk import chunk_of, spread, topk_tokens
-from regard.decoding.waiting import Input, Sized, WaitingInputs
+from regard.decoding.waiting import Input, Sized, WaitingInputs, inputs_of
 from regard.errors import RegardError
 from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
@@ -39,7 +39,7 @@ from regard.text.settings import TextSettings
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist, ShortlistHead
 
-__all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "steps"]
+__all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "decode_inputs", "steps"]
 
 
 @dataclass(frozen=True)
@@ -68,31 +68,50 @@ def decode(
     search: Strategy,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
+    language: str = "",
     batch_tokens: int = 4096,
     shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Result]:
-    """The results of all inputs, in their order.
+    """The results of all inputs, in their order, as ``decode_inputs`` gives them.
 
-    sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
-    the start marks. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
-    counted) of a running batch; a sentence that exceeds the bound is decoded alone. ``shortlist``: only the tokens that
-    it lists for a source are scored. ``on_step`` is called with every step.
+    sources: ids without marks, None for a model without a source; prompts: ids that stand before the output, after the
+    start marks; ``language``: the target's, for all.
+    """
+    return decode_inputs(
+        model, inputs_of(sources, prompts, language), settings, search,
+        batch_tokens=batch_tokens, shortlist=shortlist, device=device, on_step=on_step,
+    )  # fmt: skip
+
+
+def decode_inputs(
+    model: Model,
+    inputs: Sequence[Input],
+    settings: TextSettings,
+    search: Strategy,
+    *,
+    batch_tokens: int = 4096,
+    shortlist: Shortlist | None = None,
+    device: torch.device | str | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[Result]:
+    """The results of all inputs, in their order; ``index`` is the number of the input.
+
+    ``batch_tokens`` bounds sentences × beam × (their longest input, end mark counted) of a running batch; a sentence
+    that exceeds the bound is decoded alone. ``shortlist``: only the tokens that it lists for a source are scored.
+    ``on_step`` is called with every step.
     """
     ready: dict[int, Result] = {}
-    following = 0  # the number of the input whose result is given out next
-    count = len(sources if sources is not None else prompts or ())
-    inputs = [
-        Input(i, None if sources is None else sources[i], () if prompts is None else prompts[i]) for i in range(count)
-    ]
+    following = iter([one.number for one in inputs])  # whose results are given out next
+    number = next(following, None)
     for step in steps(model, inputs, settings, search, batch_tokens=batch_tokens, shortlist=shortlist, device=device):
         if on_step is not None:
             on_step(step)
         ready.update((result.index, result) for result in step.results)
-        while following in ready:
-            yield ready.pop(following)
-            following += 1
+        while number in ready:
+            yield ready.pop(number)
+            number = next(following, None)
 
 
 @torch.inference_mode()
@@ -219,7 +238,7 @@ class _Scheduler:
         self.running.update(zip(index.tolist(), entering, strict=True))
         search, settings = self.search, self.settings
         memory = self._encoded(entering) if entering[0].input.source is not None else None
-        prompts = [[*target_start(settings), *one.input.prompt] for one in entering]
+        prompts = [[*target_start(settings, one.input.language), *one.input.prompt] for one in entering]
         prompt = padded(prompts, settings.pad, self.device)
         capacity = max(one.before + one.limit for one in entering) + self.look_every
         state = self.model.start(memory, search.rows, capacity, count)
@@ -235,7 +254,7 @@ class _Scheduler:
 
     def _encoded(self, entering: Sequence[Sized]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and to fit its cache."""
-        sources = [source_ids(self.settings, one.input.source or ()) for one in entering]
+        sources = [source_ids(self.settings, one.input.source or (), language=one.input.language) for one in entering]
         parts: list[Memory] = []
         longest = max(map(len, sources))
         at_once = max(1, ENCODED_TOKENS // longest) if self.device.type == "cpu" else len(sources)
