@@ -13,6 +13,7 @@ from regard.accel.prepared import Prepared, prepare
 from regard.accel.thresholds import PROCESS_TOKENS
 from regard.decoding.engine import Step
 from regard.decoding.running_batch import Result
+from regard.decoding.sampling import Strategy
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
 from regard.decoding.waiting import Input, size
@@ -82,7 +83,7 @@ class Engine:
     def __call__(
         self,
         inputs: Sequence[Input],
-        search: Search,
+        search: Strategy,
         batch_tokens: int,
         on_step: Callable[[Step], None] | None = None,
     ) -> list[Result]:
@@ -91,12 +92,12 @@ class Engine:
             batch_tokens=batch_tokens, shortlist=self.shortlist, on_step=on_step,
         )  # fmt: skip
 
-    def prepared(self, inputs: Sequence[Input], search: Search) -> Model:
+    def prepared(self, inputs: Sequence[Input], search: Strategy) -> Model:
         """The prepared model; the model itself on a GPU, while it is recorded, and for little text.
 
         Little text is decoded by the prepared model too where the native kernels need not be compiled first.
         """
-        much = search.beam * sum(map(size, inputs)) >= PROCESS_TOKENS
+        much = search.rows * sum(map(size, inputs)) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         if self._prepared is None or not self._prepared.is_current(self.model):
