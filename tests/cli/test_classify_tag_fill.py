@@ -1,4 +1,4 @@
-"""``regard classify``, ``tag`` and ``fill``: filters over lines, and what they refuse. Run in this process, for speed."""
+"""``regard classify``, ``tag`` and ``fill``: filters over lines, and what they refuse. Run in this process."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
 
     def run(verb: str, task: str, *arguments: object, input: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(input)))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(input), encoding="utf-8"))
         code = main([verb, str(folder / task), *map(str, arguments)])
         out, err = capsys.readouterr()
         return code, out, err

@@ -48,8 +48,8 @@ def evaluate_file(
     loaded = open_loaded(model, device, dtype, threads)
     if loaded.task != "classification":
         raise RegardError(
-            f"{loaded.path}: the model's task is {loaded.task}, which has no scores on a FILE: a classifier is evaluated "
-            "on a FILE of labels, a translation model with --source and --reference"
+            f"{loaded.path}: the model's task is {loaded.task}, which has no scores on a FILE: a classifier is "
+            "evaluated on a FILE of labels, a translation model with --source and --reference"
         )
     parts = classification(loaded, file, keys, worst, batch_tokens)
     print_parts({"model": model, "file": file}, parts, json)
