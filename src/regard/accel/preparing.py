@@ -21,7 +21,7 @@ from regard.accel.fits import plain
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
 from regard.accel.prepacked import LINEAR, PrepackedLinear, PrepackedTable, gains
-from regard.accel.prepared import Prepared, check_int8, has_known_logits, prepare_in_place
+from regard.accel.prepared import Prepared, check_int8, has_known_logits, prepare_in_place, tables
 from regard.models.assign import Rows
 from regard.nn.embedding import Table
 
@@ -39,7 +39,7 @@ class Preparing:
 
     def begin(self, model: Any, rows: Callable[[str, torch.dtype], Rows]) -> set[str]:
         """Lays out the output table, and where it is prepacked, looks ids up in what was laid out."""
-        table, bias = model.output_table()
+        table, bias = tables(model)
         self._of_table = {id(module) for module in model.modules() if getattr(module, "weight", None) is table}
         if not has_known_logits(model):
             return set()

@@ -240,7 +240,8 @@ class LearnedPositions(Added):
             self.reserve(embedded.shape[-2])
             rows = self.weight[self.offset : self.offset + embedded.shape[-2]]
             return torch.add(rows, embedded, alpha=scale)
-        return torch.add(F.embedding(positions + self.offset, self.weight), embedded, alpha=scale)
+        rows = positions + self.offset if self.offset else positions
+        return torch.add(F.embedding(rows, self.weight), embedded, alpha=scale)
 
 
 class RotaryPositions(nn.Module):
