@@ -1,74 +1,11 @@
-"""``regard classify``, ``tag`` and ``fill``: filters over lines, and what they refuse. Run in this process."""
+"""``regard classify``, ``tag`` and ``fill``: filters over lines, and what they refuse."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-import tokenizers
-import torch
-from tokenizers import models, normalizers, pre_tokenizers
-
-from regard import directory
-from regard.cli.main import main
-from regard.models.encoder import Encoder
-from regard.models.heads import Head, MaskedWords, TextLabels, TokenLabels
-from regard.nn.positions import Learned
-from regard.text.settings import TextSettings
-from regard.text.tokenizer import Tokenizer
-
-PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the capital of france is paris a b c . , ! 我 爱 ##s"
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model directories named by their tasks."""
-    inner = tokenizers.Tokenizer(models.WordPiece({p: i for i, p in enumerate(PIECES.split())}, unk_token="[UNK]"))
-    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    tokenizer = Tokenizer(inner)
-    marks: dict[str, Any] = {"source_before": (2,), "source_after": (3,), "pair_between": (3,), "segments": True}
-    settings = TextSettings(**marks, mask=4)
-    base = tmp_path_factory.mktemp("models")
-    kinds: dict[str, tuple[Head, tuple[str, ...]]] = {
-        "classification": (TextLabels(), ("good", "bad", "中性")),
-        "tagging": (TokenLabels(), ("O", "B-PER", "I-PER")),
-        "masked": (MaskedWords(), ()),
-    }
-    for task, (head, labels) in kinds.items():
-        torch.manual_seed(4)
-        sizes: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "feedforward": 16}
-        options = Encoder(**sizes, positions=Learned(length=12), head=head, labels=labels)
-        model = options.build(tokenizer.size)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.5)
-        directory.save(base / task, model, options, settings, tokenizer, task=task)
-    return base
-
-
-@pytest.fixture
-def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """``run("classify", "classification", …)``: exit code, standard output and standard error; models by task."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(verb: str, task: str, *arguments: object, input: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(input), encoding="utf-8"))
-        code = main([verb, str(folder / task), *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-def refused(done: tuple[int, str, str]) -> str:
-    code, out, err = done
-    assert code == 2 and not out, done
-    assert err.count("\n") == 1 and err.startswith("regard: error: "), err
-    return err.removeprefix("regard: error: ").strip()
+from .encoders import LABELS, Run, refused_here
 
 
 def test_classify_is_a_filter(run: Run) -> None:
@@ -77,7 +14,7 @@ def test_classify_is_a_filter(run: Run) -> None:
     assert code == 0 and not err
     labels = out.split("\n")
     assert len(labels) == 6 and labels[1] == labels[3] == labels[5] == ""
-    assert {labels[0], labels[2], labels[4]} <= {"good", "bad", "中性"}
+    assert {labels[0], labels[2], labels[4]} <= {*LABELS}
     scores = run("classify", "classification", "--scores", input=lines)[1].split("\n")
     assert [line.split("\t")[0] for line in scores] == labels and len(scores[0].split("\t")) == 6
     described = [json.loads(line) for line in run("classify", "classification", "--json", input=lines)[1].splitlines()]
@@ -96,8 +33,8 @@ def test_pairs_by_flag_and_by_file(run: Run, tmp_path: Path) -> None:
     assert alone[1] == out.split("\n")[0] + "\n"
     assert alone[1] != run("classify", "classification", "--text", "the capital", "--scores")[1]
     (tmp_path / "two").write_text("of france\n", "utf-8")
-    assert "one has 3 lines and two has 1" in refused(run("classify", "classification", "one", "--pair", "two"))
-    assert "both are standard input" in refused(run("classify", "classification", "--pair", "-"))
+    assert "one has 3 lines and two has 1" in refused_here(run("classify", "classification", "one", "--pair", "two"))
+    assert "both are standard input" in refused_here(run("classify", "classification", "--pair", "-"))
 
 
 def test_long_lines_are_remarked_by_number(run: Run) -> None:
@@ -142,19 +79,19 @@ def test_fill_lists_words_and_texts(run: Run) -> None:
 
 def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"a [MASK]\nno mask here\n")
-    message = refused(run("fill", "masked", "text"))
+    message = refused_here(run("fill", "masked", "text"))
     assert message == "text:2: no mask in it: expected [MASK] in place of the word to fill in"
-    assert message.startswith("text:2") and "--text: no mask" in refused(run("fill", "masked", "--text", "a"))
-    assert "task is tagging: it does not classify texts" in refused(run("classify", "tagging", "--text", "a"))
-    assert "task is masked: it does not tag words" in refused(run("tag", "masked", "--text", "a"))
-    assert "task is classification: it does not fill" in refused(run("fill", "classification", "--text", "[MASK]"))
+    assert message.startswith("text:2") and "--text: no mask" in refused_here(run("fill", "masked", "--text", "a"))
+    assert "task is tagging: it does not classify texts" in refused_here(run("classify", "tagging", "--text", "a"))
+    assert "task is masked: it does not tag words" in refused_here(run("tag", "masked", "--text", "a"))
+    assert "task is classification: it does not fill" in refused_here(run("fill", "classification", "--text", "[MASK]"))
     for verb, task in (("classify", "classification"), ("tag", "tagging"), ("fill", "masked")):
-        assert "none: no such file" in refused(run(verb, task, "none"))
-        assert "expected one of them" in refused(run(verb, task, "text", "--text", "a"))
-        assert "--text is empty" in refused(run(verb, task, "--text", " "))
-        assert "NUL" in refused(run(verb, task, input=b"a\0 [MASK]\n"))
-        assert "not UTF-8" in refused(run(verb, task, input=b"a \xff\xfe[MASK]\n"))
-        assert "--dtype int8" in refused(run(verb, task, "--dtype", "int8", "--text", "a"))
-        assert "no such directory" in refused(run(verb, "nosuch", "--text", "a"))
+        assert "none: no such file" in refused_here(run(verb, task, "none"))
+        assert "expected one of them" in refused_here(run(verb, task, "text", "--text", "a"))
+        assert "--text is empty" in refused_here(run(verb, task, "--text", " "))
+        assert "NUL" in refused_here(run(verb, task, input=b"a\0 [MASK]\n"))
+        assert "not UTF-8" in refused_here(run(verb, task, input=b"a \xff\xfe[MASK]\n"))
+        assert "--dtype int8" in refused_here(run(verb, task, "--dtype", "int8", "--text", "a"))
+        assert "no such directory" in refused_here(run(verb, "nosuch", "--text", "a"))
         assert run(verb, task, input=b"") == (0, "", "")
         assert run(verb, task, "--dtype", "bf16", "--text", "a [MASK]", "--threads", 1)[0] == 0

@@ -81,13 +81,14 @@ def classification(
 def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> Labelled:
     """The examples of a file; a label that the model does not know is an error that names file and line."""
     from regard.config import DataConfig
-    from regard.data.examples import read_examples
+    from regard.data.examples import read_examples, remarks
     from regard.errors import nearest
 
+    data = DataConfig(train=file, valid=file)
     number = {label: index for index, label in enumerate(labels)}
     seconds: list[str] = []
     found = Labelled([], seconds if len(columns) == 3 else None, [], [])
-    for (text, *pair, label), where in read_examples(file, DataConfig(), columns):
+    for (text, *pair, label), where in read_examples(file, data, columns):
         if label not in number:
             raise RegardError(
                 f"{where}: the label {label!r:.60} is none of the model's: {', '.join(labels)!r:.300}"
@@ -97,6 +98,8 @@ def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> 
         seconds += pair
         found.labels.append(number[label])
         found.places.append(where)
+    for remark in remarks(file, data, columns):
+        talk(f"regard: {remark}")
     return found
 
 
