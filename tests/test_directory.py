@@ -14,6 +14,7 @@ import torch
 
 from regard import directory, files
 from regard.errors import RegardError
+from regard.models.description import FORMAT_VERSION
 from regard.models.transformer import Transformer
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
@@ -197,10 +198,10 @@ def test_a_huge_width_costs_no_memory(model: Path) -> None:
     refused(model, r"zh-en/(model\.safetensors|config\.json): ")
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", 1.5, True])
+@pytest.mark.parametrize("version", [3, 0, None, "1", 1.5, True])
 def test_unknown_format_version(model: Path, version: object) -> None:
     edit(model, "config.json", lambda config: config.update(format_version=version))
-    refused(model, r"config\.json: unknown format_version .*: this regard reads 1")
+    refused(model, r"config\.json: unknown format_version .*: this regard reads 1 and 2")
 
 
 def test_unknown_architecture_and_option(model: Path) -> None:
@@ -298,7 +299,7 @@ def test_past_formats_load(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = make(PAST / str(directory.FORMAT_VERSION))
+    folder = make(PAST / str(FORMAT_VERSION))
     found = logits(directory.load(folder), "a man reads", "我爱 two dogs")
     values = {"source": "a man reads", "target": "我爱 two dogs", "means": found.mean(1).tolist()}
     folder.with_suffix(".json").write_text(

@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "schema",
         "files",
         "manifest",
+        "weights",
         "header",
         "limits",
         "outputs",

@@ -14,12 +14,14 @@ import torch
 
 import regard
 from regard.decoding.backends import build_backend
+from regard.decoding.engine import Search, decode
+from regard.decoding.ranking import LengthPenalty
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.rnn import RNN
 from regard.models.transformer import Transformer
 from regard.nn.multihead import MultiHeadAttention
-from regard.nn.norm import RMSNorm
+from regard.nn.norm import LayerNorm, RMSNorm
 from regard.nn.positions import Learned, RelativeBias
 from regard.text.settings import TextSettings
 
@@ -41,6 +43,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "learned positions": {"positions": Learned(80)},
     "gated": {"gated": True, "activation": "silu"},
     "gelu, tables apart": {"activation": "gelu", "share": "none"},
+    "inputs share a table": {"share": "inputs", "final_dropout": 0.1},
     "no biases": {"bias": False, "scale_embedding": False},
 }
 
@@ -87,6 +90,53 @@ def test_the_packaged_model(beam: int) -> None:
         assert mine.normalized == pytest.approx(other.normalized, abs=1e-4)
 
 
+@pytest.mark.parametrize("ending", [2.0, 4.0, -30.0], ids=["seldom", "often", "never"])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> None:
+    """At the longest output hypotheses are taken as they are, if they have ended or not."""
+    one = loaded()
+    bias = one.model.output_table()[1]
+    bias.data[one.settings.ends[0]] += ending
+    backend = build_backend("ctranslate2", one)
+    generator = torch.Generator().manual_seed(1)
+    sources = torch.randint(4, V, (24, 4), generator=generator).tolist()  # one length: one limit in both libraries
+    ended = unended = 0
+    for beam in range(1, 6):
+        for limit in range(1, 9):
+            search = Search(
+                beam=beam, n_best=beam, length_penalty=LengthPenalty("power", alpha), max_extra=limit - 4,
+                stopping="first",
+            )  # fmt: skip
+            ours = decode(one.model, sources, one.settings, search)
+            for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+                assert [h.ids for h in mine.hypotheses] == [h.ids for h in theirs.hypotheses]
+                assert [h.at_limit for h in mine.hypotheses] == [h.at_limit for h in theirs.hypotheses]
+                expected = [h.normalized for h in theirs.hypotheses]
+                assert [h.normalized for h in mine.hypotheses] == pytest.approx(expected, abs=1e-4, rel=1e-5)
+                ended += sum(not h.at_limit for h in mine.hypotheses)
+                unended += sum(h.at_limit for h in mine.hypotheses)
+    assert unended >= 20 and (ended >= 20 or ending < 0)
+
+
+def test_without_a_length_penalty_its_best_is_ours() -> None:
+    """With power:0 it ends a sentence earlier, when the best candidate ends, and its second need not be ours."""
+    one = loaded()
+    one.model.output_table()[1].data[one.settings.ends[0]] += 5.0
+    backend = build_backend("ctranslate2", one)
+    generator = torch.Generator().manual_seed(1)
+    sources = torch.randint(4, V, (200, 4), generator=generator).tolist()
+    differ = 0
+    for limit in (4, 8, 12):
+        search = Search(
+            beam=5, n_best=3, length_penalty=LengthPenalty("power", 0.0), max_extra=limit - 4, stopping="first"
+        )
+        ours = decode(one.model, sources, one.settings, search)
+        for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+            assert mine.hypotheses[0].ids == theirs.hypotheses[0].ids
+            differ += [h.ids for h in mine.hypotheses] != [h.ids for h in theirs.hypotheses]
+    assert differ, "CTranslate2 ends all sentences when Hugging Face does: `first` need not choose between them"
+
+
 def test_int8_is_another_precision_of_the_same_model() -> None:
     lines = ["我爱机器学习。", "今天天气很好。", "你叫什么名字？"]
     found = regard.load("zh-en", backend="ctranslate2:int8").translate(lines, beam=1)
@@ -126,6 +176,9 @@ def test_models_and_searches_that_ctranslate2_lacks_are_refused() -> None:
         ({"scale": 1.0}, "scale would have to be None"),
         ({"query_key_norm": RMSNorm()}, "query_key_norm would have to be None"),
         ({"window": 4}, "window would have to be 0"),
+        ({"embedding_norm": LayerNorm()}, "embedding_norm would have to be None"),
+        ({"output_scale": 0.5}, "output_scale would have to be 1.0"),
+        ({"positions": Learned(80, offset=2)}, "offset would have to be 0"),
     ]:
         with refused(would):
             build_backend("ctranslate2", loaded(**changes))

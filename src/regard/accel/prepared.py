@@ -64,6 +64,11 @@ class Prepared(nn.Module):
         return self.model.has_source
 
     @property
+    def has_scores(self) -> bool:
+        """Whether there is an output table."""
+        return self.model.has_scores
+
+    @property
     def longest(self) -> int | None:
         """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         return self.model.longest
@@ -81,7 +86,12 @@ class Prepared(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights of products."""
-        return torch.int8 if isinstance(self.output_layer, Int8Linear) else self.output_table()[0].dtype
+        return torch.int8 if isinstance(self.output_layer, Int8Linear) else tables(self.model)[0].dtype
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the original's weights were let go: what was prepared while it was read."""
+        return self._made_of is None
 
     @property
     def leaves_out(self) -> bool:
@@ -90,7 +100,7 @@ class Prepared(nn.Module):
 
     def is_current(self, model: Module) -> bool:
         """Whether ``model`` still has the weights that this was made of."""
-        return self._made_of == _state_of(model)
+        return model is self or self._made_of == _state_of(model)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode; RuntimeError where ``mode`` is True."""
@@ -110,8 +120,18 @@ class Prepared(nn.Module):
         """Target inputs [B, T] and a memory → hidden [B, T, D]."""
         return self.model(target, memory)
 
+    def label_scores(self, target: Tokens) -> Tensor:
+        """Texts [B, T] → scores of labels; see ``regard.models.contract.LabelModel``."""
+        if not hasattr(self.model, "label_scores"):
+            raise TypeError("this model has no scores of labels")
+        scores: Tensor = self.model.label_scores(target)
+        return scores
+
     def output_table(self) -> tuple[Tensor, Tensor | None]:
-        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one.
+
+        Where the model ``is_alone`` the matrix may have no numbers: it has the shape, and is full of NaN.
+        """
         return self.model.output_table()
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -119,7 +139,11 @@ class Prepared(nn.Module):
         if self.output_layer is not None and candidates is None:
             found: Tensor = self.output_layer(hidden)
             return found
-        return self.model.logits(hidden, candidates)
+        matrix = self.output_layer.matrix if self.is_alone and isinstance(self.output_layer, PrepackedLinear) else None
+        if candidates is None or matrix is None:
+            return self.model.logits(hidden, candidates)
+        rows, bias = matrix.rows(candidates), self.output_table()[1]
+        return nn.functional.linear(hidden.to(rows.dtype), rows, None if bias is None else bias[candidates])
 
     def start(
         self,
@@ -143,19 +167,17 @@ class Prepared(nn.Module):
         """New tokens [B, Q] → hidden [B, Q, D]; see ``regard.models.contract.Model.step``."""
         return self.model.step(tokens, state, lengths, extent, live)
 
-    def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
-        """The top-k tokens after hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
+    def topk(self, hidden: Tensor, k: int, ends: Tensor, suppressed: Tensor | None = None) -> TopK:
+        """The top-k tokens after hidden [B, R, D]; ``suppressed`` [n] ids are not among them; ``ends`` [E]."""
         matrix = None if self.output_layer is None else self.output_layer.matrix
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
             k = min(k, matrix.outputs)
-            values, tokens, ends = self.native.topk_of_table(
-                matrix, hidden.reshape(batch * rows, width), k, eos, suppressed
-            )
-            return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+            found = self.native.topk_of_table(matrix, hidden.reshape(batch * rows, width), k, ends, suppressed)
+            return TopK(*(x.view(batch, rows, x.shape[-1]) for x in found))
         table = self.output_table()[0]
         chunk = rows_at_once(len(table), table.device, self.output_layer is not None)
-        return topk_of_logits(self.logits, hidden, k, eos, chunk=chunk, suppressed=suppressed, native=self.native)
+        return topk_of_logits(self.logits, hidden, k, ends, chunk=chunk, suppressed=suppressed, native=self.native)
 
 
 def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
@@ -176,18 +198,36 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
         other = _copied(inner)
         if dtype is not None and dtype != torch.int8:
             _cast(other, dtype)
-        table, bias = other.output_table()
-        if table.device.type != "cpu":
-            return Prepared(other, made_of, output_layer=output)
-        if output is None and _has_known_logits(other) and gains(table):
-            output = PrepackedLinear(table, bias)
-        prepack(other, table)
-        if table.dtype == torch.bfloat16 and gains(table):
-            in_fp32(other, table)
-        kernels = native.library() if table.dtype in (torch.float32, torch.bfloat16) else None
-        for name, child in list(other.named_children()):
-            if kernels is not None and fits(child):
-                setattr(other, name, CompiledStack(child, kernels))
+    return _completed(other, output, made_of)
+
+
+def prepare_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
+    """A model whose linear layers were replaced while it was read (accel/preparing.py), and its ``output`` layer."""
+    with torch.no_grad():
+        return _completed(model.eval(), output, None)
+
+
+def quantized_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
+    """The same, as ``quantize`` makes it."""
+    model.eval()
+    return Prepared(model, _state_of(model), output_layer=output, only_linears=True)
+
+
+@torch.no_grad()
+def _completed(other: Any, output: Int8Linear | PrepackedLinear | None, made_of: object) -> Prepared:
+    """Replaces all that the kernels compute in a model of its own."""
+    table, bias = tables(other)
+    if table.device.type != "cpu":
+        return Prepared(other, made_of, output_layer=output)
+    if output is None and has_known_logits(other) and gains(table):
+        output = PrepackedLinear(table, bias)
+    prepack(other, table)
+    if table.dtype == torch.bfloat16 and gains(table):
+        in_fp32(other, table)
+    kernels = native.library() if table.dtype in (torch.float32, torch.bfloat16) else None
+    for name, child in list(other.named_children()):
+        if kernels is not None and fits(child):
+            setattr(other, name, CompiledStack(child, kernels))
     small = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
     caches = isinstance(other._modules.get("decoder"), CompiledStack)
     return Prepared(
@@ -200,11 +240,11 @@ def quantize(model: Model) -> Prepared:
 
     Tables stay as they are for what looks things up in them.
     """
-    check_int8(model.output_table()[0].device)
+    check_int8(tables(model)[0].device)
     with torch.no_grad():
         other = _copied(model)
-        table, bias = other.output_table()
-        output = Int8Linear(table, bias, torch.float32) if _has_known_logits(other) else None
+        table, bias = tables(other)
+        output = Int8Linear(table, bias, torch.float32) if has_known_logits(other) else None
         int8.in_int8(other, table)
         if available(torch.bfloat16):
             _cast(other, torch.bfloat16)
@@ -243,6 +283,15 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     module.to(dtype)  # the buffers
 
 
-def _has_known_logits(model: object) -> bool:
-    """Whether logits are the product with the output table and nothing else."""
-    return getattr(type(model), "logits", None) is TiedModel.logits
+def tables(model: Any) -> tuple[Tensor, Tensor | None]:
+    """The output table and its bias; of a model without scores of tokens, the table of its embedding."""
+    if isinstance(model, TiedModel) and not model.has_scores:
+        return model.target_embedding.table.weight, None
+    found: tuple[Tensor, Tensor | None] = model.output_table()
+    return found
+
+
+def has_known_logits(model: object) -> bool:
+    """Whether there are logits, and they are the product with the output table and nothing else."""
+    known = getattr(type(model), "logits", None) is TiedModel.logits
+    return known and isinstance(model, TiedModel) and model.has_scores

@@ -13,6 +13,7 @@ from regard.accel.prepared import Prepared, prepare
 from regard.accel.thresholds import PROCESS_TOKENS
 from regard.decoding.engine import Step
 from regard.decoding.running_batch import Result
+from regard.decoding.sampling import Strategy
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
 from regard.decoding.waiting import Input, size
@@ -48,7 +49,7 @@ def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Back
         device = next(loaded.model.parameters()).device
         return CTranslate2(
             loaded.model,
-            loaded.settings,
+            loaded.text.settings,
             precision=precision or "float32",
             device=device.type,
             threads=torch.get_num_threads(),
@@ -75,14 +76,14 @@ class Engine:
     """regard's own backend. On a CPU it decodes with a prepared model, which is made once."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
-        self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
+        self.model, self.settings, self.shortlist = loaded.model, loaded.text.settings, shortlist
         self._workers = DecodingWorkers()
         self._prepared: Prepared | None = None
 
     def __call__(
         self,
         inputs: Sequence[Input],
-        search: Search,
+        search: Strategy,
         batch_tokens: int,
         on_step: Callable[[Step], None] | None = None,
     ) -> list[Result]:
@@ -91,12 +92,12 @@ class Engine:
             batch_tokens=batch_tokens, shortlist=self.shortlist, on_step=on_step,
         )  # fmt: skip
 
-    def prepared(self, inputs: Sequence[Input], search: Search) -> Model:
+    def prepared(self, inputs: Sequence[Input], search: Strategy) -> Model:
         """The prepared model; the model itself on a GPU, while it is recorded, and for little text.
 
         Little text is decoded by the prepared model too where the native kernels need not be compiled first.
         """
-        much = search.beam * sum(map(size, inputs)) >= PROCESS_TOKENS
+        much = search.rows * sum(map(size, inputs)) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         if self._prepared is None or not self._prepared.is_current(self.model):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regard import limits
-from regard.decoding.search import Search
+from regard.decoding.sampling import Strategy
 from regard.errors import RegardError
 from regard.text.marks import target_start
 from regard.text.settings import TextSettings
@@ -29,7 +29,7 @@ class Input:
     language: str = ""
     max_tokens: int | None = None
 
-    def limit(self, search: Search) -> int:
+    def limit(self, search: Strategy) -> int:
         """The most tokens of the output, end mark counted; the model's positions may allow fewer."""
         given = search.max_tokens if self.max_tokens is None else self.max_tokens
         if given is not None:
@@ -72,7 +72,7 @@ class WaitingInputs:
         self,
         inputs: Sequence[Input],
         settings: TextSettings,
-        search: Search,
+        search: Strategy,
         batch_tokens: int,
         longest: int | None,
         overrun: int,
@@ -98,7 +98,7 @@ class WaitingInputs:
         count = 0
         for one in self._queue:
             longest = max(longest, one.size)
-            if (running + count + 1) * self.search.beam * longest > self.batch_tokens:
+            if (running + count + 1) * self.search.rows * longest > self.batch_tokens:
                 break
             count += 1
         return count if running else max(1, count)
@@ -122,5 +122,5 @@ class WaitingInputs:
         if longest > limits.LENGTH:
             raise RegardError(f"input {one.number + 1}: {longest:,} tokens, expected at most {limits.LENGTH:,}")
         length = before + limit
-        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, length, limits.HYPOTHESIS_TOKENS)
+        limits.product(f"input {one.number + 1}: beam × length", self.search.rows, length, limits.HYPOTHESIS_TOKENS)
         return Sized(one, size(one), limit, before)

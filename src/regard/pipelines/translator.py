@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from regard import limits
-from regard.accel.prepared import check_int8, quantize
+from regard.accel.prepared import Prepared, check_int8
+from regard.accel.preparing import is_worth, read_prepared, read_quantized
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
@@ -25,9 +26,10 @@ from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, w
 from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
 from regard.decoding.waiting import Input, size
-from regard.directory import TEXT, Loaded
+from regard.directory import TEXT, Loaded, find
 from regard.directory import load as load_directory
 from regard.errors import RegardError
+from regard.models.assign import Replacing
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
@@ -49,8 +51,7 @@ class Translator:
     ) -> None:
         self.model = loaded.model
         self.backend = build_backend(backend, loaded, shortlist)
-        self.settings = loaded.settings
-        self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
+        self.settings, self.tokenizer, self.target_tokenizer = loaded.text
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
@@ -90,6 +91,8 @@ class Translator:
         A text of white space gives "". ``parts`` is ``self.parts(texts)``, if the caller has it already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
+        if alignments and isinstance(self.model, Prepared) and self.model.is_alone:
+            raise RegardError(f"{self.path}: the model was loaded for decoding only: load it whole for alignments")
         given = self.decoding
         if batch_tokens is not None:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
@@ -354,21 +357,30 @@ def load(
     dtype: torch.dtype = torch.float32,
     backend: str = "regard",
     shortlist: str | Path = "",
+    only_decoding: bool = False,
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``.
+    """A model directory, or a packaged model by its name, ready to use; ``backend``, ``shortlist``: ``build_backend``.
 
     ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
+    ``only_decoding``: on a CPU the weights are held once, prepared, and the model cannot be recorded, nor gives
+    alignments.
     """
-    if dtype != torch.int8:
-        return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
-    check_int8(device)
-    loaded = load_directory(name, device)
-    return Translator(replace(loaded, model=quantize(loaded.model)), backend=backend, shortlist=shortlist)
+
+    def read(kind: torch.dtype, replacing: Replacing | None = None) -> Loaded:
+        return load_directory(name, device, kind, replacing)
+
+    alone = only_decoding and backend == "regard" and not shortlist and is_worth(device, find(name))
+    if dtype == torch.int8:
+        check_int8(device)
+        loaded = read_prepared(read, dtype) if alone else read_quantized(read)
+    else:
+        loaded = read_prepared(read, dtype) if alone else read(dtype)
+    return Translator(loaded, backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:
     """The defaults, with the length penalty that the model remembers."""
     try:
-        return DecodingConfig(length_penalty=loaded.settings.length_penalty)
+        return DecodingConfig(length_penalty=loaded.text.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None

@@ -46,20 +46,23 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
     note = f"# Average of a run\n\nThe mean of the weights of {run} after the updates {listed}.\n"
     if (files.current(run) / directory.CONFIG).exists():
         model = directory.load(run)
-        options, settings = model.options, model.settings
-        tokenizer, target = model.tokenizer, model.target_tokenizer
+        options, sizes = model.options, model.vocabulary
+        task: str | None = model.task
+        settings, tokenizer, target = model.text
         note += f"\nThe card of that run follows; its figures are not this model's.\n\n{model.card}"
     else:
         config = read_file(_file(run, CONFIG))
         start = start_from(config)
-        tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
+        tokenizers = None if start is None else start.text[1:]
         prepared = prepare(config, run / DATA, tokenizers=tokenizers)
         options = registry.options_from(config.model) if start is None else start.options
         settings = settings_of(config, prepared, start)
         tokenizer, target = prepared.tokenizer, prepared.target_tokenizer
-    built = options.build(tokenizer.size, None if target is tokenizer else target.size)
+        task = None if start is None else start.task
+        sizes = directory.sizes_of(tokenizer, target) if start is None else start.vocabulary
+    built = options.build(*sizes)
     snapshots.put(built, weights)
-    return directory.save(out, built, options, settings, tokenizer, target, note)
+    return directory.save(out, built, options, settings, tokenizer, target, note, task=task, vocabulary=sizes)
 
 
 def _file(run: Path, name: str) -> Path:

@@ -62,7 +62,7 @@ class Session:
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
-        tokenizers = None if start is None else (start.tokenizer, start.target_tokenizer)
+        tokenizers = None if start is None else start.text[1:]
         self.position = RunPosition() if state is None else position_of(state)
         try:
             self.prepared: Prepared = prepare(

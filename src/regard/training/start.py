@@ -22,8 +22,7 @@ def start_from(config: Config) -> Loaded | None:
     options = _options(start.options, config.model)
     if options == start.options:
         return start
-    target = None if start.target_tokenizer is start.tokenizer else start.target_tokenizer.size
-    sizes = start.tokenizer.size, target
+    sizes = start.vocabulary
     wanted, there = (
         {name: shape for name, shape, _ in registry.describe(some, *sizes)} for some in (options, start.options)
     )
@@ -40,7 +39,9 @@ def start_from(config: Config) -> Loaded | None:
 
 def settings_of(config: Config, prepared: Prepared, start: Loaded | None) -> TextSettings:
     """The text settings of the trained model."""
-    settings = prepared.settings if start is None else replace(start.settings, max_length=prepared.settings.max_length)
+    settings = (
+        prepared.settings if start is None else replace(start.text.settings, max_length=prepared.settings.max_length)
+    )
     return replace(settings, length_penalty=config.decoding.length_penalty)
 
 

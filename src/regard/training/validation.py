@@ -135,7 +135,7 @@ class Validator:
         source, target = (
             [ids(int(index)) for index in chosen] for ids in (self.corpus.source_ids, self.corpus.target_ids)
         )
-        batch = collate(source, target, self.loaded.settings)
+        batch = collate(source, target, self.loaded.text.settings)
         device = next(self.model.parameters()).device
         return float(CrossEntropy()(self.model, batch.to(device)).nll.item())
 
