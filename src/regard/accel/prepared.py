@@ -207,6 +207,12 @@ def prepare_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) ->
         return _completed(model.eval(), output, None)
 
 
+def quantized_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
+    """The same, as ``quantize`` makes it."""
+    model.eval()
+    return Prepared(model, _state_of(model), output_layer=output, only_linears=True)
+
+
 @torch.no_grad()
 def _completed(other: Any, output: Int8Linear | PrepackedLinear | None, made_of: object) -> Prepared:
     """Replaces all that the kernels compute in a model of its own."""
