@@ -23,6 +23,7 @@ from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.interop import published
 from regard.nn.positions import LinearScaling, Llama3Scaling
+from regard.text.marks import target_start
 
 BOS, EOS, OTHER = 1, 2, 5
 SIZES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -39,6 +40,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "biases of attention": {"attention_bias": True, "hidden_act": "gelu"},
     "wide heads": {"head_dim": 22, "num_attention_heads": 2, "num_key_value_heads": 1},
 }
+SEARCHES = [
+    pytest.param(name, *search, marks=[] if (name, search) == ("llama 3", (4, 1.0)) else pytest.mark.slow)
+    for name in ("llama 3", "grouped", "linear")
+    for search in ((1, 1.0), (4, 1.0), (3, 0.5))
+]
 QUICK = [pytest.param(name, marks=[] if name in ("grouped", "llama 3") else pytest.mark.slow) for name in SHAPES]
 
 
@@ -72,8 +78,7 @@ def test_logits_and_back(name: str, tmp_path: Path) -> None:
     assert worst(back, expected, text.lengths) <= 1e-12
 
 
-@pytest.mark.parametrize("name", [*QUICK[:2], pytest.param("linear", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("beam", "penalty"), [(1, 1.0), (4, 1.0), (3, 0.5)])
+@pytest.mark.parametrize(("name", "beam", "penalty"), SEARCHES)
 def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
     theirs = llama(name, seed=3)
     loaded = opened(theirs, tmp_path / "theirs")
@@ -113,4 +118,35 @@ def test_files_of_transformers_4(tmp_path: Path) -> None:
     for keys, scaling in cases:
         (tmp_path / "config.json").write_text(json.dumps(config | keys), encoding="utf-8")
         options = published.load(tmp_path).options
-        assert options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta
+        assert (
+            options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta
+        )
+
+
+def test_its_tokenizer(tmp_path: Path) -> None:
+    """A first token before every text, and pieces of bytes."""
+    names = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "▁",
+        "t",
+        "h",
+        "e",
+        "th",
+        "the",
+        "▁the",
+        "w",
+        *(f"<0x{n:02X}>" for n in range(256)),
+    ]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = transformers.LlamaTokenizer(
+        vocab=vocabulary, merges=[("t", "h"), ("th", "e"), ("▁", "the")], add_bos_token=True
+    )
+    tokenizer.save_pretrained(tmp_path)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(names), **SIZES))
+    loaded = opened(model, tmp_path)
+    assert loaded.settings is not None and loaded.tokenizer is not None
+    for text in ("the wé", "the", "学 w"):
+        ids = [*target_start(loaded.settings), *loaded.tokenizer.encode(text)]
+        assert ids == tokenizer(text)["input_ids"]

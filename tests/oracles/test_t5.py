@@ -18,6 +18,7 @@ from regard.accel.prepared import prepare
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.interop import published
+from regard.text.marks import source_ids
 
 SIZES: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "num_layers": 2, "num_decoder_layers": 2,
                          "decoder_start_token_id": 0, "eos_token_id": EOS, "pad_token_id": 0}  # fmt: skip
@@ -30,6 +31,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "few buckets": {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
     "relu with a gate": {"feed_forward_proj": "gated-relu", "d_model": 24},
 }
+SEARCHES = [
+    pytest.param(name, *search, marks=[] if (name, search) == ("original", (4, 1.0)) else pytest.mark.slow)
+    for name in ("original", "v1.1", "wide heads")
+    for search in ((1, 1.0), (4, 1.0), (3, 0.5))
+]
 #: One shape with and one without the peculiarities of v1.1 are quick tests.
 QUICK = [pytest.param(name, marks=[] if name in ("original", "v1.1") else pytest.mark.slow) for name in SHAPES]
 
@@ -70,8 +76,7 @@ def _same_files(loaded: Any, folder: Path) -> None:
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", [*QUICK[:2], pytest.param("wide heads", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("beam", "penalty"), [(1, 1.0), (4, 1.0), (3, 0.5)])
+@pytest.mark.parametrize(("name", "beam", "penalty"), SEARCHES)
 def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
     """Theirs one by one, since their limit is one for a batch; ours all at once."""
     theirs = t5(name, seed=3)
@@ -93,3 +98,15 @@ def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
             assert result.hypotheses[0].ids == expected
             seen.add(tuple(expected))
     assert len(seen) >= 10 and len({token for ids in seen for token in ids}) >= 8  # weights that say many things
+
+
+def test_its_tokenizer(tmp_path: Path) -> None:
+    """A table of T5 has more rows than its tokenizer has entries."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -9.0), ("▁the", -1.0), ("▁w", -2.0), ("ord", -3.0)]
+    tokenizer = transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = opened(t5("original"), tmp_path)
+    assert loaded.settings is not None and loaded.tokenizer is not None
+    assert (loaded.settings.unk, loaded.settings.pad, loaded.settings.ends) == (2, 0, (EOS,))
+    assert source_ids(loaded.settings, loaded.tokenizer.encode("the word")) == tokenizer("the word")["input_ids"]
+    assert loaded.tokenizer.size < loaded.vocabulary[0]
