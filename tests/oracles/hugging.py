@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,32 @@ def worst(got: Tensor, expected: Tensor, lengths: Tensor) -> float:
     """max|a − b| / max|b| of the worst sentence, real positions only."""
     pairs = [(got[b, :n], expected[b, :n]) for b, n in enumerate(lengths.tolist())]
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+def inputs(seed: int) -> list[list[list[int]]]:
+    """Twenty inputs in five groups of equal lengths, since their limit is one for a batch."""
+    return [sentences(seed + length, [length] * 4).ids.tolist() for length in (1, 3, 5, 8, 11)]
+
+
+def generated(model: Any, before: list[int], ids: list[list[int]], after: list[int], search: Any, **more: Any) -> Any:
+    """What their ``generate`` finds for a group with marks, by our ``search``; the new tokens, up to an end mark."""
+    rows = torch.tensor([[*before, *one, *after] for one in ids])
+    beams = {"length_penalty": search.length_penalty.alpha, "early_stopping": "never"} if search.beam > 1 else {}
+    with torch.inference_mode(), lifted():
+        out = model.generate(
+            rows, attention_mask=torch.ones_like(rows), num_beams=search.beam, do_sample=False,
+            max_new_tokens=len(ids[0]) + search.max_extra, **beams, **more,
+        )  # fmt: skip
+    given = 1 if model.config.is_encoder_decoder else rows.shape[1]
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return [list(takewhile(lambda token: token not in ends, row[given:])) for row in out.tolist()]
+
+
+def check_search(ours: Any, theirs: list[Any]) -> None:
+    """The same outputs, and of many kinds: weights that say one thing whatever they read would agree with anything."""
+    assert [result.hypotheses[0].ids for result in ours] == theirs
+    assert len(set(map(tuple, theirs))) >= 10 and len({token for ids in theirs for token in ids}) >= 8
 
 
 def config_for(kind: str, **sizes: Any) -> Any:

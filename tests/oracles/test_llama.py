@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("transformers")
 
 import transformers
-from hugging import config_for, drawn, lifted, mask_of, opened, sentences, worst
+from hugging import check_search, config_for, drawn, generated, inputs, lifted, mask_of, opened, sentences, worst
 from safetensors.torch import load_file
 
 from regard.accel.prepared import prepare
@@ -82,24 +82,12 @@ def test_logits_and_back(name: str, tmp_path: Path) -> None:
 def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
     theirs = llama(name, seed=3)
     loaded = opened(theirs, tmp_path / "theirs")
-    inputs = sentences(4, [1 + number % 9 for number in range(20)])
-    prompts = [row[:n].tolist() for row, n in zip(inputs.ids, inputs.lengths.tolist(), strict=True)]
+    assert loaded.settings is not None
     search = Search(beam=beam, length_penalty=f"power:{penalty}", stopping="huggingface", max_extra=8)
-    seen = set()
-    with lifted():
-        for result in decode(loaded.model, None, loaded.settings, search, prompts=prompts):
-            prompt = torch.tensor([[BOS, *prompts[result.index]]])
-            beams: dict[str, Any] = {"length_penalty": penalty, "early_stopping": "never"} if beam > 1 else {}
-            with torch.inference_mode():
-                expected = theirs.generate(
-                    prompt, attention_mask=torch.ones_like(prompt), num_beams=beam, do_sample=False,
-                    max_new_tokens=len(prompts[result.index]) + 8, pad_token_id=0, **beams,
-                )[0].tolist()[prompt.shape[1]:]  # fmt: skip
-            ends = [at for at, token in enumerate(expected) if token in loaded.settings.ends]
-            expected = expected[: ends[0]] if ends else expected
-            assert result.hypotheses[0].ids == expected
-            seen.add(tuple(expected))
-    assert len(seen) >= 10 and len({token for ids in seen for token in ids}) >= 8
+    groups = inputs(4)
+    expected = [ids for group in groups for ids in generated(theirs, [BOS], group, [], search, pad_token_id=0)]
+    prompts = [ids for group in groups for ids in group]
+    check_search(decode(loaded.model, None, loaded.settings, search, prompts=prompts), expected)
 
 
 def test_files_of_transformers_4(tmp_path: Path) -> None:
