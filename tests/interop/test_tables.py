@@ -47,7 +47,7 @@ TABLE = [
     same("i", "I", reshape((2, 6), (3, 4))),
     same("j", "J", scaled(0.25)),
     absent("A2", "A"),
-    constant("K", torch.arange(3.0)),
+    constant("K", (3,), lambda: torch.arange(3.0)),
     unused("L"),
     zero("m"),
 ]
@@ -124,7 +124,7 @@ def test_a_wrong_axis_is_refused() -> None:
         (same("x", "X"), {}, "'X' is missing"),
         (same("norm.weight", "norm.weight"), {"norm.weigth": torch.zeros(1)}, "'norm.weight' is missing"),
         (same("x", "norm.weight"), {"norm.weight": torch.zeros(1), "norm.weigth": torch.zeros(1)}, "did you mean"),
-        (constant("X", torch.ones(2)), {"X": torch.zeros(2)}, "not what it is in every model"),
+        (constant("X", (2,), lambda: torch.ones(2)), {"X": torch.zeros(2)}, "not what it is in every model"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(entry: Any, theirs: Weights, message: str) -> None:

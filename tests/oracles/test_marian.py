@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.errors import RegardError
+from regard.interop import published
 from regard.interop.marian import MARIAN
 from regard.interop.specials import Described, config_ids, settings_from
 from regard.models.bodies import EncoderDecoder
@@ -20,6 +22,7 @@ from regard.models.transformer import Transformer
 from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal
 from regard.nn.sequences import Tokens
+from regard.pipelines.loading import open_model
 from regard.text.settings import TextSettings
 
 transformers = pytest.importorskip("transformers")
@@ -201,6 +204,19 @@ def test_our_model_runs_there() -> None:
         expected = theirs(input_ids=source.ids, decoder_input_ids=target.ids).logits
         got = ours.logits(ours(target, ours.encode(source)).hidden)
     assert (got - expected).abs().max() / expected.abs().max() <= 1e-5
+
+
+def test_its_folder(tmp_path: Path) -> None:
+    theirs = marian_mt()
+    theirs.save_pretrained(tmp_path)
+    loaded, ours = open_model(tmp_path, dtype=torch.float64), imported(theirs)
+    assert loaded.task == "translation" and loaded.settings == settings_of(theirs) and loaded.tokenizer is None
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), ours.parameters(), strict=True))  # type: ignore[attr-defined]
+    published.write(loaded, tmp_path / "ours")
+    again = open_model(tmp_path / "ours", dtype=torch.float64)
+    assert again.settings == loaded.settings and again.options == loaded.options
+    theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "ours")
+    assert theirs.generation_config.bad_words_ids == [[PAD]]
 
 
 def test_faults_are_named() -> None:

@@ -35,7 +35,7 @@ HARMLESS = frozenset({
     "return_dict_in_generate", "use_cache", "cache_implementation", "chunk_size_feed_forward", "low_memory",
     # training
     "gradient_checkpointing", "initializer_range", "initializer_factor", "init_std", "finetuning_task",
-    "task_specific_params",
+    "task_specific_params", "transformers.js_config",
     # the ways of search that a user chooses
     "max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "early_stopping", "num_beams",
     "num_beam_groups", "num_return_sequences", "diversity_penalty", "temperature", "top_k", "top_p", "min_p",
@@ -44,7 +44,8 @@ HARMLESS = frozenset({
 })  # fmt: skip
 
 SPECIALS = frozenset({
-    "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id",
+    "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "length_penalty",
 })  # fmt: skip
 

@@ -90,8 +90,8 @@ LLAMA = Family(
                 lambda v: {"bias": v["attention_bias"] or v["mlp_bias"]},
                 lambda o: {"attention_bias": o.bias is True, "mlp_bias": o.bias is True}),
     ),
-    only={"is_decoder": False, "is_encoder_decoder": False},
+    only={"is_decoder": False, "is_encoder_decoder": False, "rope_interleaved": False},
     fixed={"order": "pre", "final_norm": True, "gated": True, "scale_embedding": False, "dropout": 0.0},
-    ignored=frozenset({"pretraining_tp", "id2label", "label2id"}),
+    ignored=frozenset({"pretraining_tp", "id2label", "label2id", "max_sequence_length", "is_llama_config"}),
     table=table, longest=("max_position_embeddings", 2048, POSITIONS),
 )  # fmt: skip

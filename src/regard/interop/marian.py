@@ -7,6 +7,7 @@ produced.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from regard import limits
@@ -29,11 +30,12 @@ def _share(given: Values) -> dict[str, Any]:
 
 def table(ours: Any, values: Values) -> list[Entry]:
     """The names of their checkpoint and ours."""
-    positions = sinusoids(values["max_position_embeddings"], ours.width, interleaved=False)
+    positions = values["max_position_embeddings"], ours.width
+    make = partial(sinusoids, *positions, interleaved=False)
     return [
         *_embeddings(ours.share),
-        constant("model.encoder.embed_positions.weight", positions),
-        constant("model.decoder.embed_positions.weight", positions),
+        constant("model.encoder.embed_positions.weight", positions, make),
+        constant("model.decoder.embed_positions.weight", positions, make),
         *repeat(ours.encoder_layers, _layer("encoder", {"self_attention": "self_attn"})),
         *repeat(
             ours.decoder_layers, _layer("decoder", {"self_attention": "self_attn", "cross_attention": "encoder_attn"})

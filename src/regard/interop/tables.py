@@ -5,7 +5,7 @@ one declaration, and each is the other's inverse to the bit. Both are strict: ev
 size that does not fit is an error that names the tensor.
 
     same(ours, theirs, *steps)      the tensors as they are, or changed by steps (transforms.py)
-    constant(theirs, value)         they store what we compute, such as sinusoids
+    constant(theirs, shape, make)   they store what we compute, such as sinusoids
     absent(theirs, copy_of)         they may store a tied tensor again
     unused(theirs)                  they may store what no output depends on
     zero(ours)                      we have what they do not, and it is 0
@@ -42,7 +42,8 @@ class Entry:
     steps: tuple[Step, ...] = ()
     optional: bool = False  # their file may lack it, and it is not written
     copy_of: str = ""  # a copy of this tensor of theirs
-    expected: Tensor | None = None  # the value that theirs always has
+    expected: Callable[[], Tensor] | None = None  # makes the value that theirs always has
+    shape: Shape = ()  # of this value
     zero: bool = False  # theirs has none, and ours is 0
 
     def to_ours(self, tensors: Tensors) -> Tensors:
@@ -75,9 +76,9 @@ def same(ours: Names, theirs: Names, *steps: Step) -> Entry:
     return Entry(_names(ours), _names(theirs), steps)
 
 
-def constant(theirs: str, value: Tensor, optional: bool = True) -> Entry:
-    """They store ``value``, which we compute: compared when it is read; an ``optional`` one is not written."""
-    return Entry((), (theirs,), optional=optional, expected=value)
+def constant(theirs: str, shape: Shape, make: Callable[[], Tensor]) -> Entry:
+    """They may store what we compute: compared when it is read, and not written. It is made where they store it."""
+    return Entry((), (theirs,), optional=True, expected=make, shape=shape)
 
 
 def absent(theirs: str, copy_of: str) -> Entry:
@@ -132,7 +133,7 @@ def readable(
         elif _stored(entry, left):
             held = [theirs[left[name]] for name in entry.theirs]
             if entry.expected is not None:
-                _compare(entry.theirs[0], held[0], entry.expected)
+                _compare(entry.theirs[0], held[0], entry.shape, entry.expected)
             elif entry.steps:
                 for number, name in enumerate(entry.ours):
                     ours[name] = Made(held[0].path, shapes.get(name, ()), partial(_made, entry, held, number))
@@ -179,13 +180,14 @@ def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapp
         if entry.zero or not _stored(entry, left):
             continue
         if entry.expected is not None:
-            wanted = [entry.expected]
+            wanted = [entry.shape]
         else:
-            wanted = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
-        for name, tensor in zip(entry.theirs, wanted, strict=True):
+            made = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
+            wanted = [tuple(tensor.shape) for tensor in made]
+        for name, shape in zip(entry.theirs, wanted, strict=True):
             found = tuple(theirs[left[name]])
-            if found != tuple(tensor.shape):
-                raise RegardError(f"'{name}' is {list(found)!s:.60}, expected {list(tensor.shape)}")
+            if found != shape:
+                raise RegardError(f"'{name}' is {list(found)!s:.60}, expected {list(shape)}")
 
 
 def import_weights(
@@ -213,9 +215,6 @@ def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[s
     for entry in table:
         if entry.optional:
             continue
-        if entry.expected is not None:
-            theirs[entry.theirs[0]] = entry.expected
-            continue
         tensors = [_taken(left, name) for name in entry.ours]
         if entry.zero:
             if bool(tensors[0].any()):
@@ -242,10 +241,10 @@ def _equal(one: Readable, other: Readable) -> bool:
     return all(torch.equal(one.read(at, at + step), other.read(at, at + step)) for at in range(0, rows, step))
 
 
-def _compare(name: str, found: Readable, expected: Tensor) -> None:
+def _compare(name: str, found: Readable, shape: Shape, expected: Callable[[], Tensor]) -> None:
     """Raise unless a stored tensor is what we compute; it may have been rounded to fp16."""
-    same_shape = tuple(found.shape) == tuple(expected.shape)
-    if not same_shape or not torch.allclose(found.read().double(), expected.double(), rtol=0, atol=1e-3):
+    same_shape = tuple(found.shape) == tuple(shape)
+    if not same_shape or not torch.allclose(found.read().double(), expected().double(), rtol=0, atol=1e-3):
         raise RegardError(f"'{name}' is not what it is in every model of this kind")
 
 
