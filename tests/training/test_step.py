@@ -17,7 +17,7 @@ from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest
 from regard.training.step import Trainer
-from regard.training.streams import seed_stream
+from regard.data.streams import seed_stream
 
 
 def feed_of(config: Config, folder: Path) -> tuple[Feed, Prepared]:

@@ -1,0 +1,79 @@
+"""Tasks, one file each: what a model is trained for, and the pipeline that runs it (``regard.load``)."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regard.accel.prepared import check_int8, quantize
+from regard.errors import RegardError, nearest
+from regard.models.registry import ARCHITECTURES, Architecture
+from regard.pipelines.loading import open_model
+from regard.tasks.task import Examples, Task, Validation
+
+__all__ = ["TASKS", "Examples", "Task", "Validation", "load", "pipeline_of", "task_named"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table of tasks: its pipeline, and its ``Task``, both as "module:class", imported when used."""
+
+    pipeline: str
+    task: str = ""  # "": models of this task are run, and cannot be trained yet
+
+
+#: By the name in ``task`` of a configuration and of config.json. A new task is one file and one line here.
+TASKS = {
+    "translation": Entry("regard.pipelines.translator:Translator", "regard.tasks.translation:Translation"),
+    "language_model": Entry("regard.pipelines.generator:Generator", "regard.tasks.language_model:LanguageModel"),
+    "masked": Entry("regard.pipelines.filler:Filler", "regard.tasks.masked:Masked"),
+    "classification": Entry("regard.pipelines.classifier:Classifier", "regard.tasks.classification:Classification"),
+    "tagging": Entry("regard.pipelines.tagger:Tagger"),
+}
+
+
+def task_named(name: str) -> Task:
+    """The task of this name, to be trained."""
+    entry = _entry(name)
+    if not entry.task:
+        known = ", ".join(each for each, other in TASKS.items() if other.task)
+        raise RegardError(f"task = {name!r:.60}: models of this task cannot be trained yet; expected one of {known}")
+    found: Task = _imported(entry.task)()
+    return found
+
+
+def pipeline_of(name: str) -> Any:
+    """The class of the pipeline that runs models of a task."""
+    return _imported(_entry(name).pipeline)
+
+
+def load(
+    name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **options: Any
+) -> Any:
+    """The pipeline of a model: a ``Translator``, ``Generator``, ``Filler``, ``Classifier`` or ``Tagger``.
+
+    ``name``: a model directory, a folder as ``save_pretrained`` of Hugging Face writes it, or a packaged model.
+    ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
+    ``options`` are keywords of the pipeline's class.
+    """
+    if dtype != torch.int8:
+        loaded = open_model(name, device, dtype)
+        return pipeline_of(loaded.task)(loaded, **options)
+    check_int8(device)
+    loaded = open_model(name, device)
+    return pipeline_of(loaded.task)(replace(loaded, model=quantize(loaded.model)), **options)
+
+
+def _entry(name: str) -> Entry:
+    if name not in TASKS:
+        raise RegardError(f"task = {name!r:.60}: no such task{nearest(name, TASKS)}; known: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def _imported(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
