@@ -161,11 +161,11 @@ def fits(stack: nn.Module) -> bool:
 def _known_stack(stack: Any) -> bool:
     """Whether c/stack.c computes all but the layers. Any ``bias`` is allowed: Python computes it beforehand."""
     if not plain(stack, TransformerStack) or not computes(
-        stack.spec, Stack, "layers", "positions", "causal", "final_norm"
+        stack.spec, Stack, "layers", "positions", "causal", "final_norm", "final_dropout"
     ):
         return False
     rotates = stack.rotation is None or (
-        plain(stack.rotation, RotaryPositions) and computes(stack.spec.positions, Rotary, "theta")
+        plain(stack.rotation, RotaryPositions) and computes(stack.spec.positions, Rotary, "theta", "scaling")
     )
     return rotates and (stack.norm is None or _known_norm(stack.norm))
 

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from regard.nn.embedding import Embedding, TokenEmbedding
+from regard.nn.transform import Transform
 
-Share = Literal["all", "target", "none"]
+Share = Literal["all", "target", "inputs", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Spec of the logits, hidden · tableᵀ + bias.
+    """Spec of the logits, scale · before(x) · tableᵀ + bias, where x is what the last stack gives.
 
-    ``tied_to`` "target": the table is that of the target's embedding; None: a table of its own.
+    ``tied_to`` "target": the table is that of the target's embedding; None: a table of its own. ``before``: BERT's
+    transform (Devlin et al. 2018); None: none. ``scale``: T5 has 1 / √D where the table is tied (Raffel et al. 2020).
     """
 
     tied_to: Literal["target"] | None = "target"
+    scale: float = 1.0
     bias: bool = False
+    before: Transform | None = None
 
 
 class TiedModel(nn.Module):
@@ -39,14 +43,26 @@ class TiedModel(nn.Module):
         self.ties: dict[str, str] = {}
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
-    def tie(self, target: Embedding, scores: Scores) -> None:
-        """Shares the tables that are one, or makes the output table; called once the embeddings are made."""
+    def tie(self, target: Embedding, scores: Scores | None) -> None:
+        """Shares the tables that are one, or makes the output table; called once the embeddings are made.
+
+        ``scores`` None: the model has no output table.
+        """
         vocabulary, width = self.target_embedding.table.weight.shape
         if target.tied_to == "source":
             self.target_embedding.table = self.source_embedding.table
             self.ties["target_embedding.table.weight"] = "source_embedding.table.weight"
-        self.output = nn.Linear(width, vocabulary, bias=False) if scores.tied_to is None else None
-        self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if scores.bias else None
+        own = scores is not None and scores.tied_to is None
+        self.output = nn.Linear(width, vocabulary, bias=False) if own else None
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary)) if scores is not None and scores.bias else None
+        transform = None if scores is None else scores.before
+        self.before_scores = None if transform is None else transform.build(width)
+        self.has_scores, self.score_scale = scores is not None, 1.0 if scores is None else scores.scale
+
+    def for_scores(self, x: Tensor) -> Tensor:
+        """x [*, D] as the last stack gives it → hidden [*, D], which the output table multiplies."""
+        x = x if self.before_scores is None else self.before_scores(x)
+        return x if self.score_scale == 1 else x * self.score_scale
 
     @property
     def longest(self) -> int | None:
@@ -55,7 +71,12 @@ class TiedModel(nn.Module):
         return None if positions is None else positions.limit
 
     def output_table(self) -> tuple[Tensor, Tensor | None]:
-        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one.
+
+        Raises TypeError where the model has no scores of tokens.
+        """
+        if not self.has_scores:
+            raise TypeError("this model has no scores of tokens; the head 'masked_words' gives an encoder some")
         table = self.target_embedding.table.weight if self.output is None else self.output.weight
         return table, self.output_bias
 
@@ -69,8 +90,8 @@ class TiedModel(nn.Module):
 
 def one_vocabulary(share: Share, vocabulary: int, target_vocabulary: int | None) -> int:
     """The size of the target's vocabulary; a table for both languages needs one vocabulary for both."""
-    if share == "all" and target_vocabulary not in (None, vocabulary):
-        raise ValueError("share='all' needs one vocabulary for both languages; use share='target' with two")
+    if share in ("all", "inputs") and target_vocabulary not in (None, vocabulary):
+        raise ValueError(f"share='{share}' needs one vocabulary for both languages; use share='target' with two")
     return vocabulary if target_vocabulary is None else target_vocabulary
 
 

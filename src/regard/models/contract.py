@@ -94,7 +94,10 @@ class Model(Module, Protocol):
         ...
 
     def __call__(self, target: Tokens, memory: Memory | None, /) -> Output:
-        """Target inputs, ids [B, T], and a memory, or None without a source → hidden [B, T, D]: t predicts t + 1."""
+        """Target inputs, ids [B, T], and a memory, or None without a source → hidden [B, T, D].
+
+        Position t of a model that generates predicts t + 1, that of another the token t itself.
+        """
         ...
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -102,7 +105,10 @@ class Model(Module, Protocol):
         ...
 
     def output_table(self) -> tuple[Tensor, Tensor | None]:
-        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one.
+
+        A TypeError where the model has no scores of tokens.
+        """
         ...
 
     def start(
@@ -115,6 +121,7 @@ class Model(Module, Protocol):
     ) -> State:
         """The state before the first token, for ``beams`` hypotheses of up to ``capacity`` tokens a sentence.
 
+        A TypeError where the model does not generate.
         Without a source, ``batch`` is how many sentences there are. Cached keys and values are kept in ``dtype``; None:
         that in which they are computed.
         """
@@ -133,5 +140,17 @@ class Model(Module, Protocol):
         With ``lengths`` [B] the tokens are a right-padded prompt for all hypotheses, else one for each of N = Q.
         ``extent``: how many slots of a cache are read; None: as many as are in use. ``live`` [R]: which of the B · N
         hypotheses go on, ascending; the others' hidden states are undefined.
+        """
+        ...
+
+
+class LabelModel(Model, Protocol):
+    """A model with the capability ``labels`` of the registry: it gives scores of labels."""
+
+    def label_scores(self, target: Tokens) -> Tensor:
+        """Texts, ids [B, T] → scores of the C labels of texts [B, C] or of tokens [B, T, C], or of spans [B, T, 2].
+
+        The two scores of spans are those of the first and of the last token. The scores of padding are never read. A
+        TypeError where the model has no head for labels.
         """
         ...

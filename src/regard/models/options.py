@@ -61,6 +61,7 @@ class StackOptions:
     )
     window: int = option(0, "a query of self-attention sees only keys less than this many positions away; 0: all")
     scale_embedding: bool = option(True, "embeddings times the square root of the width")
+    embedding_norm: Norm | None = option(None, "layer_norm or rms_norm on embedding + position; not given: none")
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or (not self.head_width and self.width % self.heads):
@@ -81,6 +82,7 @@ class StackOptions:
         """The embedding of token ids."""
         return Embedding(
             positions=self.positions,
+            norm=self.embedding_norm,
             factor=math.sqrt(self.width) if self.scale_embedding else 1.0,
             dropout=self.dropout if self.embedding_dropout is None else self.embedding_dropout,
             tied_to=tied_to,

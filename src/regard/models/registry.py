@@ -35,13 +35,14 @@ from regard.models.contract import Model
 class Architecture:
     """A line of the registry: where the ``options`` are, and the capabilities of the models.
 
-    ``source``: they encode a source for the decoder; without it they continue a prompt. ``generates``: they predict the
-    next token of a target.
+    ``source``: they encode a source for the decoder; without it the text is the target alone. ``generates``: they
+    predict the next token of a target. ``labels``: they may have a head that gives scores of labels.
     """
 
     options: str  # "module:class", imported when the architecture is first used
     source: bool
     generates: bool = True
+    labels: bool = False
 
 
 # By name. A new architecture is one line here.
@@ -49,6 +50,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "transformer": Architecture("regard.models.transformer:Transformer", source=True),
     "rnn": Architecture("regard.models.rnn:RNN", source=True),
     "decoder": Architecture("regard.models.decoder:DecoderOnly", source=False),
+    "encoder": Architecture("regard.models.encoder:Encoder", source=False, generates=False, labels=True),
 }
 
 NORMS = {"layer_norm": "regard.nn.norm:LayerNorm", "rms_norm": "regard.nn.norm:RMSNorm"}
@@ -65,6 +67,17 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "norm": NORMS,
     "query_key_norm": NORMS,
+    "embedding_norm": NORMS,
+    "scaling": {
+        "llama3": "regard.nn.positions:Llama3Scaling",
+        "linear": "regard.nn.positions:LinearScaling",
+    },
+    "head": {
+        "masked_words": "regard.models.heads:MaskedWords",
+        "text_labels": "regard.models.heads:TextLabels",
+        "token_labels": "regard.models.heads:TokenLabels",
+        "spans": "regard.models.heads:Spans",
+    },
 }
 
 
@@ -81,6 +94,9 @@ LARGEST: dict[str, int] = {
     "encoder_layers": 1 << 9,
     "decoder_layers": 1 << 9,
     "length": 1 << 24,  # of learned positions
+    "offset": 1 << 24,
+    "original_length": 1 << 24,  # of scaled rotary positions
+    "segments": 1 << 16,
     "buckets": 1 << 16,  # of relative bias, and the distance that they cover
     "distance": 1 << 24,
     "vocabulary": limits.VOCABULARY,

@@ -32,7 +32,9 @@ class RNN:
     dropout: float = option(0.2, "dropout on states between layers and before the output")
     embedding_dropout: float | None = option(None, "dropout on embeddings; not given: as dropout")
     share: Share = option(
-        "all", "one table for source, target and output (all), target and output (target), or none shared"
+        "all",
+        "one table for source, target and output (all), target and output (target), source and target (inputs), "
+        "or none shared",
     )
 
     def __post_init__(self) -> None:
@@ -45,9 +47,9 @@ class RNN:
         return RecurrentTree(
             source=source,
             encoder=Recurrent(layers=self.encoder_layers, dropout=self.dropout, bidirectional=self.bidirectional),
-            target=replace(source, tied_to="source" if self.share == "all" else None),
+            target=replace(source, tied_to="source" if self.share in ("all", "inputs") else None),
             decoder=AttentiveRecurrent(layers=self.decoder_layers, dropout=self.dropout),
-            scores=Scores(tied_to=None if self.share == "none" else "target"),
+            scores=Scores(tied_to="target" if self.share in ("all", "target") else None),
         )
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> RNNModel:
@@ -94,7 +96,8 @@ class RNNModel(TiedModel):
 
     def encode(self, source: Tokens) -> Memory:
         """Source sentences [B, S] → their annotations, hidden [B, S, D]."""
-        return Memory(self.encoder(self.source_embedding(source.ids), source.lengths), source.lengths)
+        x = self.source_embedding(source.ids, segments=source.segments)
+        return Memory(self.encoder(x, source.lengths), source.lengths)
 
     def forward(self, target: Tokens, memory: contract.Memory | None) -> Output:
         """Target inputs [B, T], begun with the start mark, and a memory → hidden [B, T, D]."""
@@ -102,7 +105,8 @@ class RNNModel(TiedModel):
         state = self.decoder.first_state(memory)
         key, value = self.decoder.unit.cross_attention.project_memory(memory.hidden)
         layout = Layout.cross(memory.lengths, memory.hidden.shape[1])
-        return Output(self.decoder(self.target_embedding(target.ids), state, key, value, layout)[0])
+        x = self.target_embedding(target.ids, segments=target.segments)
+        return Output(self.for_scores(self.decoder(x, state, key, value, layout)[0]))
 
     def start(
         self,
@@ -132,13 +136,13 @@ class RNNModel(TiedModel):
         if lengths is None:
             hidden, states = self.decoder.step(x, state.tensors["hidden"], state.key, state.value, state.layout())
             state.tensors["hidden"] = states
-            return hidden
+            return self.for_scores(hidden)
         before = state.tensors["hidden"][:, :, 0]  # before a prompt all hypotheses of a sentence have equal states
         hidden, states = self.decoder(x, before, state.key, state.value, state.layout())
         last = (lengths - 1).clamp(min=0)[:, None, None, None].expand(-1, 1, *states.shape[2:])
         after = torch.where((lengths > 0)[:, None, None], states.gather(1, last).squeeze(1), before)  # [B, L, D]
         state.tensors["hidden"] = state.for_all_beams(after)
-        return hidden
+        return self.for_scores(hidden)
 
 
 @torch.no_grad()

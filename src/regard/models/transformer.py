@@ -5,14 +5,14 @@ Table 3 of the paper is ``BASE`` and ``BIG``; ``SMALL`` and ``TINY`` are for cor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from regard.models.base import Scores, Share, one_vocabulary
 from regard.models.bodies import EncoderDecoder, Tree
-from regard.models.options import StackOptions, option
+from regard.models.options import LARGEST_SCALE, StackOptions, option
 from regard.nn.multihead import MultiHeadAttention
 
 
@@ -23,18 +23,33 @@ class Transformer(StackOptions):
     encoder_layers: int = option(6, "layers of the encoder")
     decoder_layers: int = option(6, "layers of the decoder")
     share: Share = option(
-        "all", "one table for source, target and output (all), target and output (target), or none shared"
+        "all",
+        "one table for source, target and output (all), target and output (target), source and target (inputs), "
+        "or none shared",
     )
     output_bias: bool = option(False, "a bias on the logits")
+    output_scale: float = option(1.0, "factor of the hidden states before the output table (T5: 1 / √D)")
+    final_dropout: float = option(0.0, "dropout after the final norm of each stack (T5)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.output_scale <= LARGEST_SCALE:
+            raise ValueError(f"output_scale={self.output_scale} must be more than 0, and at most {LARGEST_SCALE:g}")
 
     def tree(self) -> Tree:
         """The specs that these options stand for."""
+        encoder = self.stack(self.encoder_layers)
+        decoder = self.stack(self.decoder_layers, causal=True, cross=True)
         return Tree(
             source=self.embedding(),
-            encoder=self.stack(self.encoder_layers),
-            target=self.embedding(tied_to="source" if self.share == "all" else None),
-            decoder=self.stack(self.decoder_layers, causal=True, cross=True),
-            scores=Scores(tied_to=None if self.share == "none" else "target", bias=self.output_bias),
+            encoder=replace(encoder, final_dropout=self.final_dropout),
+            target=self.embedding(tied_to="source" if self.share in ("all", "inputs") else None),
+            decoder=replace(decoder, final_dropout=self.final_dropout),
+            scores=Scores(
+                tied_to="target" if self.share in ("all", "target") else None,
+                scale=self.output_scale,
+                bias=self.output_bias,
+            ),
         )
 
     def build(self, vocabulary: int, target_vocabulary: int | None = None) -> EncoderDecoder:

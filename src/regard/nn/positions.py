@@ -55,30 +55,96 @@ class Sinusoidal(Positions):
 
 @dataclass(frozen=True)
 class Learned(Positions):
-    """Spec of a learned vector for each of ``length`` positions."""
+    """Spec of a learned vector for each of ``length`` positions.
+
+    ``offset`` rows of the table stand before the one of position 0, and are never read (RoBERTa and BART have 2).
+    """
 
     length: int = 1024
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"length={self.length} must be at least 1")
+        if self.offset < 0:
+            raise ValueError(f"offset={self.offset} must be at least 0")
 
     def build_added(self, width: int) -> Added:
-        return LearnedPositions(self.length, width)
+        return LearnedPositions(self.length, width, self.offset)
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Spec of positions divided by ``factor`` before they are rotated (Chen et al. 2023)."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+
+    def scaled(self, frequency: Tensor) -> Tensor:
+        """The frequencies [K/2] of a model, from those of unscaled positions."""
+        return frequency / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Spec of LLaMA 3.1's scaling: only waves that are long beside ``original_length`` are stretched by ``factor``.
+
+    Waves shorter than original_length / ``high_frequency_factor`` stay; those longer than original_length /
+    ``low_frequency_factor`` are stretched; between the two, frequencies are interpolated (the LLaMA 3 model code).
+    """
+
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor < math.inf:
+            raise ValueError(
+                f"low_frequency_factor={self.low_frequency_factor} must be more than 0 and less than "
+                f"high_frequency_factor={self.high_frequency_factor}"
+            )
+        if self.original_length < 1:
+            raise ValueError(f"original_length={self.original_length} must be at least 1")
+
+    def scaled(self, frequency: Tensor) -> Tensor:
+        """The frequencies [K/2] of a model, from those of unscaled positions."""
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        wave = 2 * math.pi / frequency
+        stretched = torch.where(wave > self.original_length / low, frequency / self.factor, frequency)
+        share = (self.original_length / wave - low) / (high - low)
+        between = (1 - share) * stretched / self.factor + share * stretched
+        is_between = (wave >= self.original_length / high) & (wave <= self.original_length / low)
+        return torch.where(is_between, between, stretched)
+
+
+Scaling = Llama3Scaling | LinearScaling
+
+
+def _check_factor(factor: float) -> None:
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"factor={factor} must be at least 1")
 
 
 @dataclass(frozen=True)
 class Rotary(Positions):
-    """Spec of rotary positions (Su et al. 2021): queries and keys are rotated by angles that grow with the position."""
+    """Spec of rotary positions (Su et al. 2021): queries and keys are rotated by angles that grow with the position.
+
+    ``scaling`` makes the angles smaller, for texts longer than those of the first training.
+    """
 
     theta: float = 10_000.0
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         if not 1 < self.theta < math.inf:
             raise ValueError(f"theta={self.theta} must be more than 1")
 
     def build_rotation(self, head_width: int) -> RotaryPositions:
-        return RotaryPositions(head_width, self.theta)
+        return RotaryPositions(head_width, self.theta, self.scaling)
 
 
 @dataclass(frozen=True)
@@ -157,38 +223,44 @@ class SinusoidalPositions(Added):
 
 
 class LearnedPositions(Added):
-    """A learned vector for each position."""
+    """A learned vector for each position, behind ``offset`` rows that are never read."""
 
-    def __init__(self, length: int, width: int) -> None:
+    def __init__(self, length: int, width: int, offset: int = 0) -> None:
         super().__init__()
-        self.limit = length
-        self.weight = nn.Parameter(torch.empty(length, width).normal_(0, width**-0.5))
+        self.limit: int = length
+        self.offset = offset
+        self.weight = nn.Parameter(torch.empty(offset + length, width).normal_(0, width**-0.5))
 
     def reserve(self, length: int) -> None:
-        if length > len(self.weight):
-            raise TooLong(f"{length} positions are asked for, and {len(self.weight)} were learned")
+        if length > self.limit:
+            raise TooLong(f"{length} positions are asked for, and {self.limit} were learned")
 
     def forward(self, embedded: Tensor, positions: Tensor | None, scale: float = 1.0) -> Tensor:
         if positions is None:
             self.reserve(embedded.shape[-2])
-            return torch.add(self.weight[: embedded.shape[-2]], embedded, alpha=scale)
-        return torch.add(F.embedding(positions, self.weight), embedded, alpha=scale)
+            rows = self.weight[self.offset : self.offset + embedded.shape[-2]]
+            return torch.add(rows, embedded, alpha=scale)
+        return torch.add(F.embedding(positions + self.offset, self.weight), embedded, alpha=scale)
 
 
 class RotaryPositions(nn.Module):
-    """Rotates the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K)."""
+    """Rotates the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K), or as a ``scaling`` changes that."""
 
-    def __init__(self, head_width: int, theta: float) -> None:
+    def __init__(self, head_width: int, theta: float, scaling: Scaling | None = None) -> None:
         super().__init__()
         if head_width % 2:
             raise ValueError(f"rotary positions need an even head width, and it is {head_width}")
-        self.head_width, self.theta = head_width, theta
+        self.head_width, self.theta, self.scaling = head_width, theta, scaling
 
     def forward(self, size: int, positions: Tensor | None, device: torch.device) -> Rotated:
         """The rotation of ``positions`` [B, T] (None: 0 … size-1): made once per forward, for all layers."""
         positions = torch.arange(size, device=device)[None] if positions is None else positions
         exponent = torch.arange(0, self.head_width, 2, device=device, dtype=torch.float32) / self.head_width
-        angle = positions[..., None].to(torch.float32) * self.theta**-exponent  # [B, T, K/2]
+        if self.scaling is None:
+            frequency = self.theta**-exponent
+        else:  # written as in the published code, whose rounding counts at far positions
+            frequency = self.scaling.scaled(1 / self.theta**exponent)
+        angle = positions[..., None].to(torch.float32) * frequency  # [B, T, K/2]
         return Rotated(angle.cos().unsqueeze(1), angle.sin().unsqueeze(1))
 
 

@@ -24,6 +24,7 @@ from regard.nn.padding import sent
 class Tokens:
     """Sentences as ids, padded on the right: ``ids`` [B, S] int64 and their true ``lengths`` [B] int64.
 
+    ``segments`` [B, S] int64 says which of a pair of texts each token belongs to, 0 or 1; None: all are of segment 0.
     The host makes the ``packing`` before it sends a batch to an accelerator, where reading lengths would make it wait.
     A subclass may add tensors with sentences on axis 0 and, where they have a second axis, positions on axis 1.
     """
@@ -31,6 +32,7 @@ class Tokens:
     ids: Tensor
     lengths: Tensor
     packing: Packing | None = None
+    segments: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same sentences on another device."""
@@ -105,7 +107,10 @@ def _each_tensor(batch: Tokens | Memory, change: Callable[[Tensor], Tensor]) -> 
 
 @dataclass(frozen=True)
 class Output:
-    """The result of a forward pass: ``hidden`` [B, T, D], before the output table, and named extra losses (scalars)."""
+    """The result of a forward pass: ``hidden`` [B, T, D], exactly what the output table multiplies.
+
+    ``losses`` are extra ones by name (scalars).
+    """
 
     hidden: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)

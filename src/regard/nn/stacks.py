@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from regard.nn.dropout import Dropout
 from regard.nn.layers import Layer, TransformerLayer
 from regard.nn.layout import Layout
 from regard.nn.multihead import KeyValueCache
@@ -19,12 +20,16 @@ from regard.nn.slots import CacheShape
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Spec of a stack: its ``layers`` may differ, ``final_norm`` follows the last one (pre-norm stacks need it)."""
+    """Spec of a stack: its ``layers`` may differ, ``final_norm`` follows the last one (pre-norm stacks need it).
+
+    ``final_dropout`` follows the final norm, as in T5.
+    """
 
     layers: tuple[Layer, ...]
     positions: Positions = field(default=NoPositions())
     causal: bool = False
     final_norm: Norm | None = None
+    final_dropout: float = 0.0
 
     def build(self, width: int) -> TransformerStack:
         return TransformerStack(self, width)
@@ -41,6 +46,7 @@ class TransformerStack(nn.Module):
         self.bias = spec.positions.build_bias(attention.heads, spec.causal)
         self.rotation = spec.positions.build_rotation(attention.width_of_head(width))
         self.norm = None if spec.final_norm is None else spec.final_norm.build(width)
+        self.dropout = Dropout(spec.final_dropout)
 
     @property
     def cache_shapes(self) -> list[CacheShape]:
@@ -83,7 +89,7 @@ class TransformerStack(nn.Module):
                 rotation=rotation,
                 cache=None if caches is None else caches[number],
             )
-        x = x if self.norm is None else self.norm(x)
+        x = self.dropout(x if self.norm is None else self.norm(x))
         return x if layout.packing is None else layout.packing.unpack(x)
 
     def project_memory(self, memory: Memory, dtype: torch.dtype | None = None) -> list[tuple[Tensor, Tensor]]:
