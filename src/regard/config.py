@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regard.errors import RegardError, nearest
 from regard.regular import read_regular
-from regard.schema import TABLES, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
+from regard.schema import COLUMNS, TABLES, Config, DataConfig, DecodingConfig, Option, TrainingConfig, options_table
 
 __all__ = [
     "Config",
@@ -83,7 +83,7 @@ def _reject_unknown(values: dict[str, Any], where: str) -> None:
     """Raise for an unknown key, with the nearest known key, also of another table."""
     known = [row.key for row in options_table()]
     for name in values:
-        if name in ("seed", "model"):
+        if name in known or name == "model":
             continue
         if name not in TABLES:
             raise RegardError(f"{where}: unknown key '{name}'{_suggest('', name, known)}")
@@ -152,7 +152,7 @@ def _validate(values: dict[str, Any], where: str) -> Config:
         # A single value needs no brackets.
         if isinstance(data.get(key), str | float | int) and not isinstance(data.get(key), bool):
             data[key] = [data[key]]
-    for key in ("source_key", "target_key"):
+    for key in COLUMNS:
         # A column's number needs no quotes.
         if isinstance(data.get(key), int) and not isinstance(data.get(key), bool):
             data[key] = str(data[key])

@@ -16,6 +16,7 @@ from regard import limits
 from regard.errors import RegardError, nearest
 
 Entry = str | tuple[str, str]  # a corpus: a prefix or one file, or the files of both languages
+Task = Literal["translation", "language_model", "masked", "classification"]
 
 
 def option(
@@ -77,8 +78,8 @@ class DataConfig:
     train: tuple[str | tuple[str, str], ...] = option(
         ...,
         "training corpora: each a prefix whose .SOURCE and .TARGET files exist (also .gz, .xz, .bz2, .zst), one TSV, "
-        'CSV or JSONL file, or a list of two files, ["a.zh", "b.en"]; relative to the current folder; $REGARD_DATA is '
-        "replaced",
+        'CSV or JSONL file, or a list of two files, ["a.zh", "b.en"]; for a language model also plain text; relative '
+        "to the current folder; $REGARD_DATA is replaced",
     )
     shares: tuple[float, ...] = option(
         (), "examples drawn from each corpus in an epoch, as a share of its size; empty = all of each", above=0
@@ -87,21 +88,28 @@ class DataConfig:
     test: str | tuple[str, str] = option(
         "", "test corpus, watched for overlap with train and never used to choose anything"
     )
-    source: str = option(..., "language code of the source, such as zh")
-    target: str = option(..., "language code of the target, such as en")
+    source: str = option("", "language code of the source, such as zh; a translation needs one")
+    target: str = option("", "language code of the target, such as en; a translation needs one")
     source_key: str = option(
         "",
         "JSONL key (dots reach inside: translation.zh) or column (name, or number from 0) of the source; empty = found",
     )
     target_key: str = option("", "JSONL key or column of the target; empty = by the language, else the second of two")
-    tokenizer: Literal["bpe", "unigram"] = option("bpe", "kind of subwords")
+    text: str = option(
+        "", "column or JSONL key of the text, where the task is not translation; empty = found by its name"
+    )
+    pair: str = option("", "column or JSONL key of a second text that is classified with the first; empty = none")
+    label: str = option("", "column or JSONL key of the label in a classification; empty = found by its name")
+    tokenizer: Literal["bpe", "unigram", "characters"] = option(
+        "bpe", "kind of subwords; characters = each character of the corpus is one, at most vocabulary many"
+    )
     vocabulary: int = option(
         8000, "subwords in a vocabulary, the 256 bytes and 4 special ones included", least=261, most=limits.VOCABULARY
     )
     joint: bool = option(True, "one vocabulary for both languages; false = one each")
     character_coverage: float = option(
         0.9995,
-        "share of the corpus's characters that get subwords of their own; the rest become bytes",
+        "share of the corpus's characters that get subwords of their own (bpe, unigram); the rest become bytes",
         above=0,
         most=1,
     )
@@ -238,6 +246,16 @@ class DecodingConfig:
             raise RegardError(f"decoding.n_best = {self.n_best}: expected at most decoding.beam = {self.beam}")
 
 
+# The keys that name the columns of each task's corpora.
+COLUMNS_OF: dict[str, tuple[str, ...]] = {
+    "translation": ("source_key", "target_key"),
+    "language_model": ("text",),
+    "masked": ("text",),
+    "classification": ("text", "pair", "label"),
+}
+COLUMNS = tuple(dict.fromkeys(name for names in COLUMNS_OF.values() for name in names))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The configuration of a run. ``model`` is flat: architecture, preset and that architecture's options."""
@@ -245,6 +263,11 @@ class Config:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     seed: int = option(1, "every random stream of the run is derived from it", least=0, most=limits.SEED)
+    task: Task = option(
+        "translation",
+        "translation; language_model = a text is continued; masked = hidden words are found; classification = a text "
+        "has a label",
+    )
     data: DataConfig
     model: dict[str, Any] = field(default_factory=dict)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -252,6 +275,14 @@ class Config:
 
     def __post_init__(self) -> None:
         _check("", self)
+        for name in ("source", "target"):
+            if self.task == "translation" and not getattr(self.data, name):
+                help = DataConfig.__dataclass_fields__[name].metadata["help"]
+                raise RegardError(f"'data.{name}' is missing ({help})")
+        for name in COLUMNS:
+            if getattr(self.data, name) and name not in COLUMNS_OF[self.task]:
+                known = " and ".join(f"data.{other}" for other in COLUMNS_OF[self.task])
+                raise RegardError(f"data.{name} is not of task '{self.task}', whose columns are {known}")
 
 
 TABLES: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": DecodingConfig}
@@ -268,8 +299,12 @@ class Option(NamedTuple):
 
 def options_table() -> list[Option]:
     """Every key of the configuration except the model's own options, in the order of this file."""
-    seed = next(item for item in dataclasses.fields(Config) if item.name == "seed")
-    rows = [Option("seed", int, seed.default, seed.metadata["help"])]
+    types = typing.get_type_hints(Config)
+    rows = [
+        Option(item.name, types[item.name], item.default, item.metadata["help"])
+        for item in dataclasses.fields(Config)
+        if item.metadata
+    ]
     for table, kind in TABLES.items():
         types = typing.get_type_hints(kind)
         for item in dataclasses.fields(kind):

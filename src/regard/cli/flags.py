@@ -18,7 +18,7 @@ from regard.schema import Entry
 NAMES = {"data.source": "source-language", "data.target": "target-language"}
 # Keys without a flag: given as arguments, or of a name that another table has. --set reaches them.
 WITHOUT = ("data.train", "data.shares", "data.normalize")
-TABLES = ("seed", "data", "training")
+TABLES = ("seed", "task", "data", "training")
 
 
 def config_flags() -> dict[str, Option]:
@@ -82,7 +82,7 @@ def _annotation(name: str, row: Option) -> Any:
         kind = str  # a list of two files is given in a configuration or by --set
     note = f" [{'; default '.join(notes)}]" if notes else ""
     help = (row.help[0].upper() + row.help[1:] + note).replace("[", "\\[")
-    panel = "Data" if row.key.startswith("data.") else "Training"
+    panel = "Data" if row.key == "task" or row.key.startswith("data.") else "Training"
     if kind is bool:
         flag = f"{flag}/--no-{name.replace('_', '-')}"
     return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel)]

@@ -245,7 +245,7 @@ def check_same(before: Config, now: Config, run: Path) -> None:
 
 def _flat(config: Config) -> dict[str, Any]:
     tables = dataclasses.asdict(config)
-    flat: dict[str, Any] = {"seed": tables.pop("seed")}
+    flat: dict[str, Any] = {key: tables.pop(key) for key in ("seed", "task")}
     for table, values in tables.items():
         flat |= {f"{table}.{key}": value for key, value in values.items()}
     return flat
