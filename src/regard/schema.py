@@ -184,7 +184,7 @@ class TrainingConfig:
     )
     save_every: int = option(500, "updates between checkpoints to resume from", least=1)
     keep_checkpoints: int = option(2, "newest checkpoints kept to resume from", least=1)
-    metric: Literal["auto", "bleu", "loss", "accuracy"] = option(
+    metric: Literal["auto", "bleu", "loss", "accuracy", "macro_f1"] = option(
         "auto",
         "validation measure by which the best weights are chosen: auto = bleu of translations, accuracy of labels, "
         "loss of other tasks",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from regard.accel.prepared import check_int8, quantize
 from regard.errors import RegardError, nearest
-from regard.models.registry import ARCHITECTURES, Architecture
 from regard.pipelines.loading import open_model
-from regard.tasks.task import Examples, Task, Validation
 
-__all__ = ["TASKS", "Examples", "Task", "Validation", "load", "pipeline_of", "task_named"]
+if TYPE_CHECKING:
+    from regard.tasks.task import Task
+
+__all__ = ["TASKS", "load", "pipeline_of", "task_named"]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Classification:
 
     name = "classification"
     metrics = ("accuracy", "macro_f1", "loss")
-    specials = ()
+    specials: tuple[str, ...] = ()
     figures: Mapping[str, tuple[str, str]] = {
         "loss": ("validation loss", ".4f"),
         "accuracy": ("accuracy", ".2%"),

@@ -38,6 +38,7 @@ class LanguageModel:
 
     name = "language_model"
     metrics = ("loss",)
+    specials: tuple[str, ...] = ()
     figures: Mapping[str, tuple[str, str]] = {
         "loss": ("validation loss", ".4f"),
         "perplexity": ("perplexity", ".2f"),

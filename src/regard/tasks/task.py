@@ -98,6 +98,11 @@ class Task(Protocol):
         """The measures by which weights can be chosen, the usual one first; less "loss" is better, else more is."""
         ...
 
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Special tokens that its tokenizers have beside the usual four."""
+        ...
+
     def check(self, config: Config, architecture: Architecture) -> None:
         """A RegardError for a configuration that does not fit the task, before anything is read."""
         ...

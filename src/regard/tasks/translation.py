@@ -39,6 +39,7 @@ class Translation:
 
     name = "translation"
     metrics = ("bleu", "loss")
+    specials: tuple[str, ...] = ()
     figures: Mapping[str, tuple[str, str]] = {
         "loss": ("validation loss", ".3f"),
         "perplexity": ("perplexity", ".2f"),

@@ -19,8 +19,9 @@ from regard.errors import RegardError
 from regard.machine.memory import keep_memory, peak_memory
 from regard.models.contract import Model
 from regard.nn.positions import TooLong
-from regard.tasks import Task, Validation, task_named
+from regard.tasks import task_named
 from regard.tasks.measuring import Abandoned, in_words, metric_of, score_of
+from regard.tasks.task import Task, Validation
 from regard.training import checkpoint, previous, snapshots
 from regard.training.average import swapped
 from regard.training.distributed import Group
