@@ -14,6 +14,7 @@ import torch
 
 from regard import directory, files
 from regard.errors import RegardError
+from regard.models.description import FORMAT_VERSION
 from regard.models.transformer import Transformer
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
@@ -197,10 +198,10 @@ def test_a_huge_width_costs_no_memory(model: Path) -> None:
     refused(model, r"zh-en/(model\.safetensors|config\.json): ")
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", 1.5, True])
+@pytest.mark.parametrize("version", [3, 0, None, "1", 1.5, True])
 def test_unknown_format_version(model: Path, version: object) -> None:
     edit(model, "config.json", lambda config: config.update(format_version=version))
-    refused(model, r"config\.json: unknown format_version .*: this regard reads 1")
+    refused(model, r"config\.json: unknown format_version .*: this regard reads 1 and 2")
 
 
 def test_unknown_architecture_and_option(model: Path) -> None:
@@ -224,9 +225,20 @@ def test_missing_extra_and_mistyped_tensors(model: Path) -> None:
     refused(model, r"'source_embedding.table.weight' \[\d+, 8\] is missing")
 
 
-def test_ids_beyond_the_vocabulary(model: Path) -> None:
-    edit(model, "text.json", lambda text: text.update(start=100_000))
-    refused(model, r"text\.json: 'start' is 100000, but the vocabulary has")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pad", 100_000),
+        ("unk", 100_000),
+        ("mask", 100_000),
+        *((key, [0, 100_000]) for key in ("start", "ends", "source_before", "source_after", "pair_between")),
+        *((key, [0, 100_000]) for key in ("suppressed", "suppressed_first")),
+        ("languages", {"fr": [100_000]}),
+    ],
+)
+def test_ids_beyond_the_vocabulary(key: str, value: object, model: Path) -> None:
+    edit(model, "text.json", lambda text: text.update({key: value}))
+    refused(model, rf"text\.json: '{key}(\.fr)?' holds 100000, but the vocabulary has")
 
 
 def test_fp16_that_overflows_is_not_saved(tmp_path: Path) -> None:
@@ -268,8 +280,8 @@ def logits(loaded: directory.Loaded, source: str, target: str) -> torch.Tensor:
     """The model's logits [T, V] for one pair."""
     sides = []
     for ids in (
-        [*loaded.tokenizer.encode(source), loaded.settings.eos],
-        [loaded.settings.start, *loaded.target_tokenizer.encode(target)],
+        [*loaded.tokenizer.encode(source), *loaded.settings.ends],
+        [*loaded.settings.start, *loaded.target_tokenizer.encode(target)],
     ):
         sides.append(Tokens(torch.tensor([ids]), torch.tensor([len(ids)])))
     with torch.no_grad():
@@ -287,7 +299,7 @@ def test_past_formats_load(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = make(PAST / str(directory.FORMAT_VERSION))
+    folder = make(PAST / str(FORMAT_VERSION))
     found = logits(directory.load(folder), "a man reads", "我爱 two dogs")
     values = {"source": "a man reads", "target": "我爱 two dogs", "means": found.mean(1).tolist()}
     folder.with_suffix(".json").write_text(

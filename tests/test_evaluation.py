@@ -7,6 +7,7 @@ import math
 import random
 import re
 
+import numpy as np
 import pytest
 import sacrebleu
 from sacrebleu.metrics.bleu import BLEU
@@ -15,6 +16,7 @@ from sacrebleu.significance import PairedTest
 from regard import evaluation
 from regard.cli.demo import corpus
 from regard.errors import RegardError
+from regard.evaluation.labels import label_scores, wilson
 
 REFERENCES = [
     "A man is riding a bicycle down the street.",
@@ -133,3 +135,34 @@ def test_wrong_counts_are_errors():
     for wrong in ((["a"], []), ([], [])):
         with pytest.raises(RegardError):
             evaluation.corpus_scores(*wrong, "en")
+
+
+def test_scores_of_labels_are_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(3)
+    names = ["积极", "neutral", "negative", "never there"]
+    for count in (1, 7, 200):
+        true = draw.integers(0, 3, count)
+        predicted = np.where(draw.random(count) < 0.7, true, draw.integers(0, 3, count))
+        found = label_scores(true, predicted, names)
+        assert found.accuracy == metrics.accuracy_score(true, predicted)
+        assert found.macro_f1 == pytest.approx(metrics.f1_score(true, predicted, average="macro", zero_division=0))
+        assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
+        theirs = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
+        assert [list(row[1:5]) for row in found.labels] == [pytest.approx(row) for row in np.transpose(theirs).tolist()]
+        assert [row.label for row in found.labels] == names
+        assert 0 <= found.low <= found.accuracy <= found.high <= 1 and found.count == count
+
+
+def test_wilsons_interval():
+    # Newcombe 1998, table 1: 81 of 263, 15 of 148, 0 of 20 and 1 of 29, method 3
+    for right, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson(right, count) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson(5, 5)[1] == 1.0
+
+
+def test_labels_that_cannot_be_scored():
+    for wrong in (([], []), ([0], [0, 1]), ([0], [2]), ([-1], [0])):
+        with pytest.raises(RegardError):
+            label_scores(*wrong, ["a", "b"])

@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "schema",
         "files",
         "manifest",
+        "weights",
         "header",
         "limits",
         "outputs",

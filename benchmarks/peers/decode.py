@@ -24,6 +24,7 @@ import torch
 from regard import directory
 from regard.machine import devices
 from regard.machine.memory import keep_memory
+from regard.text.marks import source_ids
 
 Ids = list[list[int]]
 
@@ -111,7 +112,7 @@ def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids]
             longest = len(sources[rows[0]]) + 1
             ids = torch.full((len(rows), longest), settings.pad)
             for place, i in enumerate(rows):
-                ids[place, : len(sources[i]) + 1] = torch.tensor([*sources[i], settings.eos])
+                ids[place, : len(sources[i]) + 1] = torch.tensor(source_ids(settings, sources[i]))
             ids = ids.to(device)
             outputs = model.generate(
                 input_ids=ids, attention_mask=(ids != settings.pad).long(), num_beams=job["beam"], do_sample=False,
@@ -120,7 +121,7 @@ def huggingface(loaded: directory.Loaded, job: dict[str, Any]) -> Callable[[Ids]
             )  # fmt: skip
             for i, row in zip(rows, outputs.tolist(), strict=True):
                 row = row[1:]
-                found[i] = row[: row.index(settings.eos)] if settings.eos in row else row
+                found[i] = row[: row.index(settings.ends[0])] if settings.ends[0] in row else row
         return found
 
     return translate
@@ -136,7 +137,7 @@ def ctranslate2(loaded: directory.Loaded, job: dict[str, Any], precision: str = 
     def translate(sources: Ids) -> Ids:
         # Its own interface, so that nothing of ours is timed with it.
         results = backend.translator.translate_batch(
-            [[str(i) for i in (*ids, settings.eos)] for ids in sources], beam_size=job["beam"], length_penalty=1.0,
+            [[str(i) for i in source_ids(settings, ids)] for ids in sources], beam_size=job["beam"], length_penalty=1.0,
             max_batch_size=job["batch_tokens"], batch_type="tokens", max_input_length=0,
             max_decoding_length=max(map(len, sources)) + 1 + job["max_extra"],
         )  # fmt: skip

@@ -1,8 +1,12 @@
 """The model directory: all that is needed to run a model, in files that hold data and never code.
 
-``config.json`` (format_version, architecture, options), ``model.safetensors`` (tied tensors once), ``text.json``,
-``tokenizer.json`` (+ ``target_tokenizer.json`` where the two differ), ``README.md`` (the model card), and
-``manifest.json`` with the SHA-256 of the others, written last. A run's directory is such a directory too.
+``config.json`` (format_version, architecture, task, options, vocabulary), ``model.safetensors`` (tied tensors once; or
+shards that ``model.safetensors.index.json`` lists), ``README.md`` (the model card), and ``manifest.json`` with the
+SHA-256 of the others, written last. Where the model reads text there are ``text.json`` and ``tokenizer.json`` (and
+``target_tokenizer.json`` where the two differ). A run's directory is such a directory too.
+
+Format 2 is written. Format 1 had no task and no vocabulary, and is read for ever: the task was translation, or that of
+a language model where there is no source, and the vocabularies were as large as the tokenizers'.
 """
 
 from __future__ import annotations
@@ -16,118 +20,158 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from regard import files, manifest
 from regard.errors import RegardError, RegardWarning, nearest
-from regard.header import read_shapes
 from regard.models import registry
+from regard.models.assign import Made, Readable, Replacing, assign, check, is_finite
 from regard.models.contract import Model
-from regard.regular import JSON_LIMIT, read_bytes, read_json, read_regular
+from regard.models.description import Vocabulary, config_of, read_config
+from regard.regular import JSON_LIMIT, read_bytes
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
+from regard.weights import INDEX, WEIGHTS, files_of, open_weights, write_tensors
 
-FORMAT_VERSION = 1
-CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text.json", "README.md"
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+CONFIG, TEXT, CARD = "config.json", "text.json", "README.md"
 TOKENIZER, TARGET_TOKENIZER = "tokenizer.json", "target_tokenizer.json"
-FILES = (CONFIG, WEIGHTS, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
+FILES = (CONFIG, WEIGHTS, INDEX, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
+
+
+class Text(NamedTuple):
+    """What a model needs for text."""
+
+    settings: TextSettings
+    tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode, its settings, tokenizers and card. A joint tokenizer is both of the tokenizers."""
+    """A model in evaluation mode, its settings, tokenizers and card. A joint tokenizer is both of the tokenizers.
+
+    A model that reads no text has no settings and no tokenizers. ``vocabulary`` None: as large as the tokenizers'.
+    """
 
     model: Model
     options: Any
-    settings: TextSettings
-    tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
+    settings: TextSettings | None
+    tokenizer: Tokenizer | None
+    target_tokenizer: Tokenizer | None
     card: str
     path: Path
+    task: str = "translation"
+    vocabulary: Vocabulary = (0, None)
+
+    def __post_init__(self) -> None:
+        if self.vocabulary == (0, None):
+            object.__setattr__(self, "vocabulary", sizes_of(self.tokenizer, self.target_tokenizer))
+
+    @property
+    def text(self) -> Text:
+        """Settings and tokenizers; a RegardError where the model reads no text."""
+        if self.settings is None or self.tokenizer is None or self.target_tokenizer is None:
+            raise RegardError(f"{self.path}: this model reads no text: it has no {TEXT}")
+        return Text(self.settings, self.tokenizer, self.target_tokenizer)
 
 
 def save(
     folder: Path | str,
     model: Model,
     options: registry.Options,
-    settings: TextSettings,
-    tokenizer: Tokenizer,
+    settings: TextSettings | None,
+    tokenizer: Tokenizer | None,
     target_tokenizer: Tokenizer | None = None,
     card: str = "",
     dtype: torch.dtype | None = None,
+    *,
+    task: str | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Path:
     """Write a model directory by the write protocol; into a run's directory, beside what else is there.
 
-    ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs.
+    ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs. ``task`` None: translation,
+    or that of a language model without a source. ``vocabulary`` None: as large as the tokenizers'.
     """
     folder = Path(folder)
-    two = target_tokenizer is not None and target_tokenizer.fingerprint != tokenizer.fingerprint
+    if tokenizer is None or (target_tokenizer and target_tokenizer.fingerprint == tokenizer.fingerprint):
+        target_tokenizer = None
     weights = stored(model, dtype)
     _check_finite(weights, folder / WEIGHTS)
-    described = registry.to_dict(options)
-    config = {"format_version": FORMAT_VERSION, "architecture": described.pop("architecture"), "options": described}
+    sizes = sizes_of(tokenizer, target_tokenizer) if vocabulary is None else vocabulary
+    config = config_of(options, task, sizes)
+    _check_vocabulary(folder / CONFIG, sizes, tokenizer, target_tokenizer or tokenizer)
+    _check_shapes(folder, options, sizes, weights)
 
     def writer(inside: Path) -> None:
         write_tensors(inside / WEIGHTS, weights)
         files.write(inside / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         files.write(inside / CARD, card.encode("utf-8", "replace"))
-        settings.write(inside / TEXT)
-        tokenizer.write(inside / TOKENIZER)
-        if two and target_tokenizer is not None:
+        if settings is not None:
+            settings.write(inside / TEXT)
+        if tokenizer is not None:
+            tokenizer.write(inside / TOKENIZER)
+        if target_tokenizer is not None:
             target_tokenizer.write(inside / TARGET_TOKENIZER)
 
     files.write_folder(folder, writer, name="model")
     return folder
 
 
-def load(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+def load(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    replacing: Replacing | None = None,
+) -> Loaded:
     """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file.
 
-    A directory without a manifest is read unchecked, with a ``RegardWarning``.
+    A directory without a manifest is read unchecked, with a ``RegardWarning``. ``replacing`` puts other modules in the
+    place of those that have been read (models/assign.py), such as quantised ones.
     """
     folder = find(name_or_path)
     if os.path.lexists(folder / manifest.MANIFEST):
-        manifest.verify(folder, FILES)
+        manifest.verify(folder, {*FILES, *files_of(folder)})
     else:
         said = f"{folder}: unchecked: there is no {manifest.MANIFEST} to compare the model's files with"
         warnings.warn(said, RegardWarning, stacklevel=2)
-    options = read_options(folder / CONFIG)
-    shapes = read_shapes(folder / WEIGHTS)
-    _check_layers(folder, options, shapes)
-    settings = TextSettings.read(folder / TEXT)
-    rows = _rows(shapes)
-    tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize, rows)
-    target_tokenizer = tokenizer
-    if os.path.lexists(folder / TARGET_TOKENIZER):
-        target_tokenizer = Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize, rows)
-    _check_ids(folder / TEXT, settings, tokenizer, target_tokenizer)
-    sizes = (tokenizer.size, None if target_tokenizer is tokenizer else target_tokenizer.size)
-    model: Any = _build(folder, options, sizes, shapes)
+    described = read_config(folder / CONFIG)
+    found = open_weights(folder)
+    _check_layers(folder, described.options, found)
+    settings, tokenizer, target_tokenizer = _read_text(folder, _rows(found), described.vocabulary)
+    sizes = described.vocabulary or sizes_of(tokenizer, target_tokenizer)
+    _check_vocabulary(folder / CONFIG, sizes, tokenizer, target_tokenizer)
+    if settings is not None:
+        _check_ids(folder / TEXT, settings, sizes)
     try:
-        model = model.to(torch.device(device), dtype).eval()
+        place = torch.device(device)
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
         raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
+    model: Any = _build(folder, described.options, sizes)
+    check(model, found, folder / WEIGHTS, f"{CONFIG} and {TOKENIZER} make")
+    assign(model, found, dtype, place, replacing)
     card = folder / CARD
     text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
-    return Loaded(model, options, settings, tokenizer, target_tokenizer, text, folder)
+    return Loaded(
+        model.eval(), described.options, settings, tokenizer, target_tokenizer, text, folder, described.task, sizes
+    )
 
 
-def outline(folder: Path) -> tuple[Any, tuple[int, int | None]]:
+def outline(folder: Path) -> tuple[Any, Vocabulary]:
     """The options of a model directory and the sizes of its vocabularies; its weights may be absent."""
-    options, rows = read_options(folder / CONFIG), None
-    if os.path.lexists(folder / WEIGHTS):
-        shapes = read_shapes(folder / WEIGHTS)
-        _check_layers(folder, options, shapes)
-        rows = _rows(shapes)
-    sizes = [Tokenizer.read(folder / TOKENIZER, (), rows).size]
-    if os.path.lexists(folder / TARGET_TOKENIZER):
-        sizes.append(Tokenizer.read(folder / TARGET_TOKENIZER, (), rows).size)
-    return options, (sizes[0], sizes[1] if sizes[1:] else None)
+    described, rows = read_config(folder / CONFIG), None
+    if any(os.path.lexists(folder / name) for name in (WEIGHTS, INDEX)):
+        found = open_weights(folder)
+        _check_layers(folder, described.options, found)
+        rows = _rows(found)
+    if described.vocabulary is not None:
+        return described.options, described.vocabulary
+    _, *tokenizers = _read_text(folder, rows, None)
+    return described.options, sizes_of(*tokenizers)
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -168,27 +212,6 @@ def packaged_names() -> list[str]:
     return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file()) if folder.is_dir() else []
 
 
-def read_options(path: Path) -> Any:
-    """The architecture's options from a ``config.json``."""
-    config = read_json(path)
-    version = config.pop("format_version", None)
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise RegardError(f"{path}: unknown format_version {version!r:.40}: this regard reads {FORMAT_VERSION}")
-    architecture, options = config.pop("architecture", None), config.pop("options", None)
-    if not isinstance(architecture, str) or not isinstance(options, dict):
-        raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")
-    for key in config:
-        raise RegardError(
-            f"{path}: unknown key {key!r:.100}{nearest(key, ['format_version', 'architecture', 'options'])}"
-        )
-    if {"architecture", "preset"} & set(options):
-        raise RegardError(f"{path}: 'options' holds the options themselves, no architecture or preset")
-    try:
-        return registry.options_from({"architecture": architecture, **options})
-    except RegardError as error:
-        raise RegardError(f"{path}: {error}") from None
-
-
 def stored(model: Model, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """The state dict as it is written: on the CPU, contiguous, tied tensors once."""
     ties: Mapping[str, str] = getattr(model, "ties", {})
@@ -199,72 +222,58 @@ def stored(model: Model, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; inside a folder that is written as a whole, which also syncs it."""
-    with files.writing(path, sum(tensor.nbytes for tensor in tensors.values())):
-        path.touch()
-        mode = path.stat().st_mode  # what the umask says; safetensors makes its files readable by the owner only
-        safetensors.torch.save_file({name: tensor.detach() for name, tensor in tensors.items()}, path)
-        path.chmod(mode)
+def sizes_of(tokenizer: Tokenizer | None, target_tokenizer: Tokenizer | None) -> Vocabulary:
+    """The vocabularies of a model that has a row for each entry of its tokenizers."""
+    if tokenizer is None:
+        return 0, None
+    if target_tokenizer is None or target_tokenizer is tokenizer:
+        return tokenizer.size, None
+    return tokenizer.size, target_tokenizer.size
 
 
-def read_tensors(path: Path, *, named: bool = False) -> dict[str, Tensor]:
-    """Read a safetensors file into memory of its own: a mapped file that is cut short kills the reader.
+def _read_text(
+    folder: Path, rows: int | None, vocabulary: Vocabulary | None
+) -> tuple[TextSettings | None, Tokenizer | None, Tokenizer | None]:
+    """Settings and tokenizers; none of them where a model of format 2 has neither ``text.json`` nor a tokenizer."""
+    names = TEXT, TOKENIZER, TARGET_TOKENIZER
+    if vocabulary is not None and not any(os.path.lexists(folder / name) for name in names):
+        return None, None, None
+    settings = TextSettings.read(folder / TEXT)
+    tokenizer = Tokenizer.read(folder / TOKENIZER, settings.normalize, rows)
+    if not os.path.lexists(folder / TARGET_TOKENIZER):
+        return settings, tokenizer, tokenizer
+    return settings, tokenizer, Tokenizer.read(folder / TARGET_TOKENIZER, settings.normalize, rows)
 
-    ``named``: the user named this very file, so that links may lead anywhere.
-    """
-    data = read_regular(path, None if named else path.parent, None)
-    try:
-        return safetensors.torch.load(data)
-    except Exception as error:  # the parser's own exception, or KeyError, ValueError, … of what it read
-        raise RegardError(f"{path}: damaged, not a safetensors file ({' '.join(str(error).split())[:100]})") from error
+
+def _check_vocabulary(path: Path, sizes: Vocabulary, tokenizer: Tokenizer | None, target: Tokenizer | None) -> None:
+    """Refuse tables that have no row for an entry of a tokenizer."""
+    for size, one in ((sizes[0], tokenizer), (sizes[0] if sizes[1] is None else sizes[1], target)):
+        if one is not None and size < one.size:
+            raise RegardError(f"{path}: 'vocabulary' is {size}, but the tokenizer has {one.size} entries")
 
 
-def _check_layers(folder: Path, options: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_layers(folder: Path, options: Any, found: Mapping[str, object]) -> None:
     """Refuse more layers than there are tensors: a billion layers fill the memory even without weights."""
     layers = registry.layers(options)
-    if layers > len(shapes):
-        raise RegardError(f"{folder / CONFIG}: {layers} layers, but {WEIGHTS} has {len(shapes)} tensors")
+    if layers > len(found):
+        raise RegardError(f"{folder / CONFIG}: {layers} layers, but {WEIGHTS} has {len(found)} tensors")
 
 
-def _rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _rows(found: Mapping[str, Readable]) -> int:
     """The largest side of any tensor, which no vocabulary of the model exceeds."""
-    return max((side for shape in shapes.values() for side in shape), default=0)
+    return max((side for tensor in found.values() for side in tensor.shape), default=0)
 
 
-def _build(
-    folder: Path, options: registry.Options, sizes: tuple[int, int | None], shapes: Mapping[str, tuple[int, ...]]
-) -> Model:
-    """Build the model and read its weights, once the names and ``shapes`` in the file are known to be the model's."""
-    path = folder / WEIGHTS
-    with _naming(folder / CONFIG), torch.device("meta"), registry.Uninitialized():
-        sketch = options.build(*sizes)
-    wanted, ties = sketch.state_dict(), getattr(sketch, "ties", {})
-    expected = {name: list(tensor.shape) for name, tensor in wanted.items() if name not in ties}
-    for name in sorted(expected.keys() | shapes.keys()):
-        if name not in shapes:
-            raise RegardError(f"{path}: '{name}' {expected[name]} is missing")
-        if name not in expected:
-            raise RegardError(f"{path}: {name!r:.100} does not belong to this model{nearest(name, expected)}")
-        if list(shapes[name]) != expected[name]:
-            found = str(list(shapes[name]))
-            raise RegardError(f"{path}: '{name}' is {found:.60}, but {CONFIG} and {TOKENIZER} make it {expected[name]}")
-    weights = read_tensors(path)
-    for name, tensor in weights.items():
-        if name not in expected or list(tensor.shape) != expected[name]:
-            raise RegardError(f"{path}: it changed while it was read; expected a file at rest")
-        kinds = FLOATS if wanted[name].is_floating_point() else (wanted[name].dtype,)
-        if tensor.dtype not in kinds:
-            raise RegardError(f"{path}: '{name}' is {tensor.dtype}, expected {wanted[name].dtype}")
-    _check_finite(weights, path)
-    with (
-        _naming(folder / CONFIG),
-        torch.random.fork_rng(devices=[]),
-        registry.Uninitialized(),
-    ):  # fresh weights must not move the caller's streams
-        model = options.build(*sizes)
-    model.load_state_dict({**weights, **{left_out: weights[kept] for left_out, kept in ties.items()}})
-    return model
+def _build(folder: Path, options: registry.Options, sizes: Vocabulary) -> Model:
+    """The model on the meta device."""
+    with _naming(folder / CONFIG), torch.random.fork_rng(devices=[]), torch.device("meta"), registry.Uninitialized():
+        return options.build(*sizes)
+
+
+def _check_shapes(folder: Path, options: registry.Options, sizes: Vocabulary, weights: Mapping[str, Tensor]) -> None:
+    """Refuse to write weights that options and vocabulary do not describe."""
+    made = {name: Made(folder / WEIGHTS, tuple(tensor.shape), tensor.clone) for name, tensor in weights.items()}
+    check(_build(folder, options, sizes), made, folder / WEIGHTS, "options and vocabulary make")
 
 
 @contextlib.contextmanager
@@ -280,18 +289,16 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not is_finite(tensor):
             raise RegardError(f"{path}: '{name}' holds numbers that are not finite (NaN or infinity)")
 
 
-def _check_ids(path: Path, settings: TextSettings, tokenizer: Tokenizer, target_tokenizer: Tokenizer) -> None:
-    one = {name: getattr(settings, name) for name in ("pad", "unk", "eos")}
-    two = {"bos": settings.bos, "start": settings.start, "pad": settings.pad, "eos": settings.eos}
-    two |= {"forced_prefix": max(settings.forced_prefix, default=0), "suppressed": max(settings.suppressed, default=0)}
-    for ids, size in ((one, tokenizer.size), (two, target_tokenizer.size)):
-        for name, number in ids.items():
-            if number >= size:
-                raise RegardError(f"{path}: '{name}' is {number}, but the vocabulary has {size} entries")
+def _check_ids(path: Path, settings: TextSettings, sizes: Vocabulary) -> None:
+    target = sizes[0] if sizes[1] is None else sizes[1]
+    for special, size in ((settings.ids("source"), sizes[0]), (settings.ids("target"), target)):
+        for name, ids in special.items():
+            if (number := max(ids, default=0)) >= size:
+                raise RegardError(f"{path}: '{name}' holds {number}, but the vocabulary has {size} entries")
 
 
 def _packages() -> Path:

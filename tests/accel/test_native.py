@@ -75,21 +75,21 @@ def test_a_number_that_is_not_finite_is_not_lost(kernels: native.Native) -> None
             x[1, 7] = wrong
             finite = matrix(x).isfinite().all(1)
             assert finite.tolist() == [True, False, True]
-            values, _, ends = kernels.topk(matrix(x), 2, 0, None)
-            assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1].isfinite())
+            values, _, ends = kernels.topk(matrix(x), 2, torch.tensor([0]), None)
+            assert not bool(values[1, 0] > -torch.inf) and not bool(ends[1, 0].isfinite())
 
 
 @on_processors
 @torch.inference_mode()
 @given(
     rows=st.integers(0, 40), width=st.integers(1, 600), k=st.integers(1, 7), seed=st.integers(0, 99),
-    scale=st.sampled_from([0.0, 0.1, 5.0, 80.0]), hidden=st.integers(0, 3),
+    scale=st.sampled_from([0.0, 0.1, 5.0, 80.0]), hidden=st.integers(0, 3), several=st.integers(0, 3),
 )  # fmt: skip
 def test_the_top_k_of_scores_and_of_an_output_table(
-    kernels: native.Native, rows: int, width: int, k: int, seed: int, scale: float, hidden: int
+    kernels: native.Native, rows: int, width: int, k: int, seed: int, scale: float, hidden: int, several: int
 ) -> None:
     torch.manual_seed(seed)
-    k, end = min(k, width), seed % width
+    k, end = min(k, width), torch.randint(width, (several,))
     away = torch.randint(width, (hidden,))
     matrix, _, _ = made(kernels, "fp32", 24, width)
     x = torch.randn(rows, 24) * scale
@@ -116,7 +116,7 @@ def test_of_equal_scores_the_first_is_first() -> None:
     assert KERNELS
     scores = torch.zeros(2, 300)
     scores[0, [40, 41, 250]] = 1.0
-    assert KERNELS.topk(scores, 4, 0, None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
+    assert KERNELS.topk(scores, 4, torch.tensor([0]), None)[1].tolist() == [[40, 41, 250, 0], [0, 1, 2, 3]]
 
 
 @on_processors

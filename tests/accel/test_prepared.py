@@ -144,9 +144,9 @@ def test_topk_is_that_of_the_logits(dtype: torch.dtype) -> None:
     prepared = prepare(build(), dtype)
     hidden = torch.randn(4, 2, PREPACKED_INPUTS)
     suppressed = torch.tensor([0, 7])
-    found = prepared.topk(hidden, 5, 3, suppressed)
+    found = prepared.topk(hidden, 5, torch.tensor([3]), suppressed)
     expected = prepared.logits(hidden).float().log_softmax(-1)
-    torch.testing.assert_close(found.eos, expected[..., 3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.ends, expected[..., 3:4], rtol=1e-4, atol=1e-4)
     expected[..., suppressed] = -torch.inf
     values, tokens = expected.topk(5)
     torch.testing.assert_close(found.values, values, rtol=1e-4, atol=1e-4)
@@ -202,7 +202,7 @@ def test_unknown_modules_stay_as_they_are(dtype: torch.dtype) -> None:
     expected, found = logits_of(model), logits_of(prepared)
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.int8: 0.2}[dtype]
     assert (found - expected).abs().max() < tolerance * expected.abs().max()
-    topk = prepared.topk(torch.randn(2, 1, 64), 3, 3)
+    topk = prepared.topk(torch.randn(2, 1, 64), 3, torch.tensor([3]))
     assert topk.tokens.shape == (2, 1, 3)
 
 

@@ -31,9 +31,10 @@ int main(void)
     static float scores[4096];
     memcpy(scores, x, sizeof scores);
     float values[4], ends[1];
-    int64_t tokens[4], label = 1;
+    int64_t tokens[4], label = 1, end = 1;
     double sums[2];
-    topk(scores, 1, count, 4, 1, 0, 0, values, tokens, ends);
+    topk(scores, 1, count, 4, &end, 1, 0, 0, values, tokens, ends);
+    topk(scores, 1, count, 4, 0, 0, 0, 0, values, tokens, 0);
     memcpy(scores, x, sizeof scores);
     softmax_gradient(scores, 1, count, &label, 1, 0, sums);
     return 0;

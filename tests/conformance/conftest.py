@@ -1,5 +1,5 @@
 import pytest
-from thin import MODELS, build, prepared
+from thin import GENERATING, MODELS, build, prepared
 from torch import nn
 
 
@@ -15,7 +15,13 @@ def model(name: str) -> nn.Module:
     return build(name)
 
 
+@pytest.fixture(params=GENERATING)
+def generating(request: pytest.FixtureRequest) -> str:
+    """The lines of the table whose models generate."""
+    return str(request.param)
+
+
 @pytest.fixture(params=["as it is", "prepared"])
-def decoder(request: pytest.FixtureRequest, name: str) -> nn.Module:
-    """The same for what decodes: also in fp32 as it is prepared for that."""
-    return prepared(name) if request.param == "prepared" else build(name)
+def decoder(request: pytest.FixtureRequest, generating: str) -> nn.Module:
+    """A model that generates: in fp64 as it is, and in fp32 as it is prepared for decoding."""
+    return prepared(generating) if request.param == "prepared" else build(generating)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from thin import memory_of
+from thin import MODELS, build, memory_of
 from torch import nn
 
-from regard.models import contract
+from regard.models import contract, registry
 
 METHODS = {
     contract.Model: ("encode", "logits", "output_table", "start", "step"),
+    contract.LabelModel: ("label_scores",),
     contract.State: ("follow", "keep", "admit"),
     contract.Memory: ("keep", "join"),
 }
@@ -28,11 +29,17 @@ def has(thing: object, protocol: type) -> None:
         assert all(p.default is not p.empty for p in more), f"{name} asks for more than the contract gives"
 
 
-def test_a_model_has_the_contract(decoder: nn.Module) -> None:
-    model = decoder
+def test_a_model_has_the_contract(name: str, model: nn.Module) -> None:
     has(model, contract.Model)
     assert isinstance(model.has_source, bool) and isinstance(model.width, int) and isinstance(model.ties, dict)
     assert model.longest is None or model.longest > 0
+    if registry.capabilities(MODELS[name]["architecture"]).labels:
+        has(model, contract.LabelModel)
+
+
+def test_a_model_that_generates_has_states(decoder: nn.Module) -> None:
+    model = decoder
+    has(model, contract.Model)
     memory = memory_of(model, [3, 5])
     if memory is not None:
         has(memory, contract.Memory)
@@ -47,6 +54,15 @@ def test_a_model_without_a_source_encodes_nothing(model: nn.Module) -> None:
             model.encode(None)
 
 
-def test_a_state_of_another_kind_is_refused(model: nn.Module) -> None:
+def test_a_state_of_another_kind_is_refused(generating: str) -> None:
     with pytest.raises(AssertionError, match="another kind of model"):
-        model.step(None, object())
+        build(generating).step(None, object())
+
+
+def test_a_model_that_does_not_generate_has_no_steps(name: str, model: nn.Module) -> None:
+    if registry.capabilities(MODELS[name]["architecture"]).generates:
+        return
+    with pytest.raises(TypeError, match="does not generate"):
+        model.start(None, 1, 10, 2)
+    with pytest.raises(TypeError, match="does not generate"):
+        model.step(None, None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from thin import build, memory_of, sentences
+from thin import build, memory_of, result, targets
 
 from regard import directory
 from regard.text.settings import TextSettings
@@ -28,8 +28,8 @@ def test_save_and_load(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     before, after = model.state_dict(), loaded.model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    target = sentences([3, 5])
-    outputs = [m.logits(m(target, memory_of(m, [4, 2])).hidden) for m in (model, loaded.model)]
+    target = targets(model, [3, 5])
+    outputs = [result(m, target, memory_of(m, [4, 2])) for m in (model, loaded.model)]
     assert torch.equal(*outputs)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
-from thin import MODELS, V, alone, build, close, memory_of, one, sentences
+from thin import MODELS, V, alone, build, close, memory_of, one, result, sentences, targets, without_dropout
 from torch import nn
 
 from regard.accel.ways import switched_on
 from regard.models import registry
-from regard.nn.dropout import Dropout
 from regard.nn.padding import real
 from regard.nn.sequences import Memory, Tokens
 
@@ -26,20 +26,32 @@ def test_every_registered_architecture_is_in_the_table() -> None:
 
 
 def test_every_kind_of_a_part_is_in_the_table() -> None:
-    options = [registry.to_dict(registry.options_from(line)) for line in MODELS.values()]
+    used = [each for line in MODELS.values() for each in parts(registry.to_dict(registry.options_from(line)))]
     for part, kinds in registry.PARTS.items():
-        assert {line[part]["kind"] for line in options if line.get(part)} == set(kinds), part
+        assert {kind for name, kind in used if name == part} == set(kinds), part
+
+
+def parts(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The name and the kind of every part, and of the parts of parts."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield name, value["kind"]
+            yield from parts(value)
 
 
 def test_the_registry_says_what_a_model_can(name: str, model: nn.Module) -> None:
     can = registry.capabilities(MODELS[name]["architecture"])
-    assert can.source == model.has_source and can.generates
+    assert can.source == model.has_source and (can.labels or getattr(model, "head", None) is None)
 
 
 def test_shapes(model: nn.Module) -> None:
-    output = model(sentences(LENGTHS), memory_of(model, SOURCES))
+    output = model(targets(model, LENGTHS), memory_of(model, SOURCES))
     assert output.hidden.shape == (4, 7, model.width)
     assert all(loss.dim() == 0 for loss in output.losses.values())
+    if not model.has_scores:
+        with pytest.raises(TypeError, match="no scores of tokens"):
+            model.logits(output.hidden)
+        return
     logits = model.logits(output.hidden)
     assert logits.shape == (4, 7, V)
     some = torch.tensor([5, 2, 11])
@@ -52,7 +64,7 @@ def test_shapes(model: nn.Module) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_a_padded_batch_equals_the_sentences_one_by_one(name: str, dtype: torch.dtype, tolerance: float) -> None:
     model = build(name, dtype=dtype)
-    target, memory = sentences(LENGTHS), memory_of(model, SOURCES)
+    target, memory = targets(model, LENGTHS), memory_of(model, SOURCES)
     together = model(target, memory).hidden
     for b, length in enumerate(LENGTHS):
         by_itself = memory_of_one(model, b)
@@ -68,12 +80,8 @@ def test_training_computes_what_evaluation_does(name: str, ways: Callable[[], Ab
     Outputs at real tokens and all gradients stay what they were.
     """
     model = build(name, dtype=torch.float32 if ways is switched_on else torch.float64)
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.p = 0.0
-        elif isinstance(module, nn.RNNBase):
-            module.dropout = 0.0
-    target = sentences(LENGTHS)
+    without_dropout(model)
+    target = targets(model, LENGTHS)
     where = real(target.lengths, target.ids.shape[1])[..., None]
     outputs, gradients = [], []
     for training in (False, True):
@@ -95,7 +103,8 @@ def memory_of_one(model: nn.Module, b: int) -> Memory | None:
     return model.encode(one(sentences(SOURCES, seed=1), b)) if model.has_source else None
 
 
-def test_no_position_sees_what_comes_after_it(model: nn.Module) -> None:
+def test_no_position_sees_what_comes_after_it(generating: str) -> None:
+    model = build(generating)
     target, memory = sentences([6, 6]), memory_of(model, [4, 3])
     changed = target.ids.clone()
     changed[:, 3:] = (changed[:, 3:] - 4 + 1) % (V - 4) + 4
@@ -114,9 +123,9 @@ def test_the_source_matters(model: nn.Module) -> None:
 
 def test_every_parameter_learns(name: str) -> None:
     model = build(name, dtype=torch.float32).train()
-    target, memory = sentences(LENGTHS), memory_of(model, SOURCES)
-    logits = model.logits(model(target, memory).hidden)
-    nn.functional.cross_entropy(logits.flatten(0, 1), torch.randint(0, V, (28,))).backward()
+    target, memory = targets(model, LENGTHS), memory_of(model, SOURCES)
+    scores = result(model, target, memory).flatten(0, -2)
+    nn.functional.cross_entropy(scores, torch.randint(0, scores.shape[1], scores.shape[:1])).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
     assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -26,15 +26,15 @@ def inputs(model: nn.Module) -> dict[str, list[list[int]] | None]:
 
 def plain_greedy(model: nn.Module, given: list[int], longest: int) -> list[int]:
     """The whole prefix again at each step, one sentence, no cache: the oracle."""
-    source = torch.tensor([[*given, SETTINGS.eos]])
+    source = torch.tensor([[*given, SETTINGS.ends[0]]])
     memory = model.encode(Tokens(source, torch.tensor([source.shape[1]]))) if model.has_source else None
-    prefix = [SETTINGS.start] if model.has_source else [SETTINGS.start, *given]
+    prefix = [*SETTINGS.start] if model.has_source else [*SETTINGS.start, *given]
     out: list[int] = []
     while len(out) < longest - 1:  # the last place is the end mark's
         ids = torch.tensor([prefix + out])
         logits = model.logits(model(Tokens(ids, torch.tensor([ids.shape[1]])), memory).hidden[0, -1])
         logits[list(SETTINGS.suppressed)] = -torch.inf
-        if (token := int(logits.argmax())) == SETTINGS.eos:
+        if (token := int(logits.argmax())) == SETTINGS.ends[0]:
             break
         out.append(token)
     return out

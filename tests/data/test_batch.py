@@ -15,7 +15,7 @@ ROWS = st.lists(
 
 @given(rows=ROWS, prefix=st.lists(st.integers(4, 99), max_size=2))
 def test_every_token_is_at_its_place(rows: list[tuple[list[int], list[int]]], prefix: list[int]) -> None:
-    settings = TextSettings(pad=1, unk=0, bos=2, eos=3, start=1, forced_prefix=tuple(prefix))
+    settings = TextSettings(pad=1, unk=0, start=(1, *prefix))
     sources, targets = [row[0] for row in rows], [np.array(row[1], dtype=np.uint16) for row in rows]
     batch = collate(sources, targets, settings)
     assert batch.source is not None

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toy import Toy, ToySettings, by_hand, sentences
+from toy import EOS, Toy, ToySettings, by_hand, sentences
 
 from regard.decoding.engine import Input, Search, decode, steps
 from regard.errors import RegardError
@@ -178,7 +178,7 @@ def test_outputs_end_where_the_learned_positions_end(beam):
     torch.manual_seed(0)
     shape = {"width": 16, "heads": 2, "feedforward": 32, "encoder_layers": 1, "decoder_layers": 1}
     model = Transformer(**shape, positions=Learned(12)).build(40)
-    endless = ToySettings(suppressed=(0, 2, ToySettings.eos))
+    endless = ToySettings(suppressed=(0, 2, EOS))
     results = list(decode(model, [[5] * n for n in (1, 4, 9)], endless, Search(beam=beam, max_extra=50)))
     for result in results:
         assert result.hypotheses[0].at_limit

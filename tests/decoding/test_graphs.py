@@ -23,7 +23,7 @@ from regard.accel import products
 from regard.decoding import graphs
 from regard.decoding.engine import decode
 from regard.decoding.running_batch import RunningBatch
-from regard.decoding.search import Search
+from regard.decoding.search import Ends, Search
 from regard.decoding.topk import topk_tokens
 from regard.models.decoder import DecoderOnly
 from regard.models.recorder import record
@@ -212,10 +212,11 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
         state.slots.fixed = fixed
         model.step(ids[:, :1], state, torch.ones(3, dtype=torch.int64, device=gpu))
         search, limits = Search(beam=beam, max_extra=30), np.array([30, 30, 30])
-        running = RunningBatch(state, search, SETTINGS.eos, np.arange(3), limits, gpu, uniform=fixed)
+        ends = Ends((SETTINGS.ends[0],), torch.empty(1, dtype=torch.int64, device=gpu))
+        running = RunningBatch(state, search, ends, np.arange(3), limits, gpu, uniform=fixed)
         for _ in range(3):
             hidden = model.step(running.last.expand(3, beam).contiguous(), state)
-            topk = topk_tokens(model, hidden, beam + 1 if beam > 1 else 1, SETTINGS.eos)
+            topk = topk_tokens(model, hidden, ends.depth(beam), ends.tensor)
             if beam == 1:
                 running.greedy(topk)
             else:

@@ -13,7 +13,7 @@ from regard.decoding.engine import Search, decode
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 EOS, PAD, VOCABULARY = 0, 39, 40
-SETTINGS = ToySettings(pad=PAD, eos=EOS, start=PAD, suppressed=(PAD,))
+SETTINGS = ToySettings(pad=PAD, ends=(EOS,), source_after=(EOS,), start=(PAD,), suppressed=(PAD,))
 
 
 def marian(seed, stopping):
@@ -79,6 +79,56 @@ class State:
         self.hidden, self.mask, self.ids = self.hidden[index], self.mask[index], self.ids[index]
 
 
+def inputs_of_one_length():
+    """Inputs of one length, so that a batch of them has one limit in both libraries."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(1, PAD, (24, 4), generator=generator).tolist()
+
+
+def of_generate(model, inputs, beam, **options):
+    """Hugging Face's ids without marks, and its scores, best first: one list an input."""
+    found = model.generate(
+        torch.tensor([[*ids, EOS] for ids in inputs]), num_beams=beam, num_return_sequences=beam, do_sample=False,
+        bad_words_ids=[[PAD]], return_dict_in_generate=True, output_scores=True, output_logits=True, **options,
+    )  # fmt: skip
+    if beam == 1:  # greedy search gives scores of tokens alone
+        steps = model.compute_transition_scores(found.sequences, found.logits, normalize_logits=True).tolist()
+        rows = found.sequences[:, 1:].tolist()
+        lengths = [row.index(EOS) + 1 if EOS in row else len(row) for row in rows]
+        scores = [sum(step[:length]) for step, length in zip(steps, lengths, strict=True)]
+    else:
+        scores = found.sequences_scores.tolist()
+    rows = [row[: row.index(EOS)] if EOS in row else row for row in found.sequences[:, 1:].tolist()]
+    pairs = [([token for token in row if token != PAD], score) for row, score in zip(rows, scores, strict=True)]
+    return [pairs[at : at + beam] for at in range(0, len(pairs), beam)]
+
+
+@pytest.mark.parametrize("ending", [5.0, 9.0, -30.0], ids=["seldom", "often", "never"])
+@pytest.mark.parametrize("beam", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("stopping", "early"), [("huggingface", "never"), ("first", True)])
+def test_the_n_best_are_those_of_generate_at_every_limit(stopping, early, beam, ending):
+    """At the longest output hypotheses are taken as they are, if they have ended or not."""
+    model, inputs = marian(beam, stopping), inputs_of_one_length()
+    model.final_logits_bias[0, EOS] = ending
+    ended = unended = 0
+    for limit in range(1, 9):
+        search = Search(
+            beam=beam, n_best=beam, length_penalty="power:1.0", max_extra=limit - len(inputs[0]), stopping=stopping
+        )
+        mine = list(decode(Wrapped(model), inputs, SETTINGS, search))
+        options = {"early_stopping": early, "length_penalty": 1.0} if beam > 1 else {}
+        theirs = of_generate(model, inputs, beam, max_new_tokens=limit, **options)
+        for result, expected in zip(mine, theirs, strict=True):
+            assert len(result.hypotheses) == beam
+            for hypothesis, (ids, score) in zip(result.hypotheses, expected, strict=True):
+                assert hypothesis.ids == ids
+                assert (hypothesis.score if beam == 1 else hypothesis.normalized) == pytest.approx(score, abs=1e-4)
+                assert hypothesis.at_limit == (hypothesis.end is None)
+                ended, unended = ended + (hypothesis.end == EOS), unended + hypothesis.at_limit
+    assert ended >= 20 or ending < 0
+    assert unended >= 20 or ending > 8
+
+
 @pytest.mark.parametrize("alpha", [1.0, 0.0, -0.7, 2.0])
 @pytest.mark.parametrize(("stopping", "early"), [("huggingface", "never"), ("first", True)])
 def test_the_n_best_are_those_of_generate(stopping, early, alpha):
@@ -94,9 +144,6 @@ def test_the_n_best_are_those_of_generate(stopping, early, alpha):
                 early_stopping=early, max_new_tokens=len(ids) + extra, bad_words_ids=[[PAD]],
                 return_dict_in_generate=True, output_scores=True,
             )  # fmt: skip
-            # At the longest output "first" ends each hypothesis, where Hugging Face takes them as they are.
-            if stopping == "first" and any(h.at_limit for h in result.hypotheses):
-                continue
             compared += 1
             assert len(result.hypotheses) == beam
             for n, hypothesis in enumerate(result.hypotheses):

@@ -20,7 +20,7 @@ from regard.errors import RegardError
 SETTINGS = ToySettings()
 EVERYTHING = Shortlist(np.arange(40, dtype=np.int32), np.zeros((40, 1), np.int32), b"")
 SOME = Shortlist(
-    np.array([SETTINGS.eos, 4, 5], np.int32),
+    np.array([*SETTINGS.ends, 4, 5], np.int32),
     np.random.default_rng(1).integers(0, 40, (40, 3), dtype=np.int32),
     b"",
 )
@@ -82,7 +82,7 @@ def test_a_learnt_list_has_the_end_mark_names_and_translations(tmp_path: Path) -
     made = learn(sources, targets, loaded, common=5, likely=4)
     name = loaded.tokenizer.encode("Xylo")
     allowed = made.allowed([sources[0], name], loaded.target_tokenizer.size)
-    assert allowed[:, loaded.settings.eos].all() and allowed[1, name].all() and allowed[0, targets[0]].all()
+    assert allowed[:, loaded.settings.ends[0]].all() and allowed[1, name].all() and allowed[0, targets[0]].all()
     made.write(tmp_path / "list")
     again = Shortlist.read(tmp_path / "list", loaded)
     assert (again.common == made.common).all() and (again.likely == made.likely).all()

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from regard.decoding.search import Search
 from regard.nn.sequences import Tokens
+from regard.text.settings import TextSettings
+
+EOS = 3
 
 
-@dataclass(frozen=True)
-class ToySettings:
-    pad: int = 0
-    eos: int = 3
-    start: int = 2
-    forced_prefix: tuple[int, ...] = ()
+@dataclass(frozen=True, kw_only=True)
+class ToySettings(TextSettings):
     suppressed: tuple[int, ...] = (0, 2)
 
 
@@ -64,7 +63,7 @@ class Toy(nn.Module):
         self.mix = nn.Parameter(torch.randn(width, width, generator=random) / width**0.5)
         self.sharpness = sharpness
         self.ending = torch.zeros(vocabulary)
-        self.ending[ToySettings.eos] = ending
+        self.ending[EOS] = ending
         self.steps = 0
 
     def encode(self, source: Tokens) -> ToyMemory:
@@ -122,19 +121,20 @@ def by_hand(
 
     Hypotheses are fed anew at every step. Returns all that finished, best normalised first.
     """
-    memory = model.encode(Tokens(torch.tensor([[*source, settings.eos]]), torch.tensor([len(source) + 1])))
+    read = [*settings.source_before, *source, *settings.source_after]
+    memory = model.encode(Tokens(torch.tensor([read]), torch.tensor([len(read)])))
     limit = max(1, len(source) + search.max_extra)
     live: list[tuple[list[int], float]] = [([], 0.0)]
     finished = []
     for length in range(1, limit + 1):
         found = []
         for ids, score in live:
-            fed = torch.tensor([[settings.start, *settings.forced_prefix, *ids]])
+            fed = torch.tensor([[*settings.start, *ids]])
             hidden = model.forward(Tokens(fed, torch.tensor([fed.shape[1]])), memory).hidden[0, -1]
             logp = torch.log_softmax(model.logits(hidden), 0).tolist()
             allowed = [v for v in range(len(logp)) if v not in settings.suppressed]
             if length == limit and search.stopping != "huggingface":
-                allowed = [settings.eos]
+                allowed = list(settings.ends)
             size = search.no_repeat_ngram
             for v in allowed:
                 grams = [tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)]
@@ -142,10 +142,10 @@ def by_hand(
                     found.append((ids, v, score + logp[v]))
         found.sort(key=lambda item: -item[2])
         for ids, v, score in found[: search.beam]:
-            if v == settings.eos or length == limit:
-                whole = ids if v == settings.eos else [*ids, v]
+            if v in settings.ends or length == limit:
+                whole = ids if v in settings.ends else [*ids, v]
                 finished.append((whole, score, search.length_penalty.apply(score, length)))
-        if search.beam == 1 and found[0][1] == settings.eos:
+        if search.beam == 1 and found[0][1] in settings.ends:
             break
-        live = [([*ids, v], score) for ids, v, score in found if v != settings.eos][: search.beam]
+        live = [([*ids, v], score) for ids, v, score in found if v not in settings.ends][: search.beam]
     return sorted(finished, key=lambda item: -item[2])

@@ -14,6 +14,8 @@ import torch
 
 import regard
 from regard.decoding.backends import build_backend
+from regard.decoding.engine import Search, decode
+from regard.decoding.ranking import LengthPenalty
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.rnn import RNN
@@ -66,7 +68,7 @@ def test_random_models_give_the_same_probabilities(name: str) -> None:
     sources, targets = sentences(), sentences()
     backend: Any = build_backend("ctranslate2", one)
     pieces = [[str(token) for token in ids] for ids in targets]
-    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.eos)] for ids in sources], pieces)
+    theirs = backend.translator.score_batch([[*map(str, ids), str(one.settings.ends[0])] for ids in sources], pieces)
     ours = forced_scores(one.model, sources, targets, one.settings)
     for mine, other in zip(ours, theirs, strict=True):
         # Both in fp32; without a norm at the end the logits reach hundreds.
@@ -85,6 +87,53 @@ def test_the_packaged_model(beam: int) -> None:
         # The same hypothesis, or one that is as good: a tie.
         assert mine.text == other.text or mine.normalized == pytest.approx(other.normalized, abs=1e-4)
         assert mine.normalized == pytest.approx(other.normalized, abs=1e-4)
+
+
+@pytest.mark.parametrize("ending", [2.0, 4.0, -30.0], ids=["seldom", "often", "never"])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> None:
+    """At the longest output hypotheses are taken as they are, if they have ended or not."""
+    one = loaded()
+    bias = one.model.output_table()[1]
+    bias.data[one.settings.ends[0]] += ending
+    backend = build_backend("ctranslate2", one)
+    generator = torch.Generator().manual_seed(1)
+    sources = torch.randint(4, V, (24, 4), generator=generator).tolist()  # one length: one limit in both libraries
+    ended = unended = 0
+    for beam in range(1, 6):
+        for limit in range(1, 9):
+            search = Search(
+                beam=beam, n_best=beam, length_penalty=LengthPenalty("power", alpha), max_extra=limit - 4,
+                stopping="first",
+            )  # fmt: skip
+            ours = decode(one.model, sources, one.settings, search)
+            for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+                assert [h.ids for h in mine.hypotheses] == [h.ids for h in theirs.hypotheses]
+                assert [h.at_limit for h in mine.hypotheses] == [h.at_limit for h in theirs.hypotheses]
+                expected = [h.normalized for h in theirs.hypotheses]
+                assert [h.normalized for h in mine.hypotheses] == pytest.approx(expected, abs=1e-4, rel=1e-5)
+                ended += sum(not h.at_limit for h in mine.hypotheses)
+                unended += sum(h.at_limit for h in mine.hypotheses)
+    assert unended >= 20 and (ended >= 20 or ending < 0)
+
+
+def test_without_a_length_penalty_its_best_is_ours() -> None:
+    """With power:0 it ends a sentence earlier, when the best candidate ends, and its second need not be ours."""
+    one = loaded()
+    one.model.output_table()[1].data[one.settings.ends[0]] += 3.0
+    backend = build_backend("ctranslate2", one)
+    generator = torch.Generator().manual_seed(1)
+    sources = torch.randint(4, V, (24, 4), generator=generator).tolist()
+    differ = 0
+    for limit in range(1, 9):
+        search = Search(
+            beam=4, n_best=2, length_penalty=LengthPenalty("power", 0.0), max_extra=limit - 4, stopping="first"
+        )
+        ours = decode(one.model, sources, one.settings, search)
+        for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+            assert mine.hypotheses[0].ids == theirs.hypotheses[0].ids
+            differ += [h.ids for h in mine.hypotheses] != [h.ids for h in theirs.hypotheses]
+    assert differ, "CTranslate2 ends all sentences when Hugging Face does: `first` need not choose between them"
 
 
 def test_int8_is_another_precision_of_the_same_model() -> None:

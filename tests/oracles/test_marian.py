@@ -125,7 +125,7 @@ def test_outputs(beam: int, penalty: float) -> None:
     for seed in SEEDS:
         theirs = marian_mt(seed)
         ours, settings = imported(theirs), settings_of(theirs)
-        assert settings.suppressed == (PAD,) and settings.start == PAD
+        assert settings.suppressed == (PAD,) and settings.start == (PAD,)
         search = Search(beam=beam, n_best=beam, length_penalty=f"power:{penalty}", stopping="huggingface", max_extra=12)
         for result in decode(ours, SOURCES, settings, search):
             source = torch.tensor([[*SOURCES[result.index], EOS]])

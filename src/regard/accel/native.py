@@ -72,7 +72,7 @@ class Native:
         self._linear.argtypes = (pointer, pointer, size, pointer)
         self._stack.argtypes = (pointer, pointer)
         self._project.argtypes = (pointer, pointer, size, size, pointer, KeyValues, ctypes.c_int, size, size)
-        of_topk = (size, size, pointer, size, pointer, pointer, pointer)
+        of_topk = (size, pointer, size, pointer, size, pointer, pointer, pointer)
         self._topk.argtypes, self._topk.restype = (pointer, size, size, *of_topk), None
         self._topk_of_table.argtypes = (pointer, pointer, size, *of_topk)
         self._attend, self._attend_backward = kernels.attend_varlen, kernels.attend_varlen_backward
@@ -126,24 +126,24 @@ class Native:
             raise MemoryError("no memory for keys and values")
 
     @_profiled
-    def topk(self, scores: Tensor, k: int, end: int, suppressed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores [R, V] → log-probabilities and tokens [R, k] of the top k, descending, and those of ``end`` [R].
+    def topk(self, scores: Tensor, k: int, ends: Tensor, suppressed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores [R, V] → log-probabilities and tokens [R, k] of the top k, descending, and those of ``ends`` [R, E].
 
         The scores may be overwritten. Of equal scores the first token is first; ``suppressed`` [n] are left out.
         """
         scores = scores.contiguous()
-        found, arguments = _room_for_topk(scores, k, suppressed)
-        self._topk(scores.data_ptr(), *scores.shape, k, end, *arguments)
+        found, arguments = _room_for_topk(scores, k, ends, suppressed)
+        self._topk(scores.data_ptr(), *scores.shape, k, *arguments)
         return found
 
     @_profiled
     def topk_of_table(
-        self, table: Matrix, x: Tensor, k: int, end: int, suppressed: Tensor | None
+        self, table: Matrix, x: Tensor, k: int, ends: Tensor, suppressed: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``topk`` of the scores that x [R, D] gets by an output table."""
         x = x.contiguous()
-        found, arguments = _room_for_topk(x, k, suppressed)
-        if not self._topk_of_table(ctypes.byref(table.linear), x.data_ptr(), len(x), k, end, *arguments):
+        found, arguments = _room_for_topk(x, k, ends, suppressed)
+        if not self._topk_of_table(ctypes.byref(table.linear), x.data_ptr(), len(x), k, *arguments):
             raise MemoryError("no memory for the scores of a few rows")
         return found
 
@@ -228,13 +228,14 @@ class Native:
 
 
 def _room_for_topk(
-    rows: Tensor, k: int, suppressed: Tensor | None
+    rows: Tensor, k: int, ends: Tensor, suppressed: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int | None, ...]]:
     """The tensors that a top-k kernel fills, and its last arguments."""
-    values, ends = rows.new_empty(len(rows), k), rows.new_empty(len(rows))
+    values, of_ends = rows.new_empty(len(rows), k), rows.new_empty(len(rows), len(ends))
     tokens = torch.empty_like(values, dtype=torch.int64)
     left_out = (None, 0) if suppressed is None else (suppressed.data_ptr(), len(suppressed))
-    return (values, tokens, ends), (*left_out, values.data_ptr(), tokens.data_ptr(), ends.data_ptr())
+    given = ends.data_ptr(), len(ends), *left_out
+    return (values, tokens, of_ends), (*given, values.data_ptr(), tokens.data_ptr(), of_ends.data_ptr())
 
 
 class Matrix:

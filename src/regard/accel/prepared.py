@@ -143,19 +143,17 @@ class Prepared(nn.Module):
         """New tokens [B, Q] → hidden [B, Q, D]; see ``regard.models.contract.Model.step``."""
         return self.model.step(tokens, state, lengths, extent, live)
 
-    def topk(self, hidden: Tensor, k: int, eos: int, suppressed: Tensor | None = None) -> TopK:
-        """The top-k tokens after hidden [B, R, D]; ``suppressed`` [n] ids are not among them."""
+    def topk(self, hidden: Tensor, k: int, ends: Tensor, suppressed: Tensor | None = None) -> TopK:
+        """The top-k tokens after hidden [B, R, D]; ``suppressed`` [n] ids are not among them; ``ends`` [E]."""
         matrix = None if self.output_layer is None else self.output_layer.matrix
         if self.native is not None and matrix is not None:
             batch, rows, width = hidden.shape
             k = min(k, matrix.outputs)
-            values, tokens, ends = self.native.topk_of_table(
-                matrix, hidden.reshape(batch * rows, width), k, eos, suppressed
-            )
-            return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+            found = self.native.topk_of_table(matrix, hidden.reshape(batch * rows, width), k, ends, suppressed)
+            return TopK(*(x.view(batch, rows, x.shape[-1]) for x in found))
         table = self.output_table()[0]
         chunk = rows_at_once(len(table), table.device, self.output_layer is not None)
-        return topk_of_logits(self.logits, hidden, k, eos, chunk=chunk, suppressed=suppressed, native=self.native)
+        return topk_of_logits(self.logits, hidden, k, ends, chunk=chunk, suppressed=suppressed, native=self.native)
 
 
 def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:

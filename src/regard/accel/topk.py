@@ -38,7 +38,7 @@ def columns(vocabulary: int) -> int:
 class TopK(NamedTuple):
     values: Tensor  # [B, R, k] log-probabilities, descending
     tokens: Tensor  # [B, R, k]
-    eos: Tensor  # [B, R] log-probability of the end mark
+    ends: Tensor  # [B, R, E] log-probabilities of the end tokens
 
 
 def topk_by_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def topk_of_logits(
     logits: Callable[[Tensor], Tensor],
     hidden: Tensor,
     k: int,
-    eos: int,
+    ends: Tensor,
     *,
     chunk: int = 0,
     suppressed: Tensor | None = None,
@@ -74,6 +74,7 @@ def topk_of_logits(
 ) -> TopK:
     """The top-k tokens after hidden [B, R, D] by ``logits``, made ``chunk`` rows at a time (0 = of all).
 
+    ``ends`` [E] are the end tokens, none or some: their log-probabilities are given too, suppressed or not.
     ``suppressed`` [n] ids are never chosen, ``banned`` [B, R, m] neither, row by row (-1 = nothing); both keep their
     share of the probability, so that a score stays what the model says of these ids (beam score = forced score).
     Ids that are ``closed`` [B · R, V] have no probability: they are not in the row's vocabulary. ``native``: kernels
@@ -89,23 +90,22 @@ def topk_of_logits(
         scores = logits(flat[part])
         if closed is not None:
             scores.masked_fill_(closed[part], -torch.inf)
-        parts.append(_ranked(scores, k, eos, suppressed, ban, native))
-    values, tokens, ends = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
-    k = values.shape[-1]
-    return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+        parts.append(_ranked(scores, k, ends, suppressed, ban, native))
+    found = parts[0] if len(parts) == 1 else [torch.cat(x) for x in zip(*parts, strict=True)]
+    return TopK(*(x.view(batch, rows, x.shape[-1]) for x in found))
 
 
 def _ranked(
-    scores: Tensor, k: int, eos: int, suppressed: Tensor | None, banned: Tensor | None, native: Native | None = None
+    scores: Tensor, k: int, ends: Tensor, suppressed: Tensor | None, banned: Tensor | None, native: Native | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``topk_of_logits``, for logits [M, V] that may be overwritten."""
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
     k = min(k, scores.shape[1])
     if native is not None and banned is None and scores.dtype == torch.float32:
-        return native.topk(scores, k, eos, suppressed)
+        return native.topk(scores, k, ends, suppressed)
     left_out: list[Tensor] = []
-    end = scores[:, eos].clone()
+    of_ends = scores.index_select(1, ends)
     if suppressed is not None:
         left_out.append(scores[:, suppressed])
         scores[:, suppressed] = -torch.inf
@@ -122,4 +122,4 @@ def _ranked(
     for part in left_out:
         norm = torch.logaddexp(norm, part.logsumexp(1, keepdim=True))
     # No log-probability is above 0, which the bound of exact stopping relies on: rounding may say otherwise.
-    return (values - norm).clamp_(max=0.0), tokens, (end[:, None] - norm).clamp_(max=0.0)
+    return (values - norm).clamp_(max=0.0), tokens, (of_ends - norm).clamp_(max=0.0)

@@ -40,14 +40,15 @@ def shortlist(
     check_output(out, (source, target, *files_of_model(model)))
     texts = read_parallel(source, target)
     loaded = directory.load(model)
-    pairs = zip(loaded.tokenizer.encode_batch(texts[0]), loaded.target_tokenizer.encode_batch(texts[1]), strict=True)
+    tokenizer, target_tokenizer = loaded.text[1:]
+    pairs = zip(tokenizer.encode_batch(texts[0]), target_tokenizer.encode_batch(texts[1]), strict=True)
     ids = [pair for pair in pairs if all(pair)]
     step = max(2, len(ids) // max(1, min(MOST, int(HELD_OUT * len(ids)))))
     held_out, rest = ids[::step], [pair for number, pair in enumerate(ids) if number % step]
     if not rest:
         raise RegardError(f"{source}: nothing to learn from; expected at least two pairs that are not empty")
     made = learn([one for one, _ in rest], [other for _, other in rest], loaded, common=common, likely=likely)
-    size = loaded.target_tokenizer.size
+    size = target_tokenizer.size
     allowed = made.allowed([one for one, _ in held_out], size).numpy()
     length = float(allowed.sum(1).mean())
     found = sum(int(row[other].sum()) for row, (_, other) in zip(allowed, held_out, strict=True))

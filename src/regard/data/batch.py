@@ -1,4 +1,4 @@
-"""A batch of sentence pairs as tensors, padded on the right."""
+"""A batch of examples as tensors, padded on the right."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regard.nn.padding import sent
 from regard.nn.sequences import Tokens
+from regard.text.marks import source_marks, target_end, target_start, unscored
 from regard.text.settings import TextSettings
 
 IGNORED = -100  # the label of padding and of forced tokens, which have no loss
@@ -18,11 +19,12 @@ IGNORED = -100  # the label of padding and of forced tokens, which have no loss
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of B pairs; ``source`` is None for a model without one.
+    """A batch of B examples; ``source`` is None for a model without one.
 
-    ``source``: ids + eos, [B, S]. ``target``: start + forced prefix + ids, [B, T]. ``labels`` [B, T]: the token after
-    each target token, ids + eos, or ``IGNORED``. ``target_tokens`` counts the labels that are not ignored, end marks
-    included; it is a Python number, so that reading it never waits for a device.
+    ``source``: ids with their marks, [B, S]. ``target``: start marks + ids, [B, T]. ``labels`` [B, T]: what is to be
+    predicted at each target token (of texts the next token, the end mark included), or ``IGNORED``; [B]: the labels of
+    whole texts. ``target_tokens`` counts the labels that are not ignored; it is a Python number, so that reading it
+    never waits for a device.
     """
 
     source: Tokens | None
@@ -40,7 +42,7 @@ class Batch:
     def dealt(self, count: int) -> list[Batch]:
         """Divide the batch into ``count`` batches with about equally many tokens, each padded to its own longest.
 
-        The longest pairs are dealt first, in the order 0, 1, 1, 0, 0, 1 ….
+        The longest examples are dealt first, in the order 0, 1, 1, 0, 0, 1 ….
         """
         tokens = self.target.lengths + (0 if self.source is None else self.source.lengths)
         order = tokens.argsort(descending=True, stable=True)
@@ -50,7 +52,8 @@ class Batch:
 
     def _some(self, rows: Tensor) -> Batch:
         target = self.target.some(rows)
-        labels = self.labels[rows, : target.ids.shape[1]]
+        labels = self.labels[rows]
+        labels = labels if labels.dim() == 1 else labels[:, : target.ids.shape[1]]
         source = None if self.source is None else self.source.some(rows)
         return Batch(source, target, labels, int((labels != IGNORED).sum()))
 
@@ -60,28 +63,32 @@ def collate(
     targets: Sequence[Sequence[int] | np.ndarray],
     settings: TextSettings,
 ) -> Batch:
-    """A batch of pairs of ids (without special tokens).
+    """A batch of pairs of ids (without marks).
 
-    >>> batch = collate([[7, 8]], [[9]], TextSettings())  # eos is 3, start is 2
+    >>> batch = collate([[7, 8]], [[9]], TextSettings())  # ends with 3, starts with 2
     >>> batch.source.ids.tolist(), batch.target.ids.tolist(), batch.labels.tolist()
     ([[7, 8, 3]], [[2, 9]], [[9, 3]])
     """
-    start = (settings.start, *settings.forced_prefix)
-    forced = (IGNORED,) * len(settings.forced_prefix)
-    source = None if sources is None else pad_sources(sources, settings)
-    lengths = [len(row) + len(start) for row in targets]
+    start, end = tuple(target_start(settings)), target_end(settings)
+    first = unscored(len(start))
+    full = _padded(targets, start, end, IGNORED)
+    inputs, labels = full[:, :-1].clone(), full[:, 1:].clone()
+    lengths = torch.tensor([max(0, len(start) + len(row) + len(end) - 1) for row in targets], dtype=torch.int64)
+    inputs[torch.arange(inputs.shape[1]) >= lengths[:, None]] = settings.pad
+    labels[:, :first] = IGNORED
     return Batch(
-        source=source,
-        target=Tokens(_padded(targets, start, (), settings.pad), torch.tensor(lengths, dtype=torch.int64)),
-        labels=_padded(targets, forced, (settings.eos,), IGNORED),
-        target_tokens=sum(len(row) + 1 for row in targets),
+        source=None if sources is None else pad_sources(sources, settings),
+        target=Tokens(inputs, lengths),
+        labels=labels,
+        target_tokens=int((lengths - first).clamp(min=0).sum()),
     )
 
 
 def pad_sources(sources: Sequence[Sequence[int] | np.ndarray], settings: TextSettings) -> Tokens:
-    """Sources, each with its end mark, as ids [B, S] and lengths [B]."""
-    lengths = torch.tensor([len(row) + 1 for row in sources], dtype=torch.int64)
-    return Tokens(_padded(sources, (), (settings.eos,), settings.pad), lengths)
+    """Sources, each with its marks, as ids [B, S] and lengths [B]."""
+    before, after = source_marks(settings)
+    lengths = torch.tensor([len(before) + len(row) + len(after) for row in sources], dtype=torch.int64)
+    return Tokens(_padded(sources, before, after, settings.pad), lengths)
 
 
 def _padded(

@@ -109,7 +109,7 @@ def _open(folder: Path, data: DataConfig) -> Prepared:
         max_length=_learnt_length(corpora["train"]),
     )
     # No corpus holds these tokens; a model early in training might still produce them.
-    settings = replace(settings, suppressed=(settings.pad, settings.unk, settings.bos))
+    settings = replace(settings, suppressed=(settings.pad, settings.unk, *settings.start))
     return Prepared(
         corpora["train"],
         corpora["valid"],

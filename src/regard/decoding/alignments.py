@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from regard.accel.ways import switched_on
-from regard.decoding.inputs import Settings
 from regard.decoding.scoring import forced_batches
 from regard.errors import RegardError
 from regard.models import recorder
 from regard.models.contract import Model, Module
+from regard.text.marks import source_marks, target_start, unscored
+from regard.text.settings import TextSettings
 
 Weights = NDArray[np.float32]  # [T, S]
 
@@ -35,7 +36,7 @@ def alignments(
     model: Model,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
-    settings: Settings,
+    settings: TextSettings,
     *,
     attention: str | None = None,
     heads: Sequence[int] | None = None,
@@ -43,8 +44,8 @@ def alignments(
 ) -> list[Weights]:
     """Of each pair the weights [T, S] with which target tokens attended to source tokens, mean over the chosen heads.
 
-    ``targets`` have no end mark. The source's end mark has a share of the weights and is left out, so that a row sums
-    to at most 1. Row t holds the weights of the step that produced token t.
+    Sources and targets have no marks. The source's marks have a share of the weights and are left out, so that a row
+    sums to at most 1. Row t holds the weights of the step that produced token t.
     """
     attention = attention or alignment_attention(model)
     device = model.output_table()[0].device
@@ -58,10 +59,10 @@ def alignments(
                 with recorder.record(model, {attention: heads}) as trace:
                     model(batch.target, model.encode(batch.source))
                 weights = trace.weights(attention).mean(1).cpu().numpy()  # [B, T, S]
-                first = len(settings.forced_prefix)
+                first, left = unscored(len(target_start(settings))), len(source_marks(settings)[0])
                 for row, i in zip(weights, batch.numbers.tolist(), strict=True):
                     size = len(targets[i])
-                    found[i] = row[first : first + size, : len(sources[i])].astype(np.float32)
+                    found[i] = row[first : first + size, left : left + len(sources[i])].astype(np.float32)
     finally:
         model.train(training)
     return found

@@ -36,7 +36,7 @@ def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Back
         device = next(loaded.model.parameters()).device
         return CTranslate2(
             loaded.model,
-            loaded.settings,
+            loaded.text.settings,
             precision=precision or "float32",
             device=device.type,
             threads=torch.get_num_threads(),
@@ -63,7 +63,7 @@ class Engine:
     """regard's own backend. On a CPU it decodes with a prepared model, which is made once."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
-        self.model, self.settings, self.shortlist = loaded.model, loaded.settings, shortlist
+        self.model, self.settings, self.shortlist = loaded.model, loaded.text.settings, shortlist
         self._workers = DecodingWorkers()
         self._prepared: Prepared | None = None
 

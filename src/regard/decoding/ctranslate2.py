@@ -19,6 +19,7 @@ from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.interop.ctranslate2 import library, write
 from regard.models.contract import Model
+from regard.text.marks import source_ids, target_start
 from regard.text.settings import TextSettings
 
 PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16", "auto")
@@ -71,9 +72,9 @@ class CTranslate2:
             )
         if not sources:
             return
-        forced = [str(token) for token in settings.forced_prefix]
+        forced = [str(token) for token in target_start(settings)[1:]]
         found = self.translator.translate_batch(
-            [[str(token) for token in (*ids, settings.eos)] for ids in sources],
+            [[str(token) for token in source_ids(settings, ids)] for ids in sources],
             [forced] * len(sources) if forced else None,
             beam_size=search.beam,
             num_hypotheses=search.n_best,
@@ -95,6 +96,6 @@ class CTranslate2:
 
     def _hypothesis(self, pieces: list[str], normalized: float, forced: int, search: Search) -> Hypothesis:
         ids = [int(piece) for piece in pieces][forced:]
-        ended = bool(ids) and ids[-1] == self.settings.eos
+        ended = bool(ids) and ids[-1] in self.settings.ends
         score = normalized * len(ids) ** search.length_penalty.alpha
         return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)

@@ -22,15 +22,17 @@ from regard.accel.thresholds import ENCODED_TOKENS, FINISHED_SHARE, FINISHED_SHA
 from regard.accel.topk import TopK
 from regard.accel.ways import switched_on
 from regard.decoding.graphs import CAPTURES, Advanced, Graphs
-from regard.decoding.inputs import Settings, padded
+from regard.decoding.inputs import padded
 from regard.decoding.repetition import repeating_tokens
 from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
-from regard.decoding.search import Candidates, Search
+from regard.decoding.search import Candidates, Ends, Search
 from regard.decoding.topk import chunk_of, spread, topk_tokens
 from regard.decoding.waiting import Input, Sized, WaitingInputs
 from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
 from regard.nn.states import KeyValueState
+from regard.text.marks import source_ids, target_start
+from regard.text.settings import TextSettings
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist, ShortlistHead
@@ -60,7 +62,7 @@ class Step:
 def decode(
     model: Model,
     sources: Sequence[Sequence[int]] | None,
-    settings: Settings,
+    settings: TextSettings,
     search: Search,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
@@ -72,7 +74,7 @@ def decode(
     """The results of all inputs, in their order.
 
     sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
-    the start mark and the forced prefix. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
+    the start marks. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
     counted) of a running batch; a sentence that exceeds the bound is decoded alone. ``shortlist``: only the tokens that
     it lists for a source are scored. ``on_step`` is called with every step.
     """
@@ -95,7 +97,7 @@ def decode(
 def steps(
     model: Model,
     inputs: Sequence[Input],
-    settings: Settings,
+    settings: TextSettings,
     search: Search,
     *,
     batch_tokens: int = 4096,
@@ -123,7 +125,7 @@ class _Scheduler:
         self,
         model: Model,
         inputs: Sequence[Input],
-        settings: Settings,
+        settings: TextSettings,
         search: Search,
         batch_tokens: int,
         shortlist: Shortlist | None,
@@ -140,12 +142,12 @@ class _Scheduler:
         # Each id once: the probabilities of suppressed tokens are summed, and an id given twice would count twice.
         hidden = list(dict.fromkeys(settings.suppressed))
         self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
+        self.ends = Ends.of(settings.ends, self.device)
         self.graphs = self._graphs()
         leaves_out = isinstance(model, Prepared) and model.leaves_out
         self.leave_share = FINISHED_SHARE_LEFT_OUT if self.graphs or leaves_out else FINISHED_SHARE
         self.look_every = 1 if self.device.type == "cpu" else STEPS_UNSEEN
-        self.start = [settings.start, *settings.forced_prefix]
-        self.waiting = WaitingInputs(inputs, search, batch_tokens, len(self.start), model.longest, self.look_every)
+        self.waiting = WaitingInputs(inputs, settings, search, batch_tokens, model.longest, self.look_every)
         self.running: dict[int, Sized] = {}  # the inputs in the running batch, by number
 
     def _graphs(self) -> Graphs | None:
@@ -202,14 +204,15 @@ class _Scheduler:
         self.running.update(zip(index.tolist(), entering, strict=True))
         search, settings = self.search, self.settings
         memory = self._encoded(entering) if entering[0].input.source is not None else None
-        prompt = padded([[*self.start, *one.input.prompt] for one in entering], settings.pad, self.device)
+        prompts = [[*target_start(settings), *one.input.prompt] for one in entering]
+        prompt = padded(prompts, settings.pad, self.device)
         capacity = max(one.before + one.limit for one in entering) + self.look_every
         state = self.model.start(memory, search.beam, capacity, count)
         limits = np.array([one.limit for one in entering])
         uniform = False
         if self.graphs is not None and isinstance(state, KeyValueState):
             uniform = state.slots.fixed = True
-        running = RunningBatch(state, search, settings.eos, index, limits, self.device, uniform)
+        running = RunningBatch(state, search, self.ends, index, limits, self.device, uniform)
         hidden = self.model.step(prompt.ids, state, prompt.lengths)  # [B, Q, D]
         last = (prompt.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
         advanced = self._rank(running, hidden.gather(1, last), None, first=True)
@@ -217,7 +220,7 @@ class _Scheduler:
 
     def _encoded(self, entering: Sequence[Sized]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and to fit its cache."""
-        sources = [[*(one.input.source or ()), self.settings.eos] for one in entering]
+        sources = [source_ids(self.settings, one.input.source or ()) for one in entering]
         parts: list[Memory] = []
         longest = max(map(len, sources))
         at_once = max(1, ENCODED_TOKENS // longest) if self.device.type == "cpu" else len(sources)
@@ -264,10 +267,10 @@ class _Scheduler:
         if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
             banned = None if banned is None else banned.flatten(0, 1)[None, chosen]
-        k = self.search.beam + 1 if self.search.beam > 1 else 1
+        k = self.ends.depth(self.search.rows)
         if self.shortlist is None:
             topk = topk_tokens(
-                self.model, hidden, k, self.settings.eos, chunk=self.chunk, suppressed=self.suppressed, banned=banned
+                self.model, hidden, k, self.ends.tensor, chunk=self.chunk, suppressed=self.suppressed, banned=banned
             )
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
@@ -281,5 +284,5 @@ class _Scheduler:
         if self.head is None or self.head[0] is not running.index:
             inputs = (self.running.get(number) for number in running.index.tolist())  # None: it has finished
             sources = [() if one is None else one.input.source or () for one in inputs]
-            self.head = running.index, self.shortlist.head(self.model, sources, self.settings.eos, self.suppressed)
+            self.head = running.index, self.shortlist.head(self.model, sources, self.ends.tensor, self.suppressed)
         return self.head[1]

@@ -14,23 +14,24 @@ import torch
 from torch import Tensor
 
 from regard.accel.topk import TopK
-from regard.decoding.search import Candidates, Search, Survivors, candidates, survivors
+from regard.decoding.search import Candidates, Ends, Search, Survivors, candidates, survivors
 from regard.errors import RegardError
 from regard.models.contract import State
 from regard.nn.rows import Rows
 
 
 class Hypothesis(NamedTuple):
-    """An output: ids without start, prompt and end mark.
+    """An output: ids without start, prompt and end token.
 
-    ``score`` is the sum of the log-probabilities of the ids and the end mark, ``normalized`` is divided by the length
-    penalty; ``at_limit`` says that the maximum length ended it.
+    ``score`` is the sum of the log-probabilities of the ids and the end token, ``normalized`` is divided by the length
+    penalty; ``at_limit`` says that the maximum length ended it. ``end`` is the end token, None without one.
     """
 
     ids: list[int]
     score: float
     normalized: float
     at_limit: bool = False
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ class RunningBatch:
     """B sentences that are decoded together. Tensors by sentence:
 
     - live: ``scores`` [B, R], ``ids`` [B, R, C] and ``last`` [B, R] (the newest token); R = 1 before the first step
-      and N after it; C is the longest output; ``length`` [B] tokens so far, ``limit`` [B] the most there may be;
-    - finished: ``finished_normalized``, ``finished_scores`` and ``finished_lengths`` [B, K], ``finished_ids``
-      [B, K, C], best first, -inf where there is none yet;
+      and N after it; C is the longest output, and one more, which a sentence that is done may write; ``length`` [B]
+      tokens so far, ``limit`` [B] the most there may be;
+    - finished: ``finished_normalized``, ``finished_scores`` and ``finished_lengths`` [B, K] (with the end token),
+      ``finished_ids`` [B, K, C], best first, -inf where there is none yet;
     - ``done`` [B]: no further hypothesis can be among the finished ones that are kept; ``alive`` [B, R]: this live
       hypothesis may still lead to one that can.
 
@@ -62,17 +64,17 @@ class RunningBatch:
     )  # fmt: skip
 
     def __init__(
-        self, state: State, search: Search, eos: int, index: np.ndarray, limits: np.ndarray, device: torch.device,
+        self, state: State, search: Search, ends: Ends, index: np.ndarray, limits: np.ndarray, device: torch.device,
         uniform: bool = False,
     ):  # fmt: skip
         batch, longest, kept = len(index), int(limits.max()), search.kept
         penalty = search.length_penalty
-        self.state, self.search, self.eos, self.uniform = state, search, eos, uniform
+        self.state, self.search, self.ends, self.uniform = state, search, ends, uniform
         self.index, self.limits, self.ages = index, limits, np.zeros(batch, dtype=np.int64)
         self.finished = np.zeros(batch, dtype=bool)
         self.table = penalty.table(longest, device)
         self.scores = torch.zeros(batch, 1, device=device)
-        self.ids = torch.zeros(batch, 1, longest, dtype=torch.int64, device=device)
+        self.ids = torch.zeros(batch, 1, longest + 1, dtype=torch.int64, device=device)
         self.last = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self.length = torch.zeros(batch, dtype=torch.int64, device=device)
         self.limit = torch.as_tensor(limits, dtype=torch.int64, device=device)
@@ -84,7 +86,7 @@ class RunningBatch:
         self.finished_normalized = torch.full((batch, kept), -torch.inf, device=device)
         self.finished_scores = torch.full((batch, kept), -torch.inf, device=device)
         self.finished_lengths = torch.zeros(batch, kept, dtype=torch.int64, device=device)
-        self.finished_ids = torch.zeros(batch, kept, longest, dtype=torch.int64, device=device)
+        self.finished_ids = torch.zeros(batch, kept, longest + 1, dtype=torch.int64, device=device)
 
     @property
     def batch(self) -> int:
@@ -125,44 +127,50 @@ class RunningBatch:
     def greedy(self, topk: TopK) -> None:
         """One step of greedy search: each sentence is continued by its best token."""
         token, value = topk.tokens[:, :, 0], topk.values[:, :, 0]  # [B, 1]
-        if self.uniform or (self.ages + 1 >= self.limits).any():
-            last = (self.length + 1 >= self.limit)[:, None]
-            if self.search.stopping != "huggingface":
-                token, value = token.masked_fill(last, self.eos), torch.where(last, topk.eos, value)
-            ends = (token == self.eos) | last
-        else:
-            ends = token == self.eos
-        self.scores = self.scores + value
-        at = self.length.clamp(max=self.ids.shape[2] - 1)[:, None]
-        self.ids[:, 0].scatter_(1, at, token)
+        last = self._last()
+        if last is not None and self.search.ends_at_limit and self.ends.ids:
+            end, which = topk.ends.max(2)
+            token, value = torch.where(last, self.ends.tensor[which], token), torch.where(last, end, value)
+        self.extend(token, value)
+
+    def extend(self, tokens: Tensor, values: Tensor) -> None:
+        """Continue each hypothesis by itself: by tokens [B, N] of log-probabilities ``values`` [B, N]."""
+        ends, last = self.ends.among(tokens), self._last()
+        ends = ends if last is None else ends | last
+        batch, rows = tokens.shape
+        if rows != self.ids.shape[1]:  # after the prompt, which all hypotheses share
+            self.ids = self.ids.expand(batch, rows, -1).contiguous()
+        self.scores = self.scores + values
+        at = self.length.clamp(max=self.ids.shape[2] - 1)[:, None, None].expand(batch, rows, 1)
+        self.ids.scatter_(2, at, tokens[:, :, None])
         self.length = self.length + 1
-        now = (ends[:, 0] & ~self.done)[:, None]
+        now = ends & self.alive
         divisor = self.table[self.length.clamp(max=self.table.shape[0] - 1)][:, None]
         self.finished_scores = torch.where(now, self.scores, self.finished_scores)
         self.finished_normalized = torch.where(now, self.scores / divisor, self.finished_normalized)
-        self.finished_lengths = torch.where(
-            now, self.length[:, None] - (token == self.eos).long(), self.finished_lengths
-        )
-        self.finished_ids = self.ids  # the one hypothesis, cut by its length
-        self.done = self.done | ends[:, 0]
-        self.alive = ~self.done[:, None]
-        self.last, self.ages = token, self.ages + 1
+        self.finished_lengths = torch.where(now, self.length[:, None], self.finished_lengths)
+        self.finished_ids = self.ids  # each hypothesis, cut by its length
+        self.alive = self.alive & ~ends
+        self.done = ~self.alive.any(1)
+        self.last, self.ages = tokens, self.ages + 1
+
+    def _last(self) -> Tensor | None:
+        """Whether the token of this step is the last that a sentence may have [B, 1]; None: it is for none."""
+        some = self.uniform or (self.ages + 1 >= self.limits).any()
+        return (self.length + 1 >= self.limit)[:, None] if some else None
 
     def beam(self, topk: TopK) -> tuple[Candidates, Survivors]:
         """One step of beam search; the state has not yet followed the survivors' parents."""
-        beam, stopping = self.search.beam, self.search.stopping
-        found = candidates(self.scores, topk.values, topk.tokens, 2 * beam)
-        ends = found.tokens[:, :beam] == self.eos
-        if self.uniform or (self.ages + 1 >= self.limits).any():
-            last = (self.length + 1 >= self.limit)[:, None]  # [B, 1]
-            if stopping == "huggingface":
-                ends = ends | last
-            else:
-                found = self._only_ends(found, last, topk.eos)
-                ends = ends | last
-        live = survivors(found, beam, self.eos)
-        if self.uniform or self.scores.device.type != "cpu" or ends.any():
-            self._add_finished(found, ends)
+        beam = self.search.rows
+        found = candidates(self.scores, topk.values, topk.tokens, self.ends.width(beam))
+        last = self._last()
+        if last is not None and self.search.ends_at_limit and self.ends.ids:
+            found = self._only_ends(found, last, topk.ends)
+        ended = self.ends.among(found.tokens)
+        ended = ended if last is None else ended | last
+        live = survivors(found, beam, ended)
+        if self.uniform or self.scores.device.type != "cpu" or ended[:, :beam].any():
+            self._add_finished(found, ended[:, :beam])
         batch, _, longest = self.ids.shape
         at = self.length.clamp(max=longest - 1)[:, None, None].expand(batch, beam, 1)
         self.ids = self.ids.gather(1, live.parents[:, :, None].expand(batch, beam, longest))
@@ -173,20 +181,22 @@ class RunningBatch:
         return found, live
 
     def _only_ends(self, found: Candidates, last: Tensor, ends: Tensor) -> Candidates:
-        """The candidates; only ends, of log-probability ``ends`` [B, R], where this token is the ``last`` [B, 1]."""
+        """The candidates; where this token is the ``last`` [B, 1] only the likeliest end token of each hypothesis.
+
+        ends [B, R, E]: log-probabilities of the end tokens.
+        """
+        values, which = ends.max(2)
         pad = found.scores.shape[1] - ends.shape[1]
-        scores, parents = (self.scores + ends).sort(dim=1, descending=True)
+        scores, parents = (self.scores + values).sort(dim=1, descending=True)
+        tokens = self.ends.tensor[which.gather(1, parents)]
         scores = torch.nn.functional.pad(scores, (0, pad), value=-torch.inf)
-        parents = torch.nn.functional.pad(parents, (0, pad))
-        return Candidates(
-            torch.where(last, scores, found.scores),
-            torch.where(last, parents, found.parents),
-            found.tokens.masked_fill(last, self.eos),
-        )
+        parents, tokens = (torch.nn.functional.pad(x, (0, pad)) for x in (parents, tokens))
+        alone = Candidates(scores, parents, tokens)
+        return Candidates(*(torch.where(last, one, other) for one, other in zip(alone, found, strict=True)))
 
     def _add_finished(self, found: Candidates, ends: Tensor) -> None:
         """The first N candidates, where they end [B, N], join the finished hypotheses, of which the best are kept."""
-        beam = self.search.beam
+        beam = self.search.rows
         batch, kept, longest = self.finished_ids.shape
         scores, parents, tokens = (x[:, :beam] for x in found)
         length = (self.length + 1)[:, None]
@@ -197,7 +207,7 @@ class RunningBatch:
         ids.scatter_(2, at, tokens[:, :, None])
         self.finished_normalized, order = torch.cat((self.finished_normalized, normalized), 1).topk(kept, dim=1)
         self.finished_scores = torch.cat((self.finished_scores, scores), 1).gather(1, order)
-        lengths = length - (tokens == self.eos).long()
+        lengths = length.expand(batch, beam)
         self.finished_lengths = torch.cat((self.finished_lengths, lengths), 1).gather(1, order)
         self.finished_ids = torch.cat((self.finished_ids, ids), 1).gather(
             1, order[:, :, None].expand(batch, kept, longest)
@@ -239,7 +249,7 @@ class RunningBatch:
         for b, row in enumerate(rows):
             number, limit = int(self.index[row]), int(self.limits[row])
             hypotheses = [
-                Hypothesis(ids[b][n][:size], scores[b][n], value, size + 1 >= limit)
+                self._hypothesis(ids[b][n][:size], scores[b][n], value, limit)
                 for n, (size, value) in enumerate(zip(lengths[b], normalized[b], strict=True))
                 if value > -torch.inf
             ]
@@ -247,3 +257,10 @@ class RunningBatch:
                 raise RegardError(f"input {number + 1}: the model's scores are not finite; are its weights damaged?")
             results.append(Result(number, hypotheses))
         return results
+
+    def _hypothesis(self, ids: list[int], score: float, normalized: float, limit: int) -> Hypothesis:
+        """The hypothesis of ``ids``, whose last may be an end token."""
+        end = ids[-1] if ids[-1] in self.ends.ids else None
+        # At the limit of an exact search the end token was the only one that was allowed.
+        at_limit = len(ids) >= limit and (end is None or self.search.ends_at_limit)
+        return Hypothesis(ids if end is None else ids[:-1], score, normalized, at_limit, end)

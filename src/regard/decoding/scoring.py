@@ -11,9 +11,11 @@ from torch import Tensor
 
 from regard.accel.topk import rows_at_once
 from regard.accel.ways import switched_on
-from regard.decoding.inputs import Settings, padded
+from regard.decoding.inputs import padded
 from regard.models.contract import Model
 from regard.nn.sequences import Tokens
+from regard.text.marks import source_ids, target_ids
+from regard.text.settings import TextSettings
 
 
 class Scored(NamedTuple):
@@ -28,7 +30,7 @@ class Forced(NamedTuple):
 
     numbers: np.ndarray  # [B] their numbers in the input
     source: Tokens | None
-    target: Tokens  # start mark, forced prefix, prompt, ids
+    target: Tokens  # start marks, prompt, ids
     labels: Tensor  # [B, T] the ids and the end mark; -100 where no score is wanted
 
 
@@ -36,14 +38,14 @@ def forced_scores(
     model: Model,
     sources: Sequence[Sequence[int]] | None,
     targets: Sequence[Sequence[int]],
-    settings: Settings,
+    settings: TextSettings,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
     ended: bool = True,
     batch_tokens: int = 4096,
     device: torch.device | str | None = None,
 ) -> list[Scored]:
-    """The scores of ``targets`` (ids without start and end mark) in the order of the input.
+    """The scores of ``targets`` (ids without marks) in the order of the input.
 
     The end mark is counted unless ``ended`` is False. A beam's score is the forced score of its ids.
     """
@@ -86,7 +88,7 @@ def label_scores(model: Model, hidden: Tensor, labels: Tensor, chunk: int = 0) -
 def forced_batches(
     sources: Sequence[Sequence[int]] | None,
     targets: Sequence[Sequence[int]],
-    settings: Settings,
+    settings: TextSettings,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
     ended: bool = True,
@@ -94,25 +96,20 @@ def forced_batches(
     device: torch.device | str = "cpu",
 ) -> Iterator[Forced]:
     """Batches of similar length; sentences × (longest of either side) ≤ ``batch_tokens``, at least one sentence."""
-    start = [settings.start, *settings.forced_prefix]
-    heads = [[*start, *prompts[i]] if prompts is not None else start for i in range(len(targets))]
-    sizes = np.array([len(heads[i]) + len(targets[i]) for i in range(len(targets))], dtype=np.int64)
-    if sources is not None:
-        sizes = np.maximum(sizes, [len(ids) + 1 for ids in sources])
+    fulls = [
+        target_ids(settings, ids, () if prompts is None else prompts[i], ended=ended) for i, ids in enumerate(targets)
+    ]
+    read = None if sources is None else [source_ids(settings, ids) for ids in sources]
+    sizes = np.array([len(full) - 1 for full, _ in fulls], dtype=np.int64)
+    if read is not None:
+        sizes = np.maximum(sizes, [len(ids) for ids in read])
     order = np.lexsort((np.arange(len(sizes)), -sizes))
     at = 0
     while at < len(order):
         count = max(1, batch_tokens // max(1, int(sizes[order[at]])))
         index = order[at : at + count]
         at += count
-        source = None
-        if sources is not None:
-            source = padded([[*sources[i], settings.eos] for i in index], settings.pad, device)
-        inputs, labels = [], []
-        for i in index:
-            head, ids = heads[i], list(targets[i])
-            asked = [*ids, settings.eos] if ended else ids
-            inputs.append([*head, *asked[:-1]] if asked else head)
-            labels.append([-100] * (len(head) - 1) + (asked or [-100]))
-        target = padded(inputs, settings.pad, device)
-        yield Forced(index, source, target, padded(labels, -100, device).ids)
+        inputs = [fulls[i][0][:-1] for i in index]
+        labels = [[-100] * (unscored := fulls[i][1]) + fulls[i][0][1 + unscored :] for i in index]
+        source = None if read is None else padded([read[i] for i in index], settings.pad, device)
+        yield Forced(index, source, padded(inputs, settings.pad, device), padded(labels, -100, device).ids)

@@ -1,12 +1,13 @@
 """One step of beam search, as a pure function of scores; greedy search is the beam of one.
 
-The candidates of a sentence are the best 2N continuations of its N hypotheses. Those among the first N that end
-the sentence are finished, the first N that do not end it live on. This is the rule of Hugging Face and of
-CTranslate2 too; only the moment to stop differs (``Search.stopping``).
+The candidates of a sentence are the best 2N continuations of its N hypotheses, (1 + E) N where E > 1 tokens end an
+output. Those among the first N that end the sentence are finished, the first N that do not end it live on. This is the
+rule of Hugging Face and of CTranslate2 too; only the moment to stop differs (``Search.stopping``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,9 +30,12 @@ class Search:
 
     ``stopping``: ``exact`` ends a sentence when no live hypothesis can enter its n best any more, so that the result
     is that of the search which never stops early; ``first`` ends it when as many hypotheses have finished as the
-    beam is wide (CTranslate2, and Hugging Face's ``early_stopping=True``); ``huggingface`` is Hugging Face's
-    ``early_stopping="never"``. At the maximum length the first two allow the end mark alone, and count its
-    probability; ``huggingface`` takes the hypothesis as it is, without an end mark.
+    beam is wide (Hugging Face's ``early_stopping=True``, and CTranslate2, but for power:0); ``huggingface`` is Hugging
+    Face's ``early_stopping="never"``. At the maximum length ``exact`` allows an end token alone, and counts its
+    probability; the others take the best N hypotheses as they are, as their peers do.
+
+    CTranslate2 with power:0 ends a sentence earlier: when the best candidate ends and ``n_best`` have finished. The
+    best hypothesis is the same then, the others need not be.
     """
 
     beam: int = 5
@@ -64,13 +68,51 @@ class Search:
         )
 
     @property
+    def rows(self) -> int:
+        """How many hypotheses N of a sentence are alive."""
+        return self.beam
+
+    @property
     def kept(self) -> int:
         """How many finished hypotheses of a sentence are kept."""
         return self.n_best if self.stopping == "exact" else self.beam
 
+    @property
+    def ends_at_limit(self) -> bool:
+        """Whether only an end token may be the last of the longest output."""
+        return self.stopping == "exact"
+
+
+class Ends(NamedTuple):
+    """The tokens that end an output: none, one or several. ``tensor`` [E] holds the same ids on the device."""
+
+    ids: tuple[int, ...]
+    tensor: Tensor
+
+    @classmethod
+    def of(cls, ids: Sequence[int], device: torch.device) -> Ends:
+        ids = tuple(dict.fromkeys(ids))
+        return cls(ids, torch.tensor(ids, dtype=torch.int64, device=device))
+
+    def among(self, tokens: Tensor) -> Tensor:
+        """Which tokens [*] end an output."""
+        return tokens == self.tensor if len(self.ids) == 1 else (tokens[..., None] == self.tensor).any(-1)
+
+    def width(self, beam: int) -> int:
+        """How many candidates a sentence has: Hugging Face's number."""
+        return max(2, 1 + len(self.ids)) * beam
+
+    def depth(self, beam: int) -> int:
+        """How many continuations of each hypothesis are ranked.
+
+        N + E are enough for beam search: the first N + E of a hypothesis hold N that do not end the sentence, so that
+        what comes after them can neither live on nor be among the first N candidates. Greedy search wants the best.
+        """
+        return beam + len(self.ids) if beam > 1 else 1
+
 
 class Candidates(NamedTuple):
-    """The best continuations of each sentence, best first; C = 2N."""
+    """The best continuations of each sentence, best first; C = 2N, or (1 + E) N with E > 1 end tokens."""
 
     scores: Tensor  # [B, C] sums of log-probabilities; -inf where there is none
     parents: Tensor  # [B, C] the hypothesis that is continued
@@ -81,8 +123,7 @@ def candidates(scores: Tensor, values: Tensor, tokens: Tensor, count: int) -> Ca
     """The ``count`` best continuations.
 
     scores [B, R] of the R hypotheses; values [B, R, k], tokens [B, R, k]: log-probabilities and ids of the k best
-    continuations of each. k = N + 1 is enough for the 2N candidates of N hypotheses: of any hypothesis, the first
-    N + 1 hold N that do not end the sentence, hence what comes after them can neither live on nor be among the first N.
+    continuations of each (``Ends.depth``).
     """
     batch, rows, k = values.shape
     total = (scores[:, :, None] + values).reshape(batch, rows * k)
@@ -102,7 +143,7 @@ class Survivors(NamedTuple):
     tokens: Tensor
 
 
-def survivors(found: Candidates, beam: int, eos: int) -> Survivors:
-    """The first N candidates that do not end the sentence."""
-    scores, index = found.scores.masked_fill(found.tokens == eos, -torch.inf).topk(beam, dim=1)
+def survivors(found: Candidates, beam: int, ended: Tensor) -> Survivors:
+    """The first N candidates that do not end the sentence; ``ended`` [B, C] says which do."""
+    scores, index = found.scores.masked_fill(ended, -torch.inf).topk(beam, dim=1)
     return Survivors(scores, found.parents.gather(1, index), found.tokens.gather(1, index))

@@ -30,7 +30,7 @@ def topk_tokens(
     model: Model,
     hidden: Tensor,
     k: int,
-    eos: int,
+    ends: Tensor,
     *,
     chunk: int = 0,
     suppressed: Tensor | None = None,
@@ -41,16 +41,17 @@ def topk_tokens(
     A prepared model finds them itself, unless tokens are ``banned`` row by row.
     """
     if isinstance(model, Prepared) and banned is None:
-        return model.topk(hidden, k, eos, suppressed)
+        return model.topk(hidden, k, ends, suppressed)
     return topk_of_logits(
-        model.logits, hidden, k, eos, chunk=chunk, suppressed=suppressed, banned=banned, native=native_of(model)
+        model.logits, hidden, k, ends, chunk=chunk, suppressed=suppressed, banned=banned, native=native_of(model)
     )
 
 
 def spread(topk: TopK, chosen: Tensor, batch: int, rows: int) -> TopK:
     """The continuations of the ``chosen`` [M] rows among all B × R; the others have no continuation: -inf."""
-    k = topk.values.shape[-1]
-    values = topk.values.new_full((batch * rows, k), -torch.inf).index_copy_(0, chosen, topk.values[0])
-    tokens = topk.tokens.new_zeros((batch * rows, k)).index_copy_(0, chosen, topk.tokens[0])
-    ends = topk.eos.new_full((batch * rows,), -torch.inf).index_copy_(0, chosen, topk.eos[0])
-    return TopK(values.view(batch, rows, k), tokens.view(batch, rows, k), ends.view(batch, rows))
+
+    def of_all(x: Tensor, nothing: float) -> Tensor:  # [1, M, n] → [B, R, n]
+        size = x.shape[-1]
+        return x.new_full((batch * rows, size), nothing).index_copy_(0, chosen, x[0]).view(batch, rows, size)
+
+    return TopK(of_all(topk.values, -torch.inf), of_all(topk.tokens, 0), of_all(topk.ends, -torch.inf))

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from regard import limits
 from regard.decoding.search import Search
 from regard.errors import RegardError
+from regard.text.marks import target_start
+from regard.text.settings import TextSettings
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class Input:
     """An input that is to be decoded, and its number."""
 
     number: int
-    source: Sequence[int] | None  # without end mark
-    prompt: Sequence[int] = ()  # ids before the output, after the start mark and the forced prefix
+    source: Sequence[int] | None  # without marks
+    prompt: Sequence[int] = ()  # ids before the output, after the start marks
 
 
 class Sized(NamedTuple):
@@ -33,15 +35,21 @@ class Sized(NamedTuple):
 class WaitingInputs:
     """A queue of inputs.
 
-    ``marks``: how many marks stand before every prompt; ``longest``: how many positions the model has, None for any
-    number; ``overrun``: for how many steps a sentence may be computed after it is done.
+    ``longest``: how many positions the model has, None for any number; ``overrun``: for how many steps a sentence may
+    be computed after it is done.
     """
 
     def __init__(
-        self, inputs: Sequence[Input], search: Search, batch_tokens: int, marks: int, longest: int | None, overrun: int
+        self,
+        inputs: Sequence[Input],
+        settings: TextSettings,
+        search: Search,
+        batch_tokens: int,
+        longest: int | None,
+        overrun: int,
     ) -> None:
-        self.search, self.batch_tokens = search, batch_tokens
-        self.marks, self.longest, self.overrun = marks, longest, overrun
+        self.settings, self.search, self.batch_tokens = settings, search, batch_tokens
+        self.longest, self.overrun = longest, overrun
         # The longest first: the last batch, whose rows nobody fills any more, is then of short sentences.
         self._queue = deque(sorted(map(self._sized, inputs), key=lambda one: -one.size))
 
@@ -69,7 +77,9 @@ class WaitingInputs:
     def _sized(self, one: Input) -> Sized:
         size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
         limit = max(1, len(one.prompt if one.source is None else one.source) + self.search.max_extra)
-        before = self.marks + len(one.prompt)
+        before = len(target_start(self.settings)) + len(one.prompt)
+        if not before:
+            raise RegardError(f"input {one.number + 1}: nothing stands before the output: give a prompt")
         if self.longest is not None:  # an output ends where the model's positions end
             room = self.longest - before - self.overrun
             if room < 1:

@@ -14,12 +14,12 @@ import torch
 
 from regard.accel.thresholds import PROCESS_TOKENS
 from regard.decoding.engine import decode
-from regard.decoding.inputs import Settings
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
 from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.contract import Model
 from regard.models.recorder import watched
+from regard.text.settings import TextSettings
 
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist
@@ -39,7 +39,7 @@ class DecodingWorkers:
         self,
         model: Model,
         sources: Sequence[Sequence[int]],
-        settings: Settings,
+        settings: TextSettings,
         search: Search,
         *,
         batch_tokens: int,

@@ -39,6 +39,7 @@ def write(model: Model, settings: TextSettings, folder: Path) -> None:
     """Write a model directory of CTranslate2, in fp32; CTranslate2 converts the weights when it loads them."""
     library()
     options = _checked(model)
+    _check_marks(settings)
     assert isinstance(model, EncoderDecoder)
     specs = importlib.import_module("ctranslate2.specs")
     common = importlib.import_module("ctranslate2.specs.common_spec")
@@ -77,8 +78,9 @@ def write(model: Model, settings: TextSettings, folder: Path) -> None:
         spec.decoder.projection.bias = _array(bias)
     spec.register_source_vocabulary([str(token) for token in range(len(model.source_embedding.table.weight))])
     spec.register_target_vocabulary([str(token) for token in range(len(weight))])
-    spec.config.bos_token, spec.config.eos_token = str(settings.bos), str(settings.eos)
-    spec.config.unk_token, spec.config.decoder_start_token = str(settings.unk), str(settings.start)
+    # The first mark of a target is CTranslate2's; the others are a prefix, which decoding/ctranslate2.py gives.
+    spec.config.bos_token = spec.config.decoder_start_token = str(settings.start[0])
+    spec.config.eos_token, spec.config.unk_token = str(settings.ends[0]), str(settings.unk)
     spec.validate()
     spec.optimize(quantization=None)
     folder.mkdir(parents=True)
@@ -113,6 +115,16 @@ def _checked(model: Model) -> Any:
         if name.endswith("_attention") and type(module) is not MultiHeadAttention:
             raise RegardError(f"CTranslate2 cannot hold this model: {name} would have to be MultiHeadAttention")
     return options
+
+
+def _check_marks(settings: TextSettings) -> None:
+    if not settings.start or len(settings.ends) != 1:
+        raise RegardError(
+            f"CTranslate2 cannot hold this model: start = {list(settings.start)}, ends = {list(settings.ends)}: "
+            "expected a start mark and one end mark"
+        )
+    if settings.suppressed_first:
+        raise RegardError("CTranslate2 cannot hold this model: it has ids that may not be the first of an output")
 
 
 def _stack(stack: TransformerStack, into: Any) -> None:

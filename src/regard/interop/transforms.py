@@ -1,176 +1,166 @@
-"""Two-way tables between the names and shapes of someone else's checkpoint and ours.
+"""Two-way changes between the tensors of someone else's checkpoint and ours: a closed list of steps that compose.
 
-A table is a list of entries from the closed list below; each can be read in both directions, so that import and export
-are one declaration, and import ∘ export is the identity. Both directions are strict: every tensor is used exactly once.
+Steps lead from their tensors to ours, one after another, and each has an inverse that is exact to the bit. A tensor of
+a shape that a step does not take is a ``Misfit``.
 
-    same(ours, theirs)                  the tensor as it is
-    transpose(ours, theirs)             its transpose (a linear layer stored as [in, out])
-    join(ours, theirs)                  one side has several names: its tensors one after another along the first axis
-    stack(ours, theirs)                 one side has several names: its tensors along a new first axis
-    pad(ours, theirs, rows, …)          they have more rows than we do (a vocabulary rounded up)
-    constant(theirs, value)             they store what we compute, such as sinusoids
-    absent(theirs, copy_of)             they may store a tied tensor again
+    transpose()             a matrix, transposed (a linear layer stored as [in, out])
+    split(*sizes)           one tensor of theirs holds several of ours, one after another along the first axis
+    join(*sizes)            several of theirs are one of ours: the inverse of split
+    stack(), unstack()      several of theirs are one of ours along a new first axis, and the inverse
+    reshape(ours, theirs)   the same numbers in another shape
+    rows(order)             our row i is their row order[i]
+    pad(before, after)      they have more rows than we do, before and after ours, all of one value
+    scaled(factor)          ours is theirs times a power of two
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regard.errors import RegardError, nearest
-
 Tensors = list[Tensor]
-Names = str | Sequence[str]
+Shape = tuple[int, ...]
+
+
+class Misfit(ValueError):
+    """Tensors whose shapes or values a step does not take; the entry that it belongs to names them."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Tensors of ours and of theirs that hold the same numbers, and how to get from one to the other."""
+class Step:
+    """One change of a list of tensors, in both directions; a ``Misfit`` where the tensors do not fit."""
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-    to_ours: Callable[[Tensors], Tensors] = list
-    to_theirs: Callable[[Tensors], Tensors] = list
-    optional: bool = False  # their file may lack it
-    copy_of: str = ""  # a copy of this tensor of theirs
-    expected: Tensor | None = None  # the value that it always has
+    to_ours: Callable[[Tensors], Tensors]
+    to_theirs: Callable[[Tensors], Tensors]
 
 
-def same(ours: str, theirs: str) -> Entry:
-    """The tensor as it is."""
-    return Entry((ours,), (theirs,))
-
-
-def transpose(ours: str, theirs: str) -> Entry:
+def transpose() -> Step:
     """The matrix transposed."""
 
     def transposed(tensors: Tensors) -> Tensors:
+        for tensor in tensors:
+            expect(tensor.dim() == 2, "a matrix")
         return [tensor.T for tensor in tensors]
 
-    return Entry((ours,), (theirs,), transposed, transposed)
+    return Step(transposed, transposed)
 
 
-def join(ours: Names, theirs: Names, sizes: Sequence[int] | None = None) -> Entry:
-    """One side's several tensors one after another along the first axis; ``sizes`` of the parts where they differ."""
-
-    cuts = list(accumulate(sizes[:-1])) if sizes else []
+def join(*sizes: int) -> Step:
+    """Several tensors of theirs, of ``sizes`` along the first axis, are one of ours."""
 
     def together(tensors: Tensors) -> Tensors:
+        found = [tensor.shape[0] if tensor.dim() else 0 for tensor in tensors]
+        expect(found == list(sizes), f"{len(sizes)} tensors of {_listed(sizes)} rows")
+        expect(len({tensor.shape[1:] for tensor in tensors}) == 1, "the same size along every other axis")
         return [torch.cat(tensors)]
 
-    def apart(count: int) -> Callable[[Tensors], Tensors]:
-        return lambda tensors: list(tensors[0].tensor_split(cuts) if sizes else tensors[0].chunk(count))
+    def apart(tensors: Tensors) -> Tensors:
+        (tensor,) = tensors
+        expect(tensor.dim() > 0 and tensor.shape[0] == sum(sizes), f"{' + '.join(map(str, sizes))} rows")
+        return list(torch.split(tensor, list(sizes)))
 
-    return _many(ours, theirs, together, apart)
+    return Step(together, apart)
 
 
-def stack(ours: Names, theirs: Names) -> Entry:
-    """One side's several tensors along a new first axis."""
+def split(*sizes: int) -> Step:
+    """One tensor of theirs holds several of ours, of ``sizes`` along the first axis."""
+    return _reversed(join(*sizes))
+
+
+def stack() -> Step:
+    """Several tensors of theirs are one of ours, along a new first axis; ours says how many."""
 
     def together(tensors: Tensors) -> Tensors:
+        expect(len({tensor.shape for tensor in tensors}) == 1, "tensors of one shape")
         return [torch.stack(tensors)]
 
-    def apart(count: int) -> Callable[[Tensors], Tensors]:
-        return lambda tensors: list(tensors[0].unbind())
+    def apart(tensors: Tensors) -> Tensors:
+        (tensor,) = tensors
+        expect(tensor.dim() > 0, "at least one axis")
+        return list(tensor.unbind())
 
-    return _many(ours, theirs, together, apart)
+    return Step(together, apart)
 
 
-def pad(ours: str, theirs: str, rows: int, their_rows: int, value: float = 0.0) -> Entry:
-    """They have ``their_rows``, of which the first ``rows`` are ours; the others are ``value``."""
+def unstack() -> Step:
+    """One tensor of theirs holds several of ours along its first axis; without that axis each is ours."""
+    return _reversed(stack())
+
+
+def reshape(ours: Shape, theirs: Shape) -> Step:
+    """The same numbers, in their order, in another shape."""
+    if math.prod(ours) != math.prod(theirs):
+        raise ValueError(f"{ours} and {theirs} do not hold as many numbers")
+
+    def into(before: Shape, after: Shape) -> Callable[[Tensors], Tensors]:
+        def reshaped(tensors: Tensors) -> Tensors:
+            for tensor in tensors:
+                expect(tuple(tensor.shape) == before, f"{list(before)}")
+            return [tensor.reshape(after) for tensor in tensors]
+
+        return reshaped
+
+    return Step(into(theirs, ours), into(ours, theirs))
+
+
+def rows(order: Sequence[int]) -> Step:
+    """Our row i is their row ``order[i]``; ``order`` has each row once."""
+    forth = torch.tensor(list(order))
+    back = torch.argsort(forth)
+    if sorted(order) != list(range(len(order))):
+        raise ValueError("an order of rows has each row once")
+
+    def ordered(index: Tensor) -> Callable[[Tensors], Tensors]:
+        def changed(tensors: Tensors) -> Tensors:
+            for tensor in tensors:
+                expect(tensor.dim() > 0 and tensor.shape[0] == len(index), f"{len(index)} rows")
+            return [tensor[index.to(tensor.device)] for tensor in tensors]
+
+        return changed
+
+    return Step(ordered(forth), ordered(back))
+
+
+def pad(before: int, after: int, value: float = 0.0) -> Step:
+    """Their first ``before`` rows and last ``after`` rows are all ``value``, and none of ours."""
+
+    def cut(tensors: Tensors) -> Tensors:
+        (tensor,) = tensors
+        expect(tensor.dim() > 0 and tensor.shape[0] > before + after, f"more than {before + after} rows")
+        kept = tensor[before : tensor.shape[0] - after]
+        if tensor.device.type != "meta":
+            rest = torch.cat([tensor[:before], tensor[tensor.shape[0] - after :]])
+            expect(bool((rest == value).all()), f"{before} rows before and {after} after that are all {value:g}")
+        return [kept]
 
     def filled(tensors: Tensors) -> Tensors:
-        more = tensors[0].new_full((their_rows - rows, *tensors[0].shape[1:]), value)
-        return [torch.cat([tensors[0], more])]
+        (tensor,) = tensors
+        expect(tensor.dim() > 0, "at least one axis")
+        around = [tensor.new_full((count, *tensor.shape[1:]), value) for count in (before, after)]
+        return [torch.cat([around[0], tensor, around[1]])]
 
-    return Entry((ours,), (theirs,), lambda tensors: [tensors[0][:rows]], filled)
-
-
-def constant(theirs: str, value: Tensor, optional: bool = True) -> Entry:
-    """They store ``value``, which we compute: compared when it is read; an ``optional`` one is not written."""
-    return Entry((), (theirs,), lambda tensors: [], lambda tensors: [value], optional, expected=value)
+    return Step(cut, filled)
 
 
-def absent(theirs: str, copy_of: str) -> Entry:
-    """Under this name they may store a copy of their ``copy_of``, or only the copy; we store neither copy."""
-    return Entry((), (theirs,), lambda tensors: [], lambda tensors: [], optional=True, copy_of=copy_of)
+def scaled(factor: float) -> Step:
+    """Ours is theirs times ``factor``, a power of two."""
+    if factor == 0 or math.frexp(abs(factor))[0] != 0.5:
+        raise ValueError(f"factor={factor} must be a power of two: others are not exact both ways")
+    return Step(lambda tensors: [t * factor for t in tensors], lambda tensors: [t / factor for t in tensors])
 
 
-def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries of ``count`` layers: "#" in a name is the layer's number."""
-    return [
-        replace(entry, ours=_numbered(entry.ours, n), theirs=_numbered(entry.theirs, n))
-        for n in range(count)
-        for entry in entries
-    ]
+def expect(good: bool, expected: str) -> None:
+    if not good:
+        raise Misfit(expected)
 
 
-def import_weights(table: Sequence[Entry], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from theirs. A tensor that is missing, unknown or not what it must be raises and is named."""
-    left = dict(theirs)
-    for entry in table:
-        if entry.copy_of and entry.theirs[0] in left:
-            copy = left.pop(entry.theirs[0])
-            kept = left.setdefault(entry.copy_of, copy)
-            if kept.shape != copy.shape or not torch.equal(kept, copy):
-                raise RegardError(f"'{entry.theirs[0]}' differs from '{entry.copy_of}', to which it should be tied")
-    ours: dict[str, Tensor] = {}
-    for entry in table:
-        if entry.optional and not any(name in left for name in entry.theirs):
-            continue
-        tensors = [_taken(left, name) for name in entry.theirs]
-        if entry.expected is not None:
-            _compare(entry.theirs[0], tensors[0], entry.expected)
-        ours |= zip(entry.ours, entry.to_ours(tensors), strict=True)
-    for name in left:
-        known = [name for entry in table for name in entry.theirs]
-        raise RegardError(f"'{name}' is in the checkpoint, but has no place in this model{nearest(name, known)}")
-    return {name: tensor.contiguous() for name, tensor in ours.items()}
+def _reversed(step: Step) -> Step:
+    return Step(step.to_theirs, step.to_ours)
 
 
-def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their state dict from ours."""
-    left = dict(ours)
-    theirs: dict[str, Tensor] = {}
-    for entry in table:
-        if not entry.optional:
-            tensors = entry.to_theirs([_taken(left, name) for name in entry.ours])
-            theirs |= zip(entry.theirs, tensors, strict=True)
-    for name in left:
-        raise RegardError(f"'{name}' of this model has no place in the other format")
-    return {name: tensor.contiguous() for name, tensor in theirs.items()}
-
-
-def _taken(tensors: dict[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise RegardError(f"'{name}' is missing")
-    return tensors.pop(name)
-
-
-def _compare(name: str, found: Tensor, expected: Tensor) -> None:
-    """Raise unless a stored tensor is what we compute; it may have been rounded to fp16."""
-    same_shape = found.shape == expected.shape
-    if not same_shape or not torch.allclose(found.double(), expected.double(), rtol=0, atol=1e-3):
-        raise RegardError(f"'{name}' is not what it is in every model of this kind")
-
-
-def _many(
-    ours: Names,
-    theirs: Names,
-    together: Callable[[Tensors], Tensors],
-    apart: Callable[[int], Callable[[Tensors], Tensors]],
-) -> Entry:
-    """The side that is one name holds the tensors of the other side together."""
-    if isinstance(ours, str):
-        assert not isinstance(theirs, str)
-        return Entry((ours,), tuple(theirs), together, apart(len(theirs)))
-    assert isinstance(theirs, str)
-    return Entry(tuple(ours), (theirs,), apart(len(ours)), together)
-
-
-def _numbered(names: tuple[str, ...], number: int) -> tuple[str, ...]:
-    return tuple(name.replace("#", str(number)) for name in names)
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes))

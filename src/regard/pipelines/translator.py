@@ -30,6 +30,7 @@ from regard.errors import RegardError
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
+from regard.text.marks import source_marks, target_start
 from regard.text.parts import Part, Warn, parts_of
 
 NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is decoded again
@@ -47,8 +48,7 @@ class Translator:
     ) -> None:
         self.model = loaded.model
         self.backend = build_backend(backend, loaded, shortlist)
-        self.settings = loaded.settings
-        self.tokenizer, self.target_tokenizer = loaded.tokenizer, loaded.target_tokenizer
+        self.settings, self.tokenizer, self.target_tokenizer = loaded.text
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
@@ -130,8 +130,8 @@ class Translator:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         source_ids = self.tokenizer.encode_batch([without_halves(text) for text in sources])
         target_ids = self.target_tokenizer.encode_batch([without_halves(text) for text in targets])
-        self._check_positions("source", source_ids, 1)
-        self._check_positions("target", target_ids, 1 + len(self.settings.forced_prefix))
+        self._check_positions("source", source_ids, self._around)
+        self._check_positions("target", target_ids, len(target_start(self.settings)))
         scored = forced_scores(
             self.model,
             source_ids,
@@ -193,14 +193,23 @@ class Translator:
     def _longest(self) -> int:
         """The most subwords of a source that is translated in one part: by text.json and by the model's positions."""
         positions = self.model.longest
-        return self.settings.max_length if positions is None else max(1, min(self.settings.max_length, positions - 1))
+        return (
+            self.settings.max_length
+            if positions is None
+            else max(1, min(self.settings.max_length, positions - self._around))
+        )
+
+    @property
+    def _around(self) -> int:
+        """How many marks stand around a source."""
+        return sum(map(len, source_marks(self.settings)))
 
     def _decode(self, sources: list[list[int]], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
         """The n best of each source; one that is empty is not decoded, and equal ones are decoded once."""
         found: dict[tuple[int, ...], list[Hypothesis]] = {(): [Hypothesis([], 0.0, 0.0)]}
         keys = [tuple(ids) for ids in sources]
         real = list(dict.fromkeys(key for key in keys if key))
-        longest = max(map(len, real), default=0) + search.max_extra + len(self.settings.forced_prefix) + 1
+        longest = max(map(len, real), default=0) + search.max_extra + len(target_start(self.settings))
         limits.product("beam × longest output", search.beam, longest, limits.HYPOTHESIS_TOKENS)
         results = self.backend([list(key) for key in real], search, batch_tokens)
         found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
@@ -293,6 +302,6 @@ def load(
 def _decoding_of(loaded: Loaded) -> DecodingConfig:
     """The defaults, with the length penalty that the model remembers."""
     try:
-        return DecodingConfig(length_penalty=loaded.settings.length_penalty)
+        return DecodingConfig(length_penalty=loaded.text.settings.length_penalty)
     except RegardError as error:
         raise RegardError(f"{loaded.path / TEXT}: {error}") from None

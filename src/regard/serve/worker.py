@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from regard.decoding.engine import Input, steps
-from regard.decoding.inputs import Settings
 from regard.decoding.search import Search
 from regard.models.contract import Model
 from regard.serve.turns import Turns, size
+from regard.text.settings import TextSettings
 
 AHEAD = 2  # running batches whose sentences the scheduler holds, so that a finished one is replaced at once
 
@@ -22,7 +22,7 @@ class Served(NamedTuple):
     """A model as it is decoded (on a CPU its prepared model, accel/prepared.py) and the marks of its text."""
 
     model: Model
-    settings: Settings
+    settings: TextSettings
 
 
 def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> None:

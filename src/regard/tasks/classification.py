@@ -136,9 +136,8 @@ class LabelledTexts:
     remark = ""
 
     def __init__(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> None:
-        assert loaded.settings is not None, "texts have settings"
         self.config, self.corpus, self.loaded, self.model = config, corpus, loaded, loaded.model
-        self.examples = Texts(corpus, loaded.settings)
+        self.examples = Texts(corpus, loaded.text.settings)
         self.count = min(config.training.validate_sentences or len(corpus), len(corpus))
         self.held_out = HeldOut(config, self.examples, stop, np.arange(self.count))
 

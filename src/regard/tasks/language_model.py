@@ -147,9 +147,8 @@ class Continuations:
         blocks = Blocks(corpus, config.data.max_length)
         self.count = min(config.training.validate_sentences or len(blocks.targets), len(blocks.targets))
         self.held_out = HeldOut(config, blocks, stop, np.arange(self.count))
-        assert loaded.tokenizer is not None, "a language model has a tokenizer"
         places = [blocks.tokens(index, 0) for index in spread(min(config.training.samples, self.count), self.count)]
-        self.prompts = [loaded.tokenizer.decode(tokens[:PROMPT].tolist()) for tokens in places]
+        self.prompts = [loaded.text.tokenizer.decode(tokens[:PROMPT].tolist()) for tokens in places]
 
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """The loss a token without smoothing, the perplexity, and samples drawn with temperature 0.8."""

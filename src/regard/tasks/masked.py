@@ -144,9 +144,9 @@ class MaskedText:
     remark = ""
 
     def __init__(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> None:
-        self.config, self.loaded, self.model = config, loaded, loaded.model
-        assert loaded.settings is not None and loaded.tokenizer is not None, "masked words are text"
-        self.examples = MaskedBlocks(corpus, loaded.settings, loaded.tokenizer.size, config.seed)
+        self.config, self.model = config, loaded.model
+        settings, self.tokenizer, _ = loaded.text
+        self.examples = MaskedBlocks(corpus, settings, self.tokenizer.size, config.seed)
         total = len(self.examples.targets)
         self.count = min(config.training.validate_sentences or total, total)
         self.held_out = HeldOut(config, self.examples, stop, np.arange(self.count))
@@ -174,11 +174,10 @@ class MaskedText:
         return self.model.logits(forward(self.model, batch).hidden[real]).argmax(-1), batch.labels[real]
 
     def _samples(self, device: torch.device) -> list[dict[str, str]]:
-        tokenizer, found = self.loaded.tokenizer, []
-        assert tokenizer is not None
+        found = []
         for index in spread(min(self.config.training.samples, self.count), self.count):
             batch = self.examples.batch(np.array([index]), 0).to(device)
             best, labels = self._found(batch)
-            words = [tokenizer.decode(ids.tolist()) for ids in (batch.target.ids[0], best, labels)]
+            words = [self.tokenizer.decode(ids.tolist()) for ids in (batch.target.ids[0], best, labels)]
             found.append({"source": words[0], "hypothesis": words[1], "reference": words[2]})
         return found

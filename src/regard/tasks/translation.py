@@ -29,6 +29,7 @@ from regard.tasks.measuring import HeldOut, check, evaluating, spread
 from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
 from regard.tasks.task import Card, Stop
 from regard.text.dropout import SubwordDropout
+from regard.text.marks import source_marks, target_end, target_start, unscored
 from regard.text.settings import TextSettings
 
 CHUNK = 250  # sentences translated between two calls of ``stop``
@@ -114,10 +115,10 @@ class Pairs:
 
     def __init__(self, corpus: Corpus, settings: TextSettings, dropouts: Sequence[SubwordDropout] = ()) -> None:
         self.corpus, self.settings, self.dropouts = corpus, settings, dropouts
-        source, target = corpus.lengths
-        marks = len(settings.source_before) + len(settings.source_after)
-        self.sides = (source.astype(np.int64) + marks, target.astype(np.int64) + len(settings.start))
-        self.targets = target.astype(np.int64) + len(settings.ends[:1])
+        source, target = (lengths.astype(np.int64) for lengths in corpus.lengths)
+        start, end = len(target_start(settings)), len(target_end(settings))
+        self.sides = (source + sum(map(len, source_marks(settings))), target + start + end - 1)
+        self.targets = self.sides[1] - unscored(start)
         self.corpus_of = corpus.corpus_of
         self.longest = max(int(lengths.max(initial=0)) for lengths in corpus.lengths)
 
@@ -143,7 +144,6 @@ class Translations:
     def __init__(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> None:
         self.config, self.loaded, self.stop = config, loaded, stop
         self.model = loaded.model
-        assert loaded.settings is not None, "a translator has text settings"
         count = min(config.training.validate_sentences or len(corpus), len(corpus))
         sources, references = ([corpus.text(side, index) for index in range(count)] for side in (0, 1))
         kept = [index for index in range(count) if has_text(references[index]) and self._reads(sources[index])]
@@ -162,7 +162,7 @@ class Translations:
                 f"data.valid: none of its {len(kept):,} pairs is short enough to have a loss: at most {longest} "
                 "subwords a side (data.max_length, training.batch_tokens)"
             )
-        self.held_out = HeldOut(config, Pairs(corpus, loaded.settings), stop, counted)
+        self.held_out = HeldOut(config, Pairs(corpus, loaded.text.settings), stop, counted)
 
     def _reads(self, source: str) -> bool:
         return not self.model.has_source or has_text(source)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from regard import limits
 from regard.errors import RegardError, nearest
@@ -14,76 +15,158 @@ from regard.files import write
 from regard.regular import read_json
 from regard.text.normalize import KNOWN
 
+ID, IDS = "a whole number, 0 or more", "a list of ids"
+
+#: What each field holds, as errors say it; ``languages`` is checked by itself.
+KINDS = {
+    "pad": ID,
+    "unk": ID,
+    **dict.fromkeys(("start", "ends", "source_before", "source_after", "pair_between"), IDS),
+    "segments": "true or false",
+    "mask": "a whole number, 0 or more, or null",
+    "suppressed": IDS,
+    "suppressed_first": IDS,
+    "language_in": '"source" or "target"',
+    **dict.fromkeys(("source", "target", "length_penalty"), "a text"),
+    "normalize": "a list of names",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """The special ids and rules around the subwords of one model.
+    """The special ids and rules around the subwords of one model. ``text/marks.py`` puts them around ids.
 
-    A source is read as ``ids + [eos]``. A target is read as ``[start] + forced_prefix + ids`` and predicted as
-    ``ids + [eos]``. ``suppressed`` ids are never produced. ``max_length`` is the longest source, in subwords without
-    the end mark, that the model has learnt; longer text is split before translation. ``length_penalty`` is the one with
-    which the model was validated.
+    - a source: ``source_before``, ids, ``source_after``; of two texts ``pair_between`` stands between them, and with
+      ``segments`` the second has segment 1;
+    - a target: ``start``, ids, the first of ``ends``. Any of ``ends`` ends an output; a model may have none;
+    - ``languages``: the ids of each target language, the last of ``source_before`` or of ``start`` (``language_in``);
+    - ``mask``: the id that stands for a token to be filled in. ``suppressed`` ids are never produced,
+      ``suppressed_first`` not as the first token of an output.
+
+    ``max_length`` is the longest source, in subwords without marks, that the model has learnt; longer text is split
+    before translation. ``length_penalty`` is the one with which the model was validated.
     """
 
     pad: int = 0
     unk: int = 1
-    bos: int = 2
-    eos: int = 3
-    start: int = 2
-    forced_prefix: tuple[int, ...] = ()
+    start: tuple[int, ...] = (2,)
+    ends: tuple[int, ...] = (3,)
+    source_before: tuple[int, ...] = ()
+    source_after: tuple[int, ...] = (3,)
+    pair_between: tuple[int, ...] = ()
+    segments: bool = False
+    mask: int | None = None
     suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
+    languages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    language_in: Literal["source", "target"] = "source"
     source: str = ""
     target: str = ""
     normalize: tuple[str, ...] = ("nfc",)
     max_length: int = 256
-    template: str = ""
     length_penalty: str = "gnmt:0.6"
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            _check(item.name, item.default, getattr(self, item.name))
-        if not 1 <= self.max_length <= limits.LENGTH:
+        for name, expected in KINDS.items():
+            _check(name, expected, getattr(self, name))
+        if not isinstance(self.languages, Mapping) or not all(isinstance(name, str) for name in self.languages):
+            raise RegardError(f"languages = {self.languages!r:.80}: expected ids by language")
+        if len(self.languages) > limits.PREFIX_TOKENS:
+            raise RegardError(f"languages: {len(self.languages):,}, expected at most {limits.PREFIX_TOKENS:,}")
+        for name, ids in self.languages.items():
+            _check(f"languages.{name:.40}", IDS, ids)
+        if not _is_id(self.max_length) or not 1 <= self.max_length <= limits.LENGTH:
             raise RegardError(f"max_length = {self.max_length!r:.40}: expected 1 to {limits.LENGTH}")
         for name in self.normalize:
             if name not in KNOWN:
                 hint = nearest(name, KNOWN)
                 raise RegardError(f"normalize = {name!r:.100}: expected some of {', '.join(KNOWN)}{hint}")
 
+    def ids(self, side: Literal["source", "target"]) -> dict[str, tuple[int, ...]]:
+        """The special ids of one side's vocabulary, by key."""
+        if side == "source":
+            found = {name: getattr(self, name) for name in ("source_before", "source_after", "pair_between")}
+            found |= {"unk": (self.unk,), "mask": () if self.mask is None else (self.mask,)}
+        else:
+            found = {name: getattr(self, name) for name in ("start", "ends", "suppressed", "suppressed_first")}
+        if self.language_in == side:
+            found |= {f"languages.{name}": ids for name, ids in self.languages.items()}
+        return {"pad": (self.pad,), **found}
+
     @classmethod
     def read(cls, path: Path) -> TextSettings:
-        """Read ``text.json``; a fault is an error that names the file and the key."""
-        values = read_json(path)
-        known = [item.name for item in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise RegardError(f"{path}: unknown key {key!r:.100}{nearest(key, known)}")
-        lists: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
+        """Read ``text.json`` of format 1 or 2; a fault is an error that names the file and the key."""
+        values = _tuples(read_json(path))
         try:
-            return cls(**lists)
+            if _is_of_format_1(values):
+                values = _of_format_1(values)
+            _check_keys(values, [item.name for item in dataclasses.fields(cls)])
+            return cls(**values)
         except RegardError as error:
             raise RegardError(f"{path}: {error}") from None
 
     def write(self, path: Path) -> None:
-        """Write ``text.json``: for use inside a folder that is written as a whole."""
+        """Write ``text.json`` of format 2: for use inside a folder that is written as a whole."""
         values: dict[str, Any] = dataclasses.asdict(self)
         write(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _check(name: str, default: Any, value: Any) -> None:
-    """Raise unless ``value`` has the default's kind: an id ≥ 0, a tuple of ids, a tuple of names, or a text."""
-    if isinstance(default, int):
-        good, expected = _is_id(value), "a whole number, 0 or more"
-    elif isinstance(default, str):
-        good, expected = isinstance(value, str), "a text"
-    elif name == "normalize":
-        good, expected = isinstance(value, tuple) and all(isinstance(item, str) for item in value), "a list of names"
-    else:
-        most = limits.SUPPRESSED if name == "suppressed" else limits.PREFIX_TOKENS
+# The keys that format 1 alone has; a source ended with ``eos``, a target began with ``start`` and ``forced_prefix``.
+FORMAT_1 = {"bos": ID, "eos": ID, "start": ID, "forced_prefix": IDS, "template": "a text"}
+BOTH = ("pad", "unk", "suppressed", "source", "target", "normalize", "max_length", "length_penalty")
+
+
+def _is_of_format_1(values: Mapping[str, Any]) -> bool:
+    if "start" in values:
+        return not isinstance(values["start"], tuple)
+    return any(key in values for key in FORMAT_1)
+
+
+def _of_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of format 2 that say the same."""
+    _check_keys(values, [*BOTH, *FORMAT_1])
+    old = {"eos": 3, "start": 2, "forced_prefix": (), **{key: values[key] for key in FORMAT_1 if key in values}}
+    for key, value in old.items():
+        _check(key, FORMAT_1[key], value)
+    return {
+        **{key: values[key] for key in BOTH if key in values},
+        "start": (old["start"], *old["forced_prefix"]),
+        "ends": (old["eos"],),
+        "source_after": (old["eos"],),
+    }
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples, those of ``languages`` too."""
+    found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if isinstance(languages := found.get("languages"), dict):
+        found["languages"] = _tuples(languages)
+    return found
+
+
+def _check_keys(values: Mapping[str, Any], known: list[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise RegardError(f"unknown key {key!r:.100}{nearest(key, known)}")
+
+
+def _check(name: str, expected: str, value: Any) -> None:
+    """Raise unless ``value`` is what is ``expected``: one of the texts of ``KINDS``."""
+    if expected == IDS:
+        most = limits.SUPPRESSED if name.startswith("suppressed") else limits.PREFIX_TOKENS
         if isinstance(value, tuple) and len(value) > most:
             raise RegardError(f"{name} has {len(value):,} ids: expected at most {most:,}")
-        good, expected = isinstance(value, tuple) and all(_is_id(item) for item in value), "a list of ids"
+        good = isinstance(value, tuple) and all(map(_is_id, value))
+    elif expected == "a list of names":
+        good = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    elif expected == "true or false":
+        good = isinstance(value, bool)
+    elif expected == "a text":
+        good = isinstance(value, str)
+    elif name == "language_in":
+        good = value in ("source", "target")
+    else:
+        good = _is_id(value) or (value is None and name == "mask")
     if not good:
         raise RegardError(f"{name} = {value!r:.80}: expected {expected}")
 

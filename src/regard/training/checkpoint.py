@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from regard import files, manifest, regular
-from regard.directory import read_tensors, write_tensors
 from regard.errors import RegardError
 from regard.training.state import TrainingState
+from regard.weights import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"

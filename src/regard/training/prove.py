@@ -22,6 +22,7 @@ from regard.config import Config, to_toml
 from regard.errors import RegardError
 from regard.training import checkpoint, snapshots
 from regard.training.metrics import METRICS
+from regard.weights import WEIGHTS
 
 STEPS = 40  # of the shortened run: four saves, two validations
 _LEAST = 12
@@ -135,7 +136,7 @@ def fingerprint(run: Path) -> dict[str, str]:
     for path in sorted((run / snapshots.SNAPSHOTS).glob("step-*")):
         for name, digest in manifest.verify(path).items():
             found[f"{snapshots.SNAPSHOTS}/{path.name}/{name}"] = digest
-    for name in (directory.WEIGHTS, directory.CONFIG, directory.TEXT, directory.TOKENIZER, directory.TARGET_TOKENIZER):
+    for name in (WEIGHTS, directory.CONFIG, directory.TEXT, directory.TOKENIZER, directory.TARGET_TOKENIZER):
         if (run / name).exists():
             found[name] = manifest.sha256(run / name)
     return found

@@ -19,6 +19,7 @@ from regard.training import checkpoint, previous
 from regard.training.distributed import Group
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
 from regard.training.snapshots import SNAPSHOTS
+from regard.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from regard.data.holdout import Split
@@ -32,7 +33,7 @@ _FILES = (
     METRICS,
     TIMING,
     directory.CONFIG,
-    directory.WEIGHTS,
+    WEIGHTS,
     directory.TEXT,
     directory.TOKENIZER,
     directory.TARGET_TOKENIZER,

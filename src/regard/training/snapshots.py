@@ -12,9 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from regard import directory, files, manifest
+from regard import files, manifest
 from regard.errors import RegardError
 from regard.models.contract import Model
+from regard.weights import read_tensors, write_tensors
 
 SNAPSHOTS = "snapshots"
 _WEIGHTS = "weights.safetensors"
@@ -29,14 +30,14 @@ def write_snapshot(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
     place = folder(run, step)
     if place.exists():
         files.remove_folder(place, name="snapshot-rotate")
-    files.write_folder(place, lambda inside: directory.write_tensors(inside / _WEIGHTS, weights), name="snapshot")
+    files.write_folder(place, lambda inside: write_tensors(inside / _WEIGHTS, weights), name="snapshot")
 
 
 def read_snapshot(run: Path, step: int) -> dict[str, Tensor]:
     """Read the weights of a step, checked against their hashes."""
     place = folder(run, step)
     manifest.verify(place, (_WEIGHTS,))
-    return directory.read_tensors(place / _WEIGHTS)
+    return read_tensors(place / _WEIGHTS)
 
 
 def put(model: Model, weights: Mapping[str, Tensor]) -> None:

@@ -45,11 +45,7 @@ def start_from(config: Config) -> Loaded | None:
 
 def tokenizers_of(start: Loaded | None) -> tuple[Tokenizer, Tokenizer] | None:
     """The tokenizers of the initial model; None: they are learnt."""
-    if start is None:
-        return None
-    if start.tokenizer is None or start.target_tokenizer is None:
-        raise RegardError(f"training.init = {start.path}: it has no tokenizer to read a text with")
-    return start.tokenizer, start.target_tokenizer
+    return None if start is None else start.text[1:]
 
 
 class Parts(NamedTuple):
@@ -63,8 +59,8 @@ class Parts(NamedTuple):
 def parts_of(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> Parts:
     """The parts of the trained model: those of the initial model, or what task and corpus say."""
     settings = task.settings(config, prepared)
-    if start is not None and start.settings is not None:
-        settings = replace(start.settings, max_length=settings.max_length)
+    if start is not None:
+        settings = replace(start.text.settings, max_length=settings.max_length)
     settings = replace(settings, length_penalty=config.decoding.length_penalty)
     if start is not None:
         return Parts(start.options, settings, start.vocabulary)

@@ -46,15 +46,16 @@ static void largest_of_row(const float *restrict x, long width, long count, floa
 }
 
 /* scores [rows, width] -> the log-probabilities ``values`` and the ``tokens`` of the top ``count`` of each row, both
-   [rows, count], and ``ends`` [rows], the log-probability of token ``end``. The ``suppressed`` tokens are never among
-   the top, but count in the softmax. The scores may be overwritten. */
-void topk(float *scores, long rows, long width, long count, long end, const int64_t *suppressed, long suppressed_count,
-          float *values, int64_t *tokens, float *ends)
+   [rows, count], and ``of_ends`` [rows, end_count], the log-probabilities of the tokens ``ends``. The ``suppressed``
+   tokens are never among the top, but count in the softmax. The scores may be overwritten. */
+void topk(float *scores, long rows, long width, long count, const int64_t *ends, long end_count,
+          const int64_t *suppressed, long suppressed_count, float *values, int64_t *tokens, float *of_ends)
 {
     for (long r = 0; r < rows; r++, scores += width, values += count, tokens += count) {
         float norm = log_sum_exp(scores, width);
         /* No log-probability is above 0, even where rounding would make it so: exact stopping relies on this. */
-        ends[r] = scores[end] > norm ? 0 : scores[end] - norm;
+        for (long n = 0; n < end_count; n++)
+            of_ends[r * end_count + n] = scores[ends[n]] > norm ? 0 : scores[ends[n]] - norm;
         for (long n = 0; n < suppressed_count; n++)
             scores[suppressed[n]] = -INFINITY;
         largest_of_row(scores, width, count, values, tokens);
@@ -65,8 +66,9 @@ void topk(float *scores, long rows, long width, long count, long end, const int6
 
 /* topk of the scores that x [rows, inputs] gets by an output table. Scores are made for a few rows at a time, so that
    they are still in the cache when they are ranked. Returns 0 without memory for these scores, else 1. */
-int topk_of_table(const struct linear *table, const float *x, long rows, long count, long end,
-                  const int64_t *suppressed, long suppressed_count, float *values, int64_t *tokens, float *ends)
+int topk_of_table(const struct linear *table, const float *x, long rows, long count, const int64_t *ends,
+                  long end_count, const int64_t *suppressed, long suppressed_count, float *values, int64_t *tokens,
+                  float *of_ends)
 {
     enum { AT_ONCE = 4 * ROWS };
     float *scores = malloc(AT_ONCE * table->outputs * sizeof *scores);
@@ -75,8 +77,8 @@ int topk_of_table(const struct linear *table, const float *x, long rows, long co
     for (long first = 0; done && first < rows; first += AT_ONCE) {
         long left = rows - first < AT_ONCE ? rows - first : AT_ONCE;
         multiply(table, x + first * table->inputs, left, scores, converted);
-        topk(scores, left, table->outputs, count, end, suppressed, suppressed_count, values + first * count,
-             tokens + first * count, ends + first);
+        topk(scores, left, table->outputs, count, ends, end_count, suppressed, suppressed_count,
+             values + first * count, tokens + first * count, end_count ? of_ends + first * end_count : of_ends);
     }
     free(scores);
     free(converted);

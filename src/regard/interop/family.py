@@ -1,0 +1,197 @@
+"""A family of published models: a table of configuration entries, and one of weights, both two-way and strict.
+
+A family's file declares keys (keys.py) and tensors (tables.py). What all families share stands here: the refusal of
+what is unknown, defaults, the registry's checks, and on the way out the comparison of what was written with the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard.errors import RegardError, nearest
+from regard.interop.keys import HARMLESS, REQUIRED, SPECIALS, Key, Values, class_of
+from regard.interop.tables import Entry, check_names, check_shapes, export_weights, held, readable
+from regard.interop.transforms import Shape
+from regard.models import registry
+from regard.models.assign import Readable
+
+#: Options of ours that change no number of inference: a file may say something else of them.
+TRAINING = ("dropout", "embedding_dropout", "activation_dropout", "attention_dropout", "final_dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The tables of one ``model_type``.
+
+    ``tasks``: their classes and the task of each. ``keys``: entries of ``config.json``. ``fixed``: our options that
+    every model of the family has. ``free``: options that need not be as in the file. ``ignored``: keys of this family
+    that change no number of inference. ``tensors``: {key: tensor}, keys that no file has, true where the weights have
+    the tensor. ``renamed``: older endings of tensors' names. ``base``: a class whose tensors' names lack a beginning.
+    ``longest``: the key with the number of positions, its default, and the most.
+    """
+
+    name: str  # of the family, in messages
+    model_type: str
+    architecture: str
+    tasks: Mapping[str, str]
+    keys: Sequence[Key]
+    table: Callable[[Any, Values], list[Entry]]
+    longest: tuple[str, int, int]
+    vocabularies: tuple[str, ...] = ("vocab_size",)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    ignored: frozenset[str] = frozenset()
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    base: tuple[str, str] | None = None
+
+    def values(self, config: Values, tensors: Iterable[str] = ()) -> dict[str, Any]:
+        """Their values of all declared keys; an unknown key, one that must be there, or a wrong family raises."""
+        if config.get("model_type", self.model_type) != self.model_type:
+            raise RegardError(f"model_type = {config['model_type']!r:.60}: expected '{self.model_type}'")
+        defaults = {key: default for entry in self.keys for key, default in entry.defaults.items()}
+        known = {"model_type", *defaults, *self.vocabularies, self.longest[0], *self.ignored, *HARMLESS, *SPECIALS}
+        known -= self.tensors.keys()
+        for key, value in config.items():
+            if key not in known and value is not None:
+                raise RegardError(
+                    f"{key!r:.60} = {value!r:.60}: regard does not know this key, which may change what the model "
+                    f"computes{nearest(key, defaults)}"
+                )
+        names = set(tensors)
+        found = {key: config.get(key) for key in (*defaults, *self.vocabularies)}
+        found |= {key: name in names for key, name in self.tensors.items()}
+        for key, value in found.items():
+            found[key] = defaults.get(key) if value is None else value
+            if found[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
+                raise RegardError(f"config.json has no '{key}'")
+        key, default, most = self.longest
+        positions = default if config.get(key) is None else config[key]
+        if not isinstance(positions, int) or isinstance(positions, bool) or not 2 <= positions <= most:
+            raise RegardError(f"{key} = {positions!r:.40}: expected 2 to {most}")
+        return {**found, key: positions}
+
+    def options_from(self, config: Values, tensors: Iterable[str] = ()) -> Any:
+        """Our options from their ``config.json`` and the names of their ``tensors``."""
+        values = self.values(config, tensors)
+        ours, sources = dict(self.fixed), dict.fromkeys(self.fixed, "")
+        for entry in self.keys:
+            keys = " and ".join(entry.defaults)
+            try:
+                found = entry.read({key: values[key] for key in entry.defaults})
+            except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+                said = ", ".join(f"{key} = {values[key]!r:.60}" for key in entry.defaults)
+                raise RegardError(f"{said:.200}: cannot be read ({' '.join(str(error).split())[:100]})") from None
+            ours |= found
+            sources |= dict.fromkeys(found, keys)
+        try:
+            return registry.options_from({"architecture": self.architecture, **ours})
+        except RegardError as error:  # it names the option; here the keys are known too
+            named = re.search(r"'model\.(\w+)", str(error))
+            keys = sources.get(named[1], "") if named else ""
+            raise RegardError(f"{keys}: {error}" if keys else str(error)) from None
+
+    def sizes(self, config: Values) -> tuple[int, int | None]:
+        """The rows of the tables of source and target; None: the target's is the source's."""
+        found = [config.get(key) for key in self.vocabularies]
+        for key, size in zip(self.vocabularies, found, strict=True):
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise RegardError(f"{key} = {size!r:.40}: expected a whole number, 1 or more")
+        if found[0] is None:
+            raise RegardError(f"config.json has no '{self.vocabularies[0]}'")
+        return found[0], found[1] if len(found) > 1 and found[1] != found[0] else None
+
+    def task(self, config: Values) -> str:
+        """The task of their class."""
+        return self.tasks[class_of(self.values(config))]
+
+    def config_from(self, options: Any, vocabulary: int, target_vocabulary: int | None = None) -> dict[str, Any]:
+        """Their ``config.json`` from our options, without special ids; an option that it cannot hold raises."""
+        if registry.architecture_of(options) != self.architecture:
+            raise RegardError(f"{self.name} holds models of architecture {self.architecture} only")
+        config: dict[str, Any] = {"model_type": self.model_type}
+        try:
+            for entry in self.keys:
+                config |= entry.write(options)
+            facts = {key: config.pop(key) for key in self.tensors}
+            sizes = (vocabulary, vocabulary if target_vocabulary is None else target_vocabulary)
+            config |= zip(self.vocabularies, sizes, strict=False)
+            back = canonical(self.options_from(config, [self.tensors[key] for key, there in facts.items() if there]))
+        except RegardError as error:
+            raise RegardError(f"{self.name} cannot hold this model: {error}") from None
+        for name, value in canonical(options).items():
+            if name not in (*TRAINING, *self.free) and back[name] != value:
+                raise RegardError(f"{self.name} cannot hold this model: {name} would have to be {back[name]}")
+        return config
+
+    def names(self, config: Values, names: Iterable[str]) -> dict[str, str]:
+        """{name in the table: name in the file} of all their tensors."""
+        begins = self.base[1] if self.base and self.base[0] in (config.get("architectures") or ()) else ""
+        found: dict[str, str] = {}
+        for name in names:
+            known = name if name.startswith(begins) else begins + name
+            for old, new in self.renamed.items():
+                known = known.replace(old, new)
+            if found.setdefault(known, name) != name:
+                raise RegardError(f"{name!r:.100} and {found[known]!r:.100} are one tensor: expected one of the two")
+        return found
+
+    def readable(
+        self, options: Any, config: Values, theirs: Mapping[str, Readable], ours: Mapping[str, Shape]
+    ) -> dict[str, Readable]:
+        """Our tensors, which have the shapes ``ours``, from theirs; names and shapes are checked, nothing is read."""
+        names = self.names(config, theirs)
+        table, named = self.table(options, self.values(config, names)), {n: theirs[file] for n, file in names.items()}
+        check_names(table, named)
+        try:
+            check_shapes(table, {name: tensor.shape for name, tensor in named.items()}, ours)
+        except RegardError as error:
+            raise RegardError(f"{error}: the weights do not fit the configuration") from None
+        return readable(table, named, ours)
+
+    def import_model(self, config: Values, theirs: Mapping[str, Tensor]) -> Any:
+        """Our model, in evaluation mode, from their configuration and state dict."""
+        options = self.options_from(config, self.names(config, theirs))
+        if registry.layers(options) > len(theirs):
+            raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(theirs)} tensors")
+        model = options.build(*self.sizes(config))
+        ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.read() for name, tensor in self.readable(options, config, held(theirs), ours).items()}
+        model = model.to(next(iter(weights.values())).dtype)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def export_model(self, model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Their configuration, without special ids, and their state dict from our model."""
+        ours = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in model.ties}
+        source = getattr(model, "source_embedding", model.target_embedding).table.weight
+        target = model.target_embedding.table.weight
+        config = self.config_from(model.options, len(source), len(target))
+        table = self.table(model.options, self.values(config))
+        for entry in table:  # what this model lacks, and the family has in every model, is 0
+            for name in entry.ours:
+                if name not in ours and name in self.free:
+                    ours[name] = torch.zeros(len(target), dtype=target.dtype, device=target.device)
+        theirs = export_weights(table, ours)
+        if self.base and self.base[0] in config["architectures"]:
+            theirs = {name.removeprefix(self.base[1]): tensor for name, tensor in theirs.items()}
+        return config, theirs
+
+
+def canonical(options: Any) -> dict[str, Any]:
+    """Our options by name; one that others imply has the value that says so."""
+    found = {item.name: getattr(options, item.name) for item in fields(options)}
+    found["final_norm"] = options.normed_at_the_end
+    if "output_scale" in found:  # 1 / √D and D ** -0.5 may differ in the last digit
+        found["output_scale"] = float(f"{found['output_scale']:.12g}")
+    if options.key_value_heads == options.heads:
+        found["key_value_heads"] = 0
+    if options.head_width * options.heads == options.width:
+        found["head_width"] = 0
+    return found

@@ -1,0 +1,254 @@
+"""Two-way tables between the names and shapes of someone else's checkpoint and ours.
+
+A table is a list of entries from the closed list below; each is read in both directions, so that import and export are
+one declaration, and each is the other's inverse to the bit. Both are strict: every tensor is used exactly once, and a
+size that does not fit is an error that names the tensor.
+
+    same(ours, theirs, *steps)      the tensors as they are, or changed by steps (transforms.py)
+    constant(theirs, value)         they store what we compute, such as sinusoids
+    absent(theirs, copy_of)         they may store a tied tensor again
+    unused(theirs)                  they may store what no output depends on
+    zero(ours)                      we have what they do not, and it is 0
+
+``modules`` and ``repeat`` write many at once. GPT-2's matrix [in, 3 · out] of queries, keys and values is
+
+    same(("query", "key", "value"), "c_attn.weight", transpose(), split(64, 64, 64))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from regard.errors import RegardError, nearest
+from regard.interop.transforms import Misfit, Shape, Step, Tensors, expect
+from regard.models.assign import Made, Readable
+
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Tensors of ours and of theirs that hold the same numbers, and the steps from theirs to ours."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    optional: bool = False  # their file may lack it, and it is not written
+    copy_of: str = ""  # a copy of this tensor of theirs
+    expected: Tensor | None = None  # the value that theirs always has
+    zero: bool = False  # theirs has none, and ours is 0
+
+    def to_ours(self, tensors: Tensors) -> Tensors:
+        """Their tensors as ours; a ``RegardError`` names those that do not fit."""
+        return self._changed(self.theirs, tensors, self.ours, [step.to_ours for step in self.steps])
+
+    def to_theirs(self, tensors: Tensors) -> Tensors:
+        """Our tensors as theirs; a ``RegardError`` names those that do not fit."""
+        return self._changed(self.ours, tensors, self.theirs, [step.to_theirs for step in reversed(self.steps)])
+
+    def _changed(
+        self, names: Sequence[str], tensors: Tensors, into: Sequence[str], changes: Sequence[Callable[..., Tensors]]
+    ) -> Tensors:
+        changed = list(tensors)
+        try:
+            for change in changes:
+                changed = change(changed)
+            expect(len(changed) == len(into), f"{len(into)} tensors of it")
+        except ValueError as error:
+            described = ", ".join(f"'{n}' {list(t.shape)}" for n, t in zip(names, tensors, strict=True))
+            reached = ", ".join(str(list(tensor.shape)) for tensor in changed)
+            reached = "" if reached == ", ".join(str(list(t.shape)) for t in tensors) else f", changed to {reached}"
+            expected = error if isinstance(error, Misfit) else "another number of tensors"
+            raise RegardError(f"{described:.300}{reached:.100}: expected {expected}") from None
+        return changed
+
+
+def same(ours: Names, theirs: Names, *steps: Step) -> Entry:
+    """The tensors as they are, or changed by ``steps``, which lead from theirs to ours."""
+    return Entry(_names(ours), _names(theirs), steps)
+
+
+def constant(theirs: str, value: Tensor, optional: bool = True) -> Entry:
+    """They store ``value``, which we compute: compared when it is read; an ``optional`` one is not written."""
+    return Entry((), (theirs,), optional=optional, expected=value)
+
+
+def absent(theirs: str, copy_of: str) -> Entry:
+    """Under this name they may store a copy of their ``copy_of``, or only the copy; we store neither copy."""
+    return Entry((), (theirs,), optional=True, copy_of=copy_of)
+
+
+def unused(theirs: str) -> Entry:
+    """They may store this tensor, and no output depends on it: it is neither kept nor written."""
+    return Entry((), (theirs,), optional=True)
+
+
+def zero(ours: str) -> Entry:
+    """We have a tensor that they do not: 0 when it is read, and it must be 0 when it is written."""
+    return Entry((ours,), (), zero=True)
+
+
+def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries of ``count`` layers: "#" in a name is the layer's number."""
+    return [
+        replace(entry, ours=_numbered(entry.ours, n), theirs=_numbered(entry.theirs, n))
+        for n in range(count)
+        for entry in entries
+    ]
+
+
+def modules(names: Mapping[str, str], *kinds: str) -> list[Entry]:
+    """The tensors of modules, {ours: theirs}, that have the same shapes; ``kinds`` are "weight" and "bias"."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in names.items() for kind in kinds]
+
+
+def readable(
+    table: Sequence[Entry], theirs: Mapping[str, Readable], shapes: Mapping[str, Shape] | None = None
+) -> dict[str, Readable]:
+    """Our tensors, read when they are wanted, from theirs: one that needs no step is theirs itself.
+
+    ``shapes`` of ours are needed for tensors that steps make or that theirs lack. A tensor that is missing, unknown or
+    not what it must be raises a ``RegardError`` and is named; names are checked before the first tensor is read.
+    """
+    left, shapes = check_names(table, theirs), shapes or {}
+    ours: dict[str, Readable] = {}
+    for entry in table:
+        if entry.copy_of and entry.theirs[0] in theirs and left[entry.copy_of] == entry.copy_of:
+            if not _equal(theirs[entry.copy_of], theirs[entry.theirs[0]]):
+                raise RegardError(f"'{entry.theirs[0]}' differs from '{entry.copy_of}', to which it should be tied")
+        elif entry.zero:
+            shape = shapes[entry.ours[0]]
+            ours[entry.ours[0]] = Made(Path(), shape, partial(torch.zeros, shape))
+        elif _stored(entry, left):
+            held = [theirs[left[name]] for name in entry.theirs]
+            if entry.expected is not None:
+                _compare(entry.theirs[0], held[0], entry.expected)
+            elif entry.steps:
+                for number, name in enumerate(entry.ours):
+                    ours[name] = Made(held[0].path, shapes.get(name, ()), partial(_made, entry, held, number))
+            else:
+                ours[entry.ours[0]] = held[0]
+    return ours
+
+
+def _made(entry: Entry, held: Sequence[Readable], number: int) -> Tensor:
+    """One tensor of ours, made by the steps."""
+    try:
+        return entry.to_ours([tensor.read() for tensor in held])[number].contiguous()
+    except RegardError as error:
+        raise RegardError(f"{held[0].path}: {error}") from None
+
+
+def _stored(entry: Entry, left: Mapping[str, str]) -> bool:
+    """Whether an entry's tensors are in the file and have a meaning for us."""
+    return not entry.copy_of and bool(entry.ours or entry.expected is not None) and entry.theirs[0] in left
+
+
+def check_names(table: Sequence[Entry], theirs: Iterable[str]) -> dict[str, str]:
+    """{name in the table: name in the file}, the same unless a copy stands in; raises for any other name."""
+    left = {name: name for name in theirs}
+    for entry in table:
+        if entry.copy_of and left.pop(entry.theirs[0], None) is not None:
+            left.setdefault(entry.copy_of, entry.theirs[0])
+    known = {name: entry.optional for entry in table for name in entry.theirs}
+    for name, optional in known.items():
+        if name not in left and not optional:
+            raise RegardError(f"'{name}' is missing")
+    for name in left:
+        if name not in known:
+            raise RegardError(
+                f"{name!r:.100} is in the checkpoint, but has no place in this model{nearest(name, known)}"
+            )
+    return left
+
+
+def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapping[str, Shape]) -> None:
+    """Raise unless each of their tensors has the shape that ``ours`` makes it; no tensor is read or made."""
+    left = check_names(table, theirs)
+    for entry in table:
+        if entry.zero or not _stored(entry, left):
+            continue
+        if entry.expected is not None:
+            wanted = [entry.expected]
+        else:
+            wanted = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
+        for name, tensor in zip(entry.theirs, wanted, strict=True):
+            found = tuple(theirs[left[name]])
+            if found != tuple(tensor.shape):
+                raise RegardError(f"'{name}' is {list(found)!s:.60}, expected {list(tensor.shape)}")
+
+
+def import_weights(
+    table: Sequence[Entry], theirs: Mapping[str, Tensor], shapes: Mapping[str, Shape] | None = None
+) -> dict[str, Tensor]:
+    """Our state dict from theirs; see ``readable``."""
+    return {name: tensor.read().contiguous() for name, tensor in readable(table, held(theirs), shapes).items()}
+
+
+def held(tensors: Mapping[str, Tensor]) -> dict[str, Readable]:
+    """Tensors in memory as if they were read from a file."""
+
+    def itself(tensor: Tensor) -> Tensor:
+        return tensor
+
+    return {
+        name: Made(Path("weights"), tuple(tensor.shape), partial(itself, tensor)) for name, tensor in tensors.items()
+    }
+
+
+def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their state dict from ours."""
+    left = dict(ours)
+    theirs: dict[str, Tensor] = {}
+    for entry in table:
+        if entry.optional:
+            continue
+        if entry.expected is not None:
+            theirs[entry.theirs[0]] = entry.expected
+            continue
+        tensors = [_taken(left, name) for name in entry.ours]
+        if entry.zero:
+            if bool(tensors[0].any()):
+                raise RegardError(f"'{entry.ours[0]}' has no place in the other format, where it is 0")
+            continue
+        theirs |= zip(entry.theirs, entry.to_theirs(tensors), strict=True)
+    for name in left:
+        raise RegardError(f"'{name}' of this model has no place in the other format")
+    return {name: tensor.contiguous() for name, tensor in theirs.items()}
+
+
+def _taken(tensors: dict[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise RegardError(f"'{name}' is missing")
+    return tensors.pop(name)
+
+
+def _equal(one: Readable, other: Readable) -> bool:
+    """Whether two tensors are alike to the bit; some rows of each are read at a time."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    rows = one.shape[0] if one.shape else 1
+    step = max(1, (1 << 22) * rows // max(1, math.prod(one.shape)))
+    return all(torch.equal(one.read(at, at + step), other.read(at, at + step)) for at in range(0, rows, step))
+
+
+def _compare(name: str, found: Readable, expected: Tensor) -> None:
+    """Raise unless a stored tensor is what we compute; it may have been rounded to fp16."""
+    same_shape = tuple(found.shape) == tuple(expected.shape)
+    if not same_shape or not torch.allclose(found.read().double(), expected.double(), rtol=0, atol=1e-3):
+        raise RegardError(f"'{name}' is not what it is in every model of this kind")
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _numbered(names: tuple[str, ...], number: int) -> tuple[str, ...]:
+    return tuple(name.replace("#", str(number)) for name in names)

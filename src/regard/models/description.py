@@ -1,0 +1,91 @@
+"""What ``config.json`` says of a model: its architecture with its options, its task, and its vocabularies.
+
+Format 2 is written. Format 1 had no task and no vocabulary, and is read for ever: the task was translation, or that of
+a language model where there is no source, and the vocabularies were as large as the tokenizers'.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from regard import limits
+from regard.errors import RegardError, nearest
+from regard.models import registry
+from regard.regular import read_json
+
+FORMAT_VERSION = 2  # that is written
+FORMATS = (1, 2)  # that are read
+TASKS = ("translation", "language_model", "masked", "classification", "tagging", "spans", "embedding")
+
+#: Rows of the tables of the source (or the only text) and of the target, which may exceed the tokenizer's entries;
+#: None: one vocabulary for both; (0, None) without text.
+Vocabulary = tuple[int, int | None]
+
+
+class Described(NamedTuple):
+    """What ``config.json`` says of a model; ``vocabulary`` None in format 1."""
+
+    options: Any
+    task: str
+    vocabulary: Vocabulary | None
+
+
+def config_of(options: Any, task: str | None, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The content of ``config.json``; ``task`` None: translation, or that of a language model without a source."""
+    described = registry.to_dict(options)
+    architecture = described.pop("architecture")
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "task": _task_of(architecture) if task is None else _read_task(task),
+        "options": described,
+        "vocabulary": vocabulary[0] if vocabulary[1] is None else list(vocabulary),
+    }
+
+
+def read_config(path: Path) -> Described:
+    """The architecture's options, task and vocabulary from a ``config.json`` of any format."""
+    config = read_json(path)
+    version = config.pop("format_version", None)
+    if version not in FORMATS or type(version) is not int:
+        known = " and ".join(map(str, FORMATS))
+        raise RegardError(f"{path}: unknown format_version {version!r:.40}: this regard reads {known}")
+    keys = ["architecture", "options", *(["task", "vocabulary"] if version > 1 else [])]
+    for key in config:
+        if key not in keys:
+            raise RegardError(f"{path}: unknown key {key!r:.100}{nearest(key, ['format_version', *keys])}")
+    architecture, options = config.get("architecture"), config.get("options")
+    if not isinstance(architecture, str) or not isinstance(options, dict):
+        raise RegardError(f"{path}: expected 'architecture' (a name) and 'options' (a table)")
+    if {"architecture", "preset"} & set(options):
+        raise RegardError(f"{path}: 'options' holds the options themselves, no architecture or preset")
+    try:
+        found = registry.options_from({"architecture": architecture, **options})
+        if version == 1:
+            return Described(found, _task_of(architecture), None)
+        return Described(found, _read_task(config.get("task")), _read_vocabulary(config.get("vocabulary")))
+    except RegardError as error:
+        raise RegardError(f"{path}: {error}") from None
+
+
+def _task_of(architecture: str) -> str:
+    """The task of a model of format 1."""
+    return "translation" if registry.capabilities(architecture).source else "language_model"
+
+
+def _read_task(task: Any) -> str:
+    if not isinstance(task, str) or task not in TASKS:
+        hint = nearest(task, TASKS) if isinstance(task, str) else ""
+        raise RegardError(f"'task' is {task!r:.60}: expected one of {', '.join(TASKS)}{hint}")
+    return task
+
+
+def _read_vocabulary(value: Any) -> Vocabulary:
+    """One number, or [source, target]; a RegardError for anything else."""
+    sizes = value if isinstance(value, list) and len(value) == 2 else [value]
+    if not all(type(size) is int and 0 <= size <= limits.VOCABULARY for size in sizes):
+        raise RegardError(
+            f"'vocabulary' is {value!r:.60}: expected a number from 0 to {limits.VOCABULARY}, or [source, target]"
+        )
+    return sizes[0], sizes[1] if sizes[1:] else None

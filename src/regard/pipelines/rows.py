@@ -1,0 +1,100 @@
+"""Rows of ids for a model that reads whole texts: with marks, within the model's positions, in batches by length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regard.accel.ways import switched_on
+from regard.decoding.inputs import padded
+from regard.directory import Loaded
+from regard.errors import RegardError
+from regard.nn.sequences import Tokens
+from regard.text.marks import segment_ids, source_ids
+from regard.text.settings import TextSettings
+
+BATCH_TOKENS = 4096  # subwords of a batch, padding included
+
+
+class Row(NamedTuple):
+    """A text, or a pair of texts, as the model reads it; the text's own ids begin at ``first``."""
+
+    ids: list[int]
+    segments: list[int]
+    first: int
+
+
+class Head(NamedTuple):
+    """What a pipeline uses of a ``Loaded``: the model, its marks and its labels."""
+
+    model: Any
+    settings: TextSettings
+    tokenizer: Any
+    labels: tuple[str, ...]
+
+
+def head_of(loaded: Loaded, task: str, does: str) -> Head:
+    """The parts of a model of ``task``; an error that says what the model is for, if that is another."""
+    if loaded.task != task:
+        raise RegardError(f"{loaded.path}: this model is for {loaded.task.replace('_', ' ')}: it does not {does}")
+    if loaded.settings is None or loaded.tokenizer is None:
+        raise RegardError(f"{loaded.path}: this model has no tokenizer: it does not {does}")
+    return Head(loaded.model, loaded.settings, loaded.tokenizer, tuple(getattr(loaded.options, "labels", ())))
+
+
+def row(settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None) -> Row:
+    """A text with its marks."""
+    first = source_ids(settings, [-1]).index(-1)
+    return Row(source_ids(settings, ids, pair), segment_ids(settings, ids, pair), first)
+
+
+def room(head: Head, *, pair: bool = False) -> int:
+    """How many subwords of a text, or of two together, the model reads at once."""
+    marks = len(source_ids(head.settings, [], [] if pair else None))
+    longest = head.model.longest
+    learnt: int = head.settings.max_length
+    return learnt if longest is None else max(1, min(learnt, longest - marks))
+
+
+def computed(
+    head: Head, rows: Sequence[Row], compute: Callable[[Tokens, NDArray[np.int64]], Tensor], batch_tokens: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The number of each row and its result [...] on the CPU, longest rows first.
+
+    ``compute`` makes results [B, ...] of a batch; the second argument has the numbers of its rows.
+    """
+    device = next(iter(head.model.parameters())).device
+    with torch.inference_mode(), switched_on():
+        for numbers in batches([len(one.ids) for one in rows], batch_tokens):
+            results = compute(tokens_of([rows[i] for i in numbers], head.settings, device), numbers).cpu()
+            yield from zip(numbers.tolist(), results, strict=True)
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Numbers of rows of similar length, the longest first; rows × longest ≤ ``batch_tokens``, at least one row."""
+    order = np.lexsort((np.arange(len(lengths)), -np.asarray(lengths, dtype=np.int64)))
+    at = 0
+    while at < len(order):
+        count = max(1, batch_tokens // max(1, lengths[order[at]]))
+        yield order[at : at + count]
+        at += count
+
+
+def tokens_of(rows: Sequence[Row], settings: TextSettings, device: torch.device) -> Tokens:
+    """Rows as one padded batch; its segments are None where all ids are of segment 0."""
+    tokens = padded([one.ids for one in rows], settings.pad, "cpu")
+    if any(any(one.segments) for one in rows):
+        tokens = replace(tokens, segments=padded([one.segments for one in rows], 0, "cpu").ids)
+    return tokens.to(device)
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """Scores [..., C] as probabilities in fp32. Of a single label, C = 1, the logistic function, as Hugging Face's."""
+    scores = scores.float()
+    return scores.softmax(-1) if scores.shape[-1] > 1 else scores.sigmoid()

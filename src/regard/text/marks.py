@@ -1,0 +1,84 @@
+"""Marks around ids: the one place that puts the special ids of text.json before, between and after texts.
+
+>>> from regard.text.settings import TextSettings
+>>> settings = TextSettings(start=(2,), ends=(3,), source_after=(3,))
+>>> source_ids(settings, [7, 8]), target_ids(settings, [9])
+([7, 8, 3], ([2, 9, 3], 0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from regard.errors import RegardError, nearest
+from regard.text.settings import TextSettings
+
+Ids = tuple[int, ...]
+
+
+def source_ids(
+    settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None, language: str = ""
+) -> list[int]:
+    """A source with its marks; ``pair``: the second of two texts; ``language``: the target's."""
+    before, after = source_marks(settings, language)
+    second = () if pair is None else (*settings.pair_between, *pair)
+    return [*before, *ids, *second, *after]
+
+
+def segment_ids(
+    settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None, language: str = ""
+) -> list[int]:
+    """The segment, 0 or 1, of each id of ``source_ids``: 1 for a second text and the marks after it."""
+    before, after = source_marks(settings, language)
+    first = len(before) + len(ids)
+    if pair is None:
+        return [0] * (first + len(after))
+    second = 1 if settings.segments else 0
+    return [0] * (first + len(settings.pair_between)) + [second] * (len(pair) + len(after))
+
+
+def target_start(settings: TextSettings, language: str = "") -> list[int]:
+    """What stands before every target."""
+    spoken = language_ids(settings, language)
+    return [*settings.start, *(spoken if settings.language_in == "target" else ())]
+
+
+def target_ids(
+    settings: TextSettings, ids: Sequence[int], prompt: Sequence[int] = (), language: str = "", ended: bool = True
+) -> tuple[list[int], int]:
+    """A target with its marks, and how many of its first labels have no loss.
+
+    Of the target ``full`` the model reads ``full[:-1]`` and predicts ``full[1:]``: ``ids`` and the end mark, which is
+    left out unless it is ``ended``. The start and the ``prompt`` are given: what predicts them has no loss.
+    """
+    before = [*target_start(settings, language), *prompt]
+    return [*before, *ids, *(target_end(settings) if ended else ())], unscored(len(before))
+
+
+def source_marks(settings: TextSettings, language: str = "") -> tuple[Ids, Ids]:
+    """What stands before and after every source."""
+    spoken = language_ids(settings, language)
+    return (*settings.source_before, *(spoken if settings.language_in == "source" else ())), settings.source_after
+
+
+def target_end(settings: TextSettings) -> Ids:
+    """The end mark that training writes and forced scores count; empty for a model without one."""
+    return settings.ends[:1]
+
+
+def unscored(before: int) -> int:
+    """How many labels have no loss where so many given tokens stand ``before`` a target: nothing predicts the first."""
+    return max(0, before - 1)
+
+
+def language_ids(settings: TextSettings, language: str) -> Ids:
+    """The ids of a target language; none for "". An unknown language is an error that lists the known ones."""
+    known = settings.languages
+    if not language or (not known and language == settings.target):
+        return ()
+    if language not in known:
+        names = ", ".join(sorted(known)) or settings.target or "one language only"
+        raise RegardError(
+            f"language {language!r:.40}: this model translates into {names:.400}{nearest(language, known)}"
+        )
+    return known[language]
