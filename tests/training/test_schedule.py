@@ -4,7 +4,7 @@ import pytest
 
 from regard.config import TrainingConfig
 from regard.training.schedule import learning_rate, peak_rate
-from regard.data.streams import stream_key
+from regard.data.random_streams import stream_key
 
 
 @pytest.mark.parametrize("step", [1, 2, 3999, 4000, 4001, 100_000])

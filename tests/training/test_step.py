@@ -12,7 +12,7 @@ import torch
 from regard.accel import thresholds
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
-from regard.data.streams import seed_stream
+from regard.data.random_streams import seed_stream
 from regard.models import registry
 from regard.tasks import task_named
 from regard.training.feed import Feed, Item

@@ -69,13 +69,14 @@ def open_translator(
 
     from regard.machine import devices
     from regard.machine.memory import keep_memory
-    from regard.pipelines import load
+    from regard.tasks import load
 
     if threads:
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     keep_memory()
-    return load(model, place, kind, backend=backend, shortlist=shortlist)
+    found: Translator = load(model, place, kind, task="translation", backend=backend, shortlist=shortlist)
+    return found
 
 
 def files_of_model(name: str) -> list[Path]:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from regard import limits
-from regard.accel.prepared import check_int8, quantize
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
@@ -25,7 +24,6 @@ from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, w
 from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
 from regard.directory import TEXT, Loaded
-from regard.directory import load as load_directory
 from regard.errors import RegardError
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
@@ -279,24 +277,6 @@ class Translator:
             if of_line and len(found) < n and warn:
                 warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
         return ways
-
-
-def load(
-    name: str,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    backend: str = "regard",
-    shortlist: str | Path = "",
-) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``.
-
-    ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
-    """
-    if dtype != torch.int8:
-        return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
-    check_int8(device)
-    loaded = load_directory(name, device)
-    return Translator(replace(loaded, model=quantize(loaded.model)), backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:

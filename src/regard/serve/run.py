@@ -13,7 +13,8 @@ import uvicorn
 from regard.accel.prepared import prepare
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
-from regard.pipelines import Translator, load
+from regard.pipelines import Translator
+from regard.tasks import load
 from regard.serve.app import build_app
 from regard.serve.limits import Limits
 from regard.serve.requests import Pair
@@ -40,7 +41,7 @@ def serve(
     translators: dict[Pair, Translator] = {}
     models: dict[str, Served] = {}
     for name in names:
-        translator = load(name, device, dtype)
+        translator: Translator = load(name, device, dtype, task="translation")
         if beam is not None:
             translator.decoding = replace(translator.decoding, beam=beam)
         pair = translator.settings.source, translator.settings.target

@@ -21,19 +21,20 @@ __all__ = ["TASKS", "load", "pipeline_of", "task_named"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table of tasks: its pipeline, and its ``Task``, both as "module:class", imported when used."""
+    """A line of the table of tasks. Classes are named as "module:class", and imported when used."""
 
+    verb: str  # of the command line, that runs such models
     pipeline: str
     task: str = ""  # "": models of this task are run, and cannot be trained yet
 
 
 #: By the name in ``task`` of a configuration and of config.json. A new task is one file and one line here.
 TASKS = {
-    "translation": Entry("regard.pipelines.translator:Translator", "regard.tasks.translation:Translation"),
-    "language_model": Entry("regard.pipelines.generator:Generator", "regard.tasks.language_model:LanguageModel"),
-    "masked": Entry("regard.pipelines.filler:Filler", "regard.tasks.masked:Masked"),
-    "classification": Entry("regard.pipelines.classifier:Classifier", "regard.tasks.classification:Classification"),
-    "tagging": Entry("regard.pipelines.tagger:Tagger"),
+    "translation": Entry("translate", "regard.pipelines.translator:Translator", "regard.tasks.translation:Translation"),
+    "language_model": Entry("generate", "regard.pipelines.generator:Generator", "regard.tasks.language_model:LanguageModel"),
+    "masked": Entry("fill", "regard.pipelines.filler:Filler", "regard.tasks.masked:Masked"),
+    "classification": Entry("classify", "regard.pipelines.classifier:Classifier", "regard.tasks.classification:Classification"),
+    "tagging": Entry("tag", "regard.pipelines.tagger:Tagger"),
 }
 
 
@@ -53,20 +54,31 @@ def pipeline_of(name: str) -> Any:
 
 
 def load(
-    name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **options: Any
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    task: str = "",
+    **options: Any,
 ) -> Any:
     """The pipeline of a model: a ``Translator``, ``Generator``, ``Filler``, ``Classifier`` or ``Tagger``.
 
     ``name``: a model directory, a folder as ``save_pretrained`` of Hugging Face writes it, or a packaged model.
     ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
-    ``options`` are keywords of the pipeline's class.
+    ``task``: what the model must be for; a RegardError names the verb for another. ``options`` are keywords of the
+    pipeline's class.
     """
-    if dtype != torch.int8:
-        loaded = open_model(name, device, dtype)
-        return pipeline_of(loaded.task)(loaded, **options)
-    check_int8(device)
-    loaded = open_model(name, device)
-    return pipeline_of(loaded.task)(replace(loaded, model=quantize(loaded.model)), **options)
+    if dtype == torch.int8:
+        check_int8(device)
+    loaded = open_model(name, device, torch.float32 if dtype == torch.int8 else dtype)
+    entry = _entry(loaded.task)
+    if task and loaded.task != task:
+        raise RegardError(
+            f"{name}: a model of task '{loaded.task}', expected '{task}'; it is run by: regard {entry.verb}"
+        )
+    if dtype == torch.int8:
+        loaded = replace(loaded, model=quantize(loaded.model))
+    return _imported(entry.pipeline)(loaded, **options)
 
 
 def _entry(name: str) -> Entry:

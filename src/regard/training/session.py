@@ -13,7 +13,7 @@ import torch
 from regard import directory, files
 from regard.config import Config
 from regard.data.prepare import OtherData, Prepared, prepare
-from regard.data.streams import seed_stream
+from regard.data.random_streams import seed_stream
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory, peak_memory

@@ -21,7 +21,7 @@ from regard.training.feed import Item
 from regard.tasks.objectives import Objective, Sums, of_tokens
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
-from regard.data.streams import seed_stream, stream_key
+from regard.data.random_streams import seed_stream, stream_key
 from regard.training.thread_parallel import ThreadParallel
 
 Stream = tuple[int, str, int, int, int]  # of random numbers: seed, purpose, update, micro-batch, rank
