@@ -21,7 +21,7 @@ from regard.errors import RegardError
 from regard.models.rnn import RNN
 from regard.models.transformer import Transformer
 from regard.nn.multihead import MultiHeadAttention
-from regard.nn.norm import RMSNorm
+from regard.nn.norm import LayerNorm, RMSNorm
 from regard.nn.positions import Learned, RelativeBias
 from regard.text.settings import TextSettings
 
@@ -43,6 +43,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "learned positions": {"positions": Learned(80)},
     "gated": {"gated": True, "activation": "silu"},
     "gelu, tables apart": {"activation": "gelu", "share": "none"},
+    "inputs share a table": {"share": "inputs", "final_dropout": 0.1},
     "no biases": {"bias": False, "scale_embedding": False},
 }
 
@@ -175,6 +176,9 @@ def test_models_and_searches_that_ctranslate2_lacks_are_refused() -> None:
         ({"scale": 1.0}, "scale would have to be None"),
         ({"query_key_norm": RMSNorm()}, "query_key_norm would have to be None"),
         ({"window": 4}, "window would have to be 0"),
+        ({"embedding_norm": LayerNorm()}, "embedding_norm would have to be None"),
+        ({"output_scale": 0.5}, "output_scale would have to be 1.0"),
+        ({"positions": Learned(80, offset=2)}, "offset would have to be 0"),
     ]:
         with refused(would):
             build_backend("ctranslate2", loaded(**changes))

@@ -17,6 +17,7 @@ from regard.interop import marian
 from regard.interop.transforms import absent, export_weights, import_weights, join, pad, same, stack, transpose
 from regard.models.bodies import EncoderDecoder
 from regard.models.transformer import Transformer
+from regard.nn.norm import LayerNorm
 from regard.nn.positions import Sinusoidal
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
@@ -226,7 +227,9 @@ def test_faults_are_named() -> None:
     with pytest.raises(RegardError, match="MarianMT cannot hold this model: order would have to be post"):
         marian.config_from(replace(marian.options_from(config), order="pre"), settings_of(theirs), V)
     options = marian.options_from(config)
-    for changes in ({"key_value_heads": 1}, {"head_width": 3}, {"bias": "qkv"}, {"scale": 1.0}, {"window": 4}):
+    attention = [{"key_value_heads": 1}, {"head_width": 3}, {"bias": "qkv"}, {"scale": 1.0}, {"window": 4}]
+    others = [{"embedding_norm": LayerNorm()}, {"output_scale": 0.5}, {"final_dropout": 0.1}, {"share": "inputs"}]
+    for changes in [*attention, *others]:
         with pytest.raises(RegardError, match=f"cannot hold this model: {next(iter(changes))} would have to be"):
             marian.config_from(replace(options, **changes), settings_of(theirs), V)
     same = replace(options, head_width=options.width // options.heads, key_value_heads=options.heads)

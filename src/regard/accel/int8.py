@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from regard.accel import native, thresholds
 from regard.accel.fits import plain
+from regard.accel.native import Rows
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
@@ -32,18 +33,16 @@ class Int8Linear(nn.Module):
     ``dtype`` is the type of the result; None: that of the input.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, weight: Rows, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.dtype, kernels = dtype, native.multiplying(torch.int8)
-        weight = weight.detach().float()
         self.outputs, self.inputs = weight.shape
-        scale = weight.abs().amax(1).clamp_(min=LEAST).div_(kernels.weight_limit if kernels else WEIGHTS)  # [out]
-        rounded = (weight / scale[:, None]).round_().to(torch.int8)
-        self.scale = scale
+        rounded = _Rounded(weight, kernels.weight_limit if kernels else WEIGHTS)
+        self.scale = scale = rounded.scale
         self.matrix = native.Matrix(kernels, rounded, bias, scale) if kernels else None
         if self.matrix is None:
             self.zero = torch.zeros(self.outputs, dtype=torch.int32)
-            self.prepacked = torch.ops.onednn.qlinear_prepack(rounded, None)
+            self.prepacked = torch.ops.onednn.qlinear_prepack(rounded[:], None)
             self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,6 +65,23 @@ class Int8Linear(nn.Module):
         return f"in_features={self.inputs}, out_features={self.outputs}"
 
 
+class _Rounded:
+    """The rows of a weight as integers of at most ``limit``, made when they are asked for; ``scale`` [out]."""
+
+    dtype = torch.int8
+
+    def __init__(self, weight: Rows, limit: int) -> None:
+        self.weight, self.shape = weight, weight.shape
+        step = max(1, native.PACKED_AT_ONCE // weight.shape[1])
+        most = [
+            weight[start : start + step].detach().float().abs().amax(1) for start in range(0, weight.shape[0], step)
+        ]
+        self.scale = torch.cat(most).clamp_(min=LEAST).div_(limit)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return (self.weight[rows].detach().float() / self.scale[rows, None]).round_().to(torch.int8)
+
+
 def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
     """[R, K] → bytes [R, K], 128 standing for 0, and the scale of each row [R].
 
@@ -80,9 +96,13 @@ def in_int8(module: nn.Module, table: Tensor | None = None) -> None:
 
     A layer whose weight is the output ``table`` stays, since others read the table. Unknown kinds of layers stay too.
     """
-    wide = 1 if native.multiplying(torch.int8) else thresholds.INT8_INPUTS
     for name, child in module.named_children():
         if not plain(child, *LINEAR):
             in_int8(child, table)
-        elif isinstance(child, nn.Linear) and child.in_features >= wide and child.weight is not table:
+        elif isinstance(child, nn.Linear) and is_wide(child) and child.weight is not table:
             setattr(module, name, Int8Linear(child.weight, child.bias))
+
+
+def is_wide(linear: nn.Linear) -> bool:
+    """Whether a layer is faster in int8: by oneDNN a narrow one is not."""
+    return linear.in_features >= (1 if native.multiplying(torch.int8) else thresholds.INT8_INPUTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 LANES = 16  # fp32 numbers of the widest register: head widths that the kernels take are multiples
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights: ``enum kind`` of products.h
+PACKED_AT_ONCE = 1 << 22  # numbers that are laid out at once
 INPUTS_OF_UNIT = (1, 2, 4)  # inputs in the 4 bytes of a unit, by kind (products.h)
 PARTS = ("products with weights", "attention", "norms")  # of a stack's time: ``enum part`` of stack.c
 
@@ -238,31 +239,55 @@ def _room_for_topk(
     return (values, tokens, of_ends), (*given, values.data_ptr(), tokens.data_ptr(), of_ends.data_ptr())
 
 
+class Rows(Protocol):
+    """The rows of a weight [out, in], some at a time; a tensor is such."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
 class Matrix:
     """The prepacked weights of a linear layer, for ``Native.product``; they never change."""
 
-    def __init__(self, native: Native, weight: Tensor, bias: Tensor | None, scales: Tensor | None = None) -> None:
-        """weight [out, in] in fp32, bf16 or int8, bias [out]; in int8 a weight is an integer times ``scales`` [out]."""
-        self.native, kind = native, KINDS[weight.dtype]
+    def __init__(self, native: Native, weight: Rows, bias: Tensor | None, scales: Tensor | None = None) -> None:
+        """weight [out, in] in fp32, bf16 or int8, bias [out]; in int8 a weight is an integer times ``scales`` [out].
+
+        Some panels of rows are laid out at a time, so that they need little memory beside the result's.
+        """
+        self.native, kind, panel = native, KINDS[weight.dtype], native.panel
         self.outputs, inputs = weight.shape
-        panels = -(-self.outputs // native.panel)
+        panels = -(-self.outputs // panel)
         unit = INPUTS_OF_UNIT[kind]
         units = -(-inputs // unit)
 
         def padded(x: Tensor | None, dtype: torch.dtype) -> Tensor:
-            wide = torch.zeros(panels * native.panel, dtype=dtype)
+            wide = torch.zeros(panels * panel, dtype=dtype)
             if x is not None:
                 wide[: self.outputs] = x
             return wide
 
-        whole = weight.new_zeros(panels * native.panel, units * unit)
-        whole[: self.outputs, :inputs] = weight.detach()
-        prepacked = whole.view(panels, native.panel, units, unit).transpose(1, 2).contiguous()
-        offsets = 128 * weight.sum(1, dtype=torch.int32) if scales is not None else None
-        self._tensors = (
-            prepacked, padded(bias, torch.float32), padded(scales, torch.float32), padded(offsets, torch.int32),
-        )  # fmt: skip
+        prepacked = torch.empty(panels, units, panel, unit, dtype=weight.dtype)
+        offsets = padded(None, torch.int32)
+        step = max(1, PACKED_AT_ONCE // (panel * units * unit))
+        for first in range(0, panels, step):
+            rows = weight[first * panel : (first + step) * panel].detach()
+            part = prepacked[first : first + step]
+            whole = rows.new_zeros(len(part) * panel, units * unit)
+            whole[: len(rows), :inputs] = rows
+            part.copy_(whole.view(len(part), panel, units, unit).transpose(1, 2))
+            if scales is not None:
+                offsets[first * panel :][: len(rows)] = 128 * rows.sum(1, dtype=torch.int32)
+        self._tensors = (prepacked, padded(bias, torch.float32), padded(scales, torch.float32), offsets)
         self.linear = Linear(inputs, self.outputs, kind, *(x.data_ptr() for x in self._tensors))
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The rows [*, in] of the weight at an index [*]."""
+        panel, laid_out = self.native.panel, self._tensors[0]
+        found = laid_out[index // panel, :, index % panel]  # [*, units, inputs of a unit]
+        return found.flatten(-2)[..., : self.linear.inputs]
 
     def __deepcopy__(self, memo: object) -> Matrix:
         return self

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from regard.accel import native
 from regard.accel.fits import plain
 from regard.accel.linear import available
+from regard.accel.native import Rows
 from regard.accel.thresholds import PREPACKED_INPUTS, PREPACKED_OUTPUTS
 from regard.nn.embedding import Table
 from regard.nn.linear import Linear
@@ -24,13 +25,13 @@ LINEAR = (nn.Linear, Linear)  # the layers that can be replaced; a subclass may 
 class PrepackedLinear(nn.Module):
     """Computes a ``nn.Linear``, [*, in] → [*, out], for x of any type; for inference alone."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Rows, bias: Tensor | None) -> None:
         super().__init__()
         (self.outputs, self.inputs), self.dtype = weight.shape, weight.dtype
         kernels = native.multiplying(weight.dtype)
         self.matrix = native.Matrix(kernels, weight, bias) if kernels else None
         if self.matrix is None:
-            self.prepacked = torch.ops.mkldnn._reorder_linear_weight.default(weight.detach().contiguous(), None)
+            self.prepacked = torch.ops.mkldnn._reorder_linear_weight.default(weight[:].detach().contiguous(), None)
             self.bias = None if bias is None else bias.detach()
             self._product = torch.ops.mkldnn._linear_pointwise.default
 
@@ -52,6 +53,26 @@ class PrepackedLinear(nn.Module):
         return f"in_features={self.inputs}, out_features={self.outputs}"
 
 
+class PrepackedTable(nn.Module):
+    """Looks ids [*] up in a prepacked matrix → vectors [*, D], so that a table is held once for both of its uses.
+
+    ``weight`` has the shape, type and place of the table, and no numbers: it is full of NaN. ``dtype`` as in ``Table``.
+    """
+
+    def __init__(self, matrix: native.Matrix, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.matrix, self.dtype = matrix, dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found = self.matrix.rows(ids)
+        return found if self.dtype is None else found.to(self.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        nothing = torch.full((), torch.nan, dtype=self.matrix._tensors[0].dtype)
+        return nothing.expand(self.matrix.outputs, self.matrix.linear.inputs)
+
+
 def unpacked(matrix: native.Matrix) -> Tensor:
     """The weight [out, in] that a matrix was made of, in its type."""
     laid_out = matrix._tensors[0]  # [panels, units, outputs of a panel, inputs of a unit]
@@ -60,7 +81,7 @@ def unpacked(matrix: native.Matrix) -> Tensor:
     return whole[: matrix.outputs, : matrix.linear.inputs]
 
 
-def gains(weight: Tensor) -> bool:
+def gains(weight: Tensor | Rows) -> bool:
     """Whether a product with this weight [out, in] is faster prepacked: by oneDNN a small one in fp32 is not."""
     outputs, inputs = weight.shape
     if native.multiplying(weight.dtype):
@@ -84,7 +105,7 @@ def prepack(module: nn.Module, table: Tensor) -> None:
 def in_fp32(module: nn.Module, table: Tensor) -> None:
     """All that is not prepacked computes in fp32; tables keep their type, and vectors read from them are cast."""
     for child in module.children():
-        if type(child) is Table:
+        if isinstance(child, PrepackedTable) or type(child) is Table:
             child.dtype = torch.float32
         elif not (isinstance(child, nn.Linear) and child.weight is table):
             in_fp32(child, table)

@@ -84,13 +84,18 @@ class Prepared(nn.Module):
         return torch.int8 if isinstance(self.output_layer, Int8Linear) else self.output_table()[0].dtype
 
     @property
+    def is_alone(self) -> bool:
+        """Whether the original's weights were let go: what was prepared while it was read."""
+        return self._made_of is None
+
+    @property
     def leaves_out(self) -> bool:
         """Whether a step computes nothing for hypotheses that are not alive."""
         return isinstance(self._modules.get("decoder"), CompiledStack)
 
     def is_current(self, model: Module) -> bool:
         """Whether ``model`` still has the weights that this was made of."""
-        return self._made_of == _state_of(model)
+        return model is self or self._made_of == _state_of(model)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode; RuntimeError where ``mode`` is True."""
@@ -111,7 +116,10 @@ class Prepared(nn.Module):
         return self.model(target, memory)
 
     def output_table(self) -> tuple[Tensor, Tensor | None]:
-        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one."""
+        """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one.
+
+        Where the model ``is_alone`` the matrix may have no numbers: it has the shape, and is full of NaN.
+        """
         return self.model.output_table()
 
     def logits(self, hidden: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -119,7 +127,11 @@ class Prepared(nn.Module):
         if self.output_layer is not None and candidates is None:
             found: Tensor = self.output_layer(hidden)
             return found
-        return self.model.logits(hidden, candidates)
+        matrix = self.output_layer.matrix if self.is_alone and isinstance(self.output_layer, PrepackedLinear) else None
+        if candidates is None or matrix is None:
+            return self.model.logits(hidden, candidates)
+        rows, bias = matrix.rows(candidates), self.output_table()[1]
+        return nn.functional.linear(hidden.to(rows.dtype), rows, None if bias is None else bias[candidates])
 
     def start(
         self,
@@ -174,18 +186,30 @@ def prepare(model: Model, dtype: torch.dtype | None = None) -> Prepared:
         other = _copied(inner)
         if dtype is not None and dtype != torch.int8:
             _cast(other, dtype)
-        table, bias = other.output_table()
-        if table.device.type != "cpu":
-            return Prepared(other, made_of, output_layer=output)
-        if output is None and _has_known_logits(other) and gains(table):
-            output = PrepackedLinear(table, bias)
-        prepack(other, table)
-        if table.dtype == torch.bfloat16 and gains(table):
-            in_fp32(other, table)
-        kernels = native.library() if table.dtype in (torch.float32, torch.bfloat16) else None
-        for name, child in list(other.named_children()):
-            if kernels is not None and fits(child):
-                setattr(other, name, CompiledStack(child, kernels))
+    return _completed(other, output, made_of)
+
+
+def prepare_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
+    """A model whose linear layers were replaced while it was read (accel/preparing.py), and its ``output`` layer."""
+    with torch.no_grad():
+        return _completed(model.eval(), output, None)
+
+
+@torch.no_grad()
+def _completed(other: Any, output: Int8Linear | PrepackedLinear | None, made_of: object) -> Prepared:
+    """Replaces all that the kernels compute in a model of its own."""
+    table, bias = other.output_table()
+    if table.device.type != "cpu":
+        return Prepared(other, made_of, output_layer=output)
+    if output is None and has_known_logits(other) and gains(table):
+        output = PrepackedLinear(table, bias)
+    prepack(other, table)
+    if table.dtype == torch.bfloat16 and gains(table):
+        in_fp32(other, table)
+    kernels = native.library() if table.dtype in (torch.float32, torch.bfloat16) else None
+    for name, child in list(other.named_children()):
+        if kernels is not None and fits(child):
+            setattr(other, name, CompiledStack(child, kernels))
     small = table.dtype == torch.bfloat16 or isinstance(output, Int8Linear)
     caches = isinstance(other._modules.get("decoder"), CompiledStack)
     return Prepared(
@@ -202,7 +226,7 @@ def quantize(model: Model) -> Prepared:
     with torch.no_grad():
         other = _copied(model)
         table, bias = other.output_table()
-        output = Int8Linear(table, bias, torch.float32) if _has_known_logits(other) else None
+        output = Int8Linear(table, bias, torch.float32) if has_known_logits(other) else None
         int8.in_int8(other, table)
         if available(torch.bfloat16):
             _cast(other, torch.bfloat16)
@@ -241,6 +265,6 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     module.to(dtype)  # the buffers
 
 
-def _has_known_logits(model: object) -> bool:
+def has_known_logits(model: object) -> bool:
     """Whether logits are the product with the output table and nothing else."""
     return getattr(type(model), "logits", None) is TiedModel.logits

@@ -24,6 +24,14 @@ from regard.nn.positions import Learned, LearnedPositions, Sinusoidal, sinusoids
 from regard.nn.stacks import TransformerStack
 from regard.text.settings import TextSettings
 
+#: The options that ``write`` writes or ``_checked`` checks, and those that matter in training alone. Every other
+#: option, one that is added later too, must have its default.
+KNOWN = {
+    "width", "encoder_layers", "decoder_layers", "heads", "feedforward", "activation", "gated", "order", "final_norm",
+    "scale_embedding", "share", "output_bias", "positions", "norm", "bias", "key_value_heads", "head_width", "scale",
+    "query_key_norm", "window", "dropout", "embedding_dropout", "activation_dropout", "attention_dropout",
+    "final_dropout",
+}  # fmt: skip
 POSITIONS = 4096  # sinusoids that are written; of learned positions all are
 
 
@@ -95,6 +103,11 @@ def _checked(model: Model) -> Any:
         raise RegardError("CTranslate2 runs models of architecture transformer only: use regard's own engine")
     if not isinstance(options.positions, Sinusoidal | Learned):
         raise RegardError("CTranslate2 cannot hold this model: positions would have to be sinusoidal or learned")
+    if isinstance(options.positions, Learned) and options.positions.offset:
+        raise RegardError("CTranslate2 cannot hold this model: offset would have to be 0")
+    for field in fields(options):
+        if field.name not in KNOWN and getattr(options, field.name) != field.default:
+            raise RegardError(f"CTranslate2 cannot hold this model: {field.name} would have to be {field.default}")
     if options.norm != LayerNorm(eps=1e-5):
         raise RegardError("CTranslate2 cannot hold this model: norm would have to be a layer norm with eps 1e-5")
     if options.order == "post" and options.normed_at_the_end:

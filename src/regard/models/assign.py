@@ -25,9 +25,6 @@ from regard.errors import RegardError, nearest
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 CHUNK = 1 << 22  # numbers that are read at once
 
-#: Given the model, still without weights, a function that replaces each module as soon as it has its parameters.
-Replacing = Callable[[Any], Callable[[nn.Module], nn.Module]]
-
 
 class Readable(Protocol):
     """A tensor that is read when it is wanted: ``regard.weights.Stored`` or ``Made``. ``path`` is named in errors."""
@@ -74,6 +71,48 @@ def check(model: Any, found: Mapping[str, Readable], path: Path, reason: str) ->
             raise RegardError(f"{at}: '{name}' is {list(found[name].shape)!s:.60}, but {reason} it {expected}")
 
 
+class Rows:
+    """A tensor [R, …] that is read row by row: ``rows[start:stop]`` reads, checks and casts some of them."""
+
+    def __init__(self, name: str, source: Readable, dtype: torch.dtype) -> None:
+        self.name, self.source, self.dtype = name, source, dtype
+        self.shape = torch.Size(source.shape)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.read(rows).to(self.dtype)
+
+    def read(self, rows: slice) -> Tensor:
+        """The rows in the precision of the file; a RegardError for another kind, or numbers that are not finite."""
+        part, name, path = self.source.read(rows.start or 0, rows.stop), self.name, self.source.path
+        if part.dtype not in (FLOATS if self.dtype.is_floating_point else (self.dtype,)):
+            raise RegardError(f"{path}: '{name}' is {part.dtype}, expected {self.dtype}")
+        if part.is_floating_point() and not is_finite(part):
+            raise RegardError(f"{path}: '{name}' holds numbers that are not finite (NaN or infinity)")
+        return part
+
+    @property
+    def at_once(self) -> int:
+        """How many rows are read at once."""
+        whole = isinstance(self.source, Made) or not self.shape
+        return max(1, self.shape[0] if self.shape else 1) if whole else max(1, CHUNK // max(1, self.shape[1:].numel()))
+
+
+class Replacing(Protocol):
+    """Puts other modules in the place of those that are read, such as quantised ones (accel/preparing.py)."""
+
+    def begin(self, model: Any, rows: Callable[[str, torch.dtype], Rows]) -> set[str]:
+        """Called with the model on the meta device; returns the names of tensors that it has read and replaced."""
+        ...
+
+    def dtype(self, module: nn.Module) -> torch.dtype:
+        """The type of a module's own floats."""
+        ...
+
+    def replace(self, module: nn.Module) -> nn.Module:
+        """Called with a module that has all of its own parameters: what stands in its place."""
+        ...
+
+
 @torch.no_grad()
 def assign(
     model: Any,
@@ -84,29 +123,27 @@ def assign(
 ) -> None:
     """Fill a model on the meta device with the tensors ``found``, whose names and shapes ``check`` has accepted.
 
-    Floats become ``dtype``. A RegardError names a tensor that is of another kind, or holds numbers that are not finite.
-    The largest are read first, so that what ``replacing`` needs for them is gone before the memory is full.
+    Floats become ``dtype``, or what ``replacing`` says. A RegardError names a tensor that is of another kind, or holds
+    numbers that are not finite. The largest are read first, so that what is needed for them is gone before the memory
+    is full.
     """
+    taken = set() if replacing is None else replacing.begin(model, lambda name, kind: Rows(name, found[name], kind))
     places = _Places(model, dtype, device, replacing)
     for name in sorted(places.of, key=lambda name: -places.of[name].numel()):
-        _copy(name, found[name], places.room(name))
-        places.filled(name)
+        if name not in taken:
+            room = places.room(name)
+            _copy(Rows(name, found[name], room.dtype), room)
+            places.filled(name)
     places.check()
 
 
-def _copy(name: str, source: Readable, room: Tensor) -> None:
-    """Copy a tensor into its ``room``, some rows at a time if it is read from a file."""
-    rows = len(room) if room.dim() else 1
-    step = rows if isinstance(source, Made) else max(1, CHUNK * rows // max(1, room.numel()))
-    for start in range(0, rows, step):
-        part = source.read(start, start + step)
-        if part.dtype not in (FLOATS if room.is_floating_point() else (room.dtype,)):
-            raise RegardError(f"{source.path}: '{name}' is {part.dtype}, expected {room.dtype}")
-        if part.is_floating_point() and not is_finite(part):
-            raise RegardError(f"{source.path}: '{name}' holds numbers that are not finite (NaN or infinity)")
-        target = room[start : start + step] if room.dim() else room
+def _copy(rows: Rows, room: Tensor) -> None:
+    """Copy a tensor into its ``room``, some rows at a time."""
+    for start in range(0, len(room) if room.dim() else 1, rows.at_once):
+        part = rows.read(slice(start, start + rows.at_once))
+        target = room[start : start + rows.at_once] if room.dim() else room
         if part.shape != target.shape:
-            raise RegardError(f"{source.path}: '{name}' is {list(part.shape)}, expected {list(target.shape)}")
+            raise RegardError(f"{rows.source.path}: '{rows.name}' is not of its shape {list(room.shape)}")
         target.copy_(part)
 
 
@@ -126,7 +163,7 @@ class _Places:
 
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device, replacing: Replacing | None) -> None:
         self.model, self.dtype, self.device = model, dtype, device
-        self.replace = None if replacing is None else replacing(model)
+        self.replacing = replacing
         self.of = names(model)
         self._owners: dict[int, list[tuple[dict[str, Any], str, nn.Module]]] = {}  # by storage
         self._whole: dict[int, Tensor] = {}
@@ -155,7 +192,8 @@ class _Places:
 
     def _given_memory(self, key: int) -> Tensor:
         whole = self._whole[key]
-        dtype = self.dtype if whole.is_floating_point() else whole.dtype
+        kind = self.dtype if self.replacing is None else self.replacing.dtype(self._owners[key][0][2])
+        dtype = kind if whole.is_floating_point() else whole.dtype
         found = torch.empty(whole.shape, dtype=dtype, device=self.device)
         held = nn.Parameter(found, whole.requires_grad) if isinstance(whole, nn.Parameter) else found
         for table, name, _ in self._owners[key]:
@@ -170,9 +208,9 @@ class _Places:
             return
         del self._real[key]
         for _, _, module in self._owners[key]:
-            if self.replace is None or any(tensor.is_meta for tensor in _own(module)):
+            if self.replacing is None or any(tensor.is_meta for tensor in _own(module)):
                 continue
-            other = self.replace(module)
+            other = self.replacing.replace(module)
             if other is not module:
                 for parent, attribute in self._parents.get(id(module), ()):
                     setattr(parent, attribute, other)
