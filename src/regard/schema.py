@@ -16,7 +16,6 @@ from regard import limits
 from regard.errors import RegardError, nearest
 
 Entry = str | tuple[str, str]  # a corpus: a prefix or one file, or the files of both languages
-Task = Literal["translation", "language_model", "masked", "classification"]
 
 
 def option(
@@ -263,7 +262,7 @@ class Config:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     seed: int = option(1, "every random stream of the run is derived from it", least=0, most=limits.SEED)
-    task: Task = option(
+    task: Literal["translation", "language_model", "masked", "classification"] = option(
         "translation",
         "translation; language_model = a text is continued; masked = hidden words are found; classification = a text "
         "has a label",

@@ -7,11 +7,19 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from regard.data.corpus import Pair
+
+class Sides(Protocol):
+    """An example whose values are compared, and its place."""
+
+    @property
+    def values(self) -> tuple[str, ...]: ...
+    @property
+    def where(self) -> str: ...
+
 
 # Kind of fault → its words in the report.
 KINDS = {
@@ -20,8 +28,10 @@ KINDS = {
     "overlap": "found in the validation or test data",
     "identical": "identical on both sides",
     "misaligned": "with sides of very different length",
-    "duplicate": "equal to an earlier pair",
+    "duplicate": "equal to an earlier {unit}",
 }
+# The same where an example is not a pair.
+OTHERS = {"empty": "without text"}
 ADVICE = {"overlap": "data.remove_overlap = true leaves them out"}
 
 
@@ -37,6 +47,7 @@ class Report:
     found: dict[str, tuple[int, str]] = field(default_factory=dict)
     overlap: dict[str, tuple[int, str]] = field(default_factory=dict)
     removed: tuple[str, ...] = ("empty", "too_long")
+    unit: str = "pair"  # the name of an example
 
     def note(self, kind: str, where: str, count: int = 1) -> None:
         """Count a fault; only the place of the first of its kind is kept."""
@@ -45,17 +56,21 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as lines to print; one line if there are no faults."""
-        lines = [f"{self.pairs:,} pairs read, {self.pairs - self.left_out:,} to train on"]
+        lines = [f"{self.pairs:,} {self.unit}s read, {self.pairs - self.left_out:,} to train on"]
         for kind, words in KINDS.items():
             if kind not in self.found:
                 continue
             count, first = self.found[kind]
             fate = "left out" if kind in self.removed else "kept"
             advice = f"; {ADVICE[kind]}" if kind in ADVICE and kind not in self.removed else ""
-            lines.append(f"{count:,} {'pair' if count == 1 else 'pairs'} {words}: {fate} (first: {first}{advice})")
+            if self.unit != "pair":
+                words = OTHERS.get(kind, words)
+            shown = f"{self.unit}{'s' * (count != 1)} {words.format(unit=self.unit)}"
+            lines.append(f"{count:,} {shown}: {fate} (first: {first}{advice})")
+        sentence = "sentence" if self.unit == "pair" else self.unit
         for name, (count, first) in self.overlap.items():
             where = "train as it was read" if "overlap" in self.removed else "train"
-            lines.append(f"{count:,} {'sentence' if count == 1 else 'sentences'} of {name} found in {where} ({first})")
+            lines.append(f"{count:,} {sentence}{'s' * (count != 1)} of {name} found in {where} ({first})")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,11 +84,11 @@ class Report:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+    def from_dict(cls, values: Mapping[str, Any], unit: str = "pair") -> Report:
         """The report from the values of ``as_dict``."""
         found = {kind: (int(count), str(first)) for kind, (count, first) in values["found"].items()}
         overlap = {name: (int(count), str(first)) for name, (count, first) in values["overlap"].items()}
-        return cls(int(values["pairs"]), int(values["left_out"]), found, overlap, tuple(values["removed"]))
+        return cls(int(values["pairs"]), int(values["left_out"]), found, overlap, tuple(values["removed"]), unit)
 
 
 class _Place(NamedTuple):
@@ -84,32 +99,35 @@ class _Place(NamedTuple):
 class Overlap:
     """Finds sentences of the evaluation data in the training data.
 
-    A sentence is found if the same side of a training pair equals it after normalisation and stripping.
+    A sentence is found if the same side of a training example equals it after normalisation and stripping. The sides
+    of a pair are its two sentences; the texts that are classified together are one side.
     """
 
     def __init__(self, normalize: Callable[[str], str]) -> None:
         self._normalize = normalize
-        self._sides: tuple[dict[str, list[_Place]], ...] = ({}, {})
+        self._places: dict[tuple[int, str], list[_Place]] = {}  # by side and text
         self._met: dict[str, dict[str, str]] = {}
 
-    def expect(self, name: str, pairs: Iterable[Pair]) -> None:
-        """Add an evaluation corpus, called ``name`` in the report."""
-        for pair in pairs:
-            for side, text in zip(self._sides, (pair.source, pair.target), strict=True):
-                key = self._normalize(text).strip()
-                if key:
-                    side.setdefault(key, []).append(_Place(name, pair.where))
+    def expect(self, name: str, examples: Iterable[Sides]) -> None:
+        """Add an evaluation corpus, called ``name`` in the report; the values of its examples are the sides."""
+        for example in examples:
+            for key in self._keys(example):
+                if key[1]:
+                    self._places.setdefault(key, []).append(_Place(name, example.where))
 
-    def meets(self, pair: Pair) -> str:
-        """The first place in the evaluation data with a side of this training pair, or ""; all places are counted."""
-        if not self._sides[0] and not self._sides[1]:
+    def meets(self, example: Sides) -> str:
+        """The first place in the evaluation data with a side of this training example, or ""; all are counted."""
+        if not self._places:
             return ""
         first = ""
-        for side, text in zip(self._sides, (pair.source, pair.target), strict=True):
-            for place in side.get(self._normalize(text).strip(), ()):
+        for key in self._keys(example):
+            for place in self._places.get(key, ()):
                 first = first or place.where
-                self._met.setdefault(place.corpus, {}).setdefault(place.where, pair.where)
+                self._met.setdefault(place.corpus, {}).setdefault(place.where, example.where)
         return first
+
+    def _keys(self, example: Sides) -> list[tuple[int, str]]:
+        return [(side, self._normalize(text).strip()) for side, text in enumerate(example.values)]
 
     def found(self) -> dict[str, tuple[int, str]]:
         """For each evaluation corpus: the number of its pairs with a side that training has, and the first place."""
@@ -121,18 +139,18 @@ class Overlap:
 
 
 class Duplicates:
-    """Finds pairs that repeat an earlier one, from a hash of eight bytes a pair."""
+    """Finds examples that repeat an earlier one, from a hash of eight bytes each."""
 
     def __init__(self) -> None:
         self._keys = array("Q")
 
-    def add(self, source: str, target: str) -> None:
-        """Add a pair (64 bits of a hash: a million pairs collide with a chance of 3e-8)."""
-        digest = hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest()
+    def add(self, *values: str) -> None:
+        """Add an example (64 bits of a hash: among a million, two collide with a chance of 3e-8)."""
+        digest = hashlib.blake2b("\0".join(values).encode(), digest_size=8).digest()
         self._keys.append(int.from_bytes(digest, "little"))
 
     def found(self) -> tuple[int, int]:
-        """The number of pairs that repeat an earlier one, and the index of the first (-1: none)."""
+        """The number of examples that repeat an earlier one, and the index of the first (-1: none)."""
         keys = np.frombuffer(self._keys, dtype=np.uint64)
         _, first = np.unique(keys, return_index=True)
         repeated = np.ones(len(keys), dtype=bool)

@@ -5,25 +5,22 @@ A fault is one error that names file and line.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from regard.config import DataConfig
-from regard.data import tables
+from regard.data import jsonl, tables
 from regard.data.reading import COMPRESSED, bare, open_lines, read_lines, without_nul
 from regard.errors import RegardError
-from regard.regular import each_once
 from regard.schema import Entry
-from regard.surrogates import has_half
 
 __all__ = [
     "COMPRESSED", "Pair", "files_of", "is_one_file", "languages_in", "named", "open_lines", "read_lines", "read_pairs",
     "remarks", "without_nul", "zip_both",
 ]  # fmt: skip
 
-_ONE_FILE = (*tables.ENDINGS, ".jsonl", ".ndjson")
+_ONE_FILE = (*tables.ENDINGS, *jsonl.ENDINGS)
 
 
 class Pair(NamedTuple):
@@ -32,6 +29,10 @@ class Pair(NamedTuple):
     source: str
     target: str
     where: str
+
+    @property
+    def values(self) -> tuple[str, str]:
+        return self.source, self.target
 
 
 def read_pairs(entry: Entry, data: DataConfig) -> Iterator[Pair]:
@@ -59,8 +60,8 @@ def files_of(entry: Entry, data: DataConfig) -> list[str]:
     an older form, are still read if no file has the whole name.
     """
     if not isinstance(entry, str):
-        return [_placed(name) for name in entry]
-    name = _placed(entry)
+        return [placed(name) for name in entry]
+    name = placed(entry)
     if name == "-":
         return [name]
     if bare(name).endswith(".parquet"):
@@ -102,12 +103,13 @@ def languages_in(path: str) -> tuple[str, str]:
     """The two languages named by a file's columns or by the keys of its first object, in their order."""
     if bare(path).endswith(tables.ENDINGS):
         return tables.languages_named(path)
-    item, _ = next(_objects(path), ({}, ""))
+    item, _ = next(jsonl.objects(path), ({}, ""))
     inner = item.get("translation")
     return tables.two_languages(inner if isinstance(inner, dict) else item)
 
 
-def _placed(name: str) -> str:
+def placed(name: str) -> str:
+    """A name with ``$REGARD_DATA`` replaced (default: ../shared/data)."""
     return name.replace("$REGARD_DATA", os.environ.get("REGARD_DATA", "../shared/data"))
 
 
@@ -153,21 +155,8 @@ def zip_both(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, A
 def _read_jsonl(path: str, data: DataConfig) -> Iterator[Pair]:
     """The pairs of a JSONL file, an object a line; blank lines are skipped."""
     source, target = _keys(data.source_key, data.source), _keys(data.target_key, data.target)
-    for item, where in _objects(path):
+    for item, where in jsonl.objects(path):
         yield Pair(_text(item, source, where), _text(item, target, where), where)
-
-
-def _objects(path: str) -> Iterator[tuple[dict[str, Any], str]]:
-    for line, where in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line, object_pairs_hook=each_once)
-        except (ValueError, RecursionError) as error:
-            raise RegardError(f"{where}: not JSON: {str(error)[:80]}") from None
-        if not isinstance(item, dict):
-            raise RegardError(f"{where}: expected a JSON object, found {type(item).__name__}")
-        yield item, where
 
 
 def _keys(given: str, language: str) -> tuple[str, ...]:
@@ -176,26 +165,12 @@ def _keys(given: str, language: str) -> tuple[str, ...]:
 
 
 def _text(item: dict[str, Any], keys: tuple[str, ...], where: str) -> str:
-    """The text under the first existing key; dots reach into nested objects."""
+    """The text under the first existing key."""
     for key in keys:
-        value = item.get(key, _MISSING)
-        if value is _MISSING and "." in key:
-            value = item
-            for part in key.split("."):
-                value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
-        if value is _MISSING:
-            continue
-        if not isinstance(value, str):
-            raise RegardError(f"{where}: '{key}' is not a text but {type(value).__name__}")
-        if has_half(value):
-            raise RegardError(f"{where}: '{key}' holds half a surrogate pair, which is no character")
-        return value
-    inner = [f"{key}.{part}" for key, value in item.items() if isinstance(value, dict) for part in value]
-    names = [name[:30] for name in sorted([*item, *inner])[:9]]
+        value = jsonl.value_of(item, key)
+        if value is not jsonl.MISSING:
+            return jsonl.text_of(value, key, where)
     raise RegardError(
-        f"{where}: no key '{keys[0]}' among {names}; name the keys with --source-key and --target-key "
+        f"{where}: no key '{keys[0]}' among {jsonl.keys_of(item)}; name the keys with --source-key and --target-key "
         "(data.source_key, data.target_key)"
     )
-
-
-_MISSING = object()

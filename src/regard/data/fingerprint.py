@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from regard.config import DataConfig
-from regard.data.corpus import files_of, open_lines
-from regard.data.reading import bare
+from regard.data.columns import PAIRS, Column, is_pairs, is_stream
+from regard.data.examples import files_of
+from regard.data.reading import bare, open_lines
 from regard.data.tables import ENDINGS
 from regard.errors import RegardError
 from regard.schema import Entry
@@ -19,20 +22,30 @@ VERSION = 1  # of the shards' format and of the code on which their content depe
 TABLES = 2  # of the code that reads tables
 
 
-def fingerprint_of(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer] | None) -> str:
+def fingerprint_of(
+    data: DataConfig,
+    tokenizers: tuple[Tokenizer, Tokenizer] | None,
+    columns: Sequence[Column] = PAIRS,
+    after: Sequence[int] = (),
+) -> str:
     """SHA-256 of the corpora's bytes and of the settings on which the shards depend."""
     digest = hashlib.sha256()
     for name, listed in entries_of(data).items():
         for entry in listed:
-            for path in files_of(entry, data):
+            for path in files_of(entry, data, columns):
                 if path == "-":
                     raise RegardError(f"data.{name}: standard input can be read only once; save it to a file first")
                 table = f" table {TABLES}" if bare(path).endswith(ENDINGS) else ""
                 digest.update(f"{name} {Path(path).name}{table} {_hash(path)}\n".encode())
-    keys = ["source", "target", "source_key", "target_key", "max_length", "max_ratio", "remove_overlap", "normalize"]
+    keys = ["max_length", "remove_overlap", "normalize"]
+    if is_pairs(columns):
+        keys += ["source", "target", "source_key", "target_key", "max_ratio"]
     if tokenizers is None:
         keys += ["tokenizer", "vocabulary", "joint", "character_coverage"]
     settings: dict[str, Any] = {key: getattr(data, key) for key in keys}
+    if not is_pairs(columns):
+        settings["columns"] = [dataclasses.astuple(column) for column in columns]
+        settings["after"] = list(after) if is_stream(columns) else []
     settings["tokenizers"] = [item.fingerprint for item in tokenizers or ()]
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
     return digest.hexdigest()

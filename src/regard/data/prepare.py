@@ -7,15 +7,17 @@ same data: the first builds, the others wait.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from regard.config import Config, DataConfig
-from regard.data.build import INFO, Say, build
+from regard.data.build import INFO, Job, Say, build, unit_of
 from regard.data.checks import Report
-from regard.data.corpus import files_of
+from regard.data.columns import Column, columns_of, is_stream
+from regard.data.examples import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
 from regard.errors import RegardError
@@ -23,12 +25,16 @@ from regard.files import finish, locked, write_folder
 from regard.manifest import verify
 from regard.regular import read_json
 from regard.text.settings import TextSettings
+from regard.text.specials import EOS, SPECIALS
 from regard.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a training. ``target_tokenizer`` is ``tokenizer`` itself if the vocabulary is joint."""
+    """The data of a training. ``target_tokenizer`` is ``tokenizer`` itself if all texts have one vocabulary.
+
+    ``labels`` are those of a classification, sorted; the ids of the label column are their numbers.
+    """
 
     train: Corpus
     valid: Corpus
@@ -38,6 +44,7 @@ class Prepared:
     settings: TextSettings
     report: Report
     fingerprint: str
+    labels: tuple[str, ...] = ()
 
 
 class OtherData(Exception):
@@ -47,22 +54,26 @@ class OtherData(Exception):
 def prepare(
     config: Config,
     folder: Path,
+    columns: Sequence[Column] = (),
     *,
+    after: tuple[int, ...] = (SPECIALS.index(EOS),),
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
     expected: str = "",
     say: Say = lambda line: None,
 ) -> Prepared:
-    """Find or build the shards of a configuration.
+    """Find or build the shards of a configuration, with the ``columns`` of its task, or others.
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
-    learning new ones: for a run that starts from a trained model. Raises ``OtherData``, before anything is written, if
+    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a text
+    alone (the end mark of tokenizers that regard learns). Raises ``OtherData``, before anything is written, if
     the fingerprint is not the ``expected`` one.
     """
     data = config.data
     if tokenizers is not None:
         data = replace(data, normalize=tokenizers[0].normalization)
-    digest = fingerprint_of(data, tokenizers)
+    columns = tuple(columns) or columns_of(config)
+    digest = fingerprint_of(data, tokenizers, columns, after)
     if expected and digest != expected:
         raise OtherData
     if data.cache:
@@ -72,11 +83,12 @@ def prepare(
         if reason:
             if folder.exists():
                 say(f"{folder}: {reason}; building it again")
-            write_folder(folder, lambda place: build(place, data, digest, tokenizers, say), name="shards")
+            job = Job(data, columns, digest, after, say, tokenizers, {})
+            write_folder(folder, lambda place: build(place, job), name="shards")
             reason = _fault(folder, digest)
             if reason:
                 raise RegardError(f"{folder}: just written, but {reason}")
-        return _open(folder, data)
+        return _open(folder, data, columns)
 
 
 def _fault(folder: Path, fingerprint: str) -> str:
@@ -92,21 +104,23 @@ def _fault(folder: Path, fingerprint: str) -> str:
     return "" if found == fingerprint else "made from other data or settings"
 
 
-def _open(folder: Path, data: DataConfig) -> Prepared:
+def _open(folder: Path, data: DataConfig, columns: tuple[Column, ...]) -> Prepared:
     info = read_json(folder / INFO)
     tokenizer = Tokenizer.read(folder / "tokenizer.json", data.normalize)
     separate = folder / "target_tokenizer.json"
     target = Tokenizer.read(separate, data.normalize) if separate.exists() else tokenizer
-    corpora = {name: Corpus(folder, name, values, info["fingerprint"]) for name, values in info["corpora"].items()}
+    corpora = {
+        name: Corpus(folder, name, values, info["fingerprint"], columns) for name, values in info["corpora"].items()
+    }
     for name, entries in entries_of(data).items():
         if name in corpora:
             # A cache may have been built from the same files in another place.
-            corpora[name].files = [files_of(entry, data)[0] for entry in entries]
+            corpora[name].files = [files_of(entry, data, columns)[0] for entry in entries]
     settings = TextSettings(
         source=data.source,
         target=data.target,
         normalize=data.normalize,
-        max_length=_learnt_length(corpora["train"]),
+        max_length=data.max_length if is_stream(columns) else _learnt_length(corpora["train"]),
     )
     # No corpus holds these tokens; a model early in training might still produce them.
     settings = replace(settings, suppressed=(settings.pad, settings.unk, *settings.start))
@@ -117,8 +131,9 @@ def _open(folder: Path, data: DataConfig) -> Prepared:
         tokenizer,
         target,
         settings,
-        Report.from_dict(info["report"]),
+        Report.from_dict(info["report"], unit_of(columns)),
         info["fingerprint"],
+        tuple(info.get("labels", ())),
     )
 
 

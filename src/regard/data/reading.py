@@ -23,6 +23,7 @@ from regard.errors import RegardError
 
 COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 LONGEST = 1 << 24  # bytes of a line, so that a file without line ends does not fill the memory
+PART = 1 << 20  # bytes of a line that is read in parts, for text whose lines are content
 _PACKED = 1 << 10  # compressed bytes decompressed at a time, to at most 32 MiB
 
 
@@ -43,6 +44,32 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(_lines(file, str(path)), 1):
             where = f"{path}:{number}"
             yield _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where, head), where
+
+
+def read_pieces(path: str | Path) -> Iterator[tuple[str, int]]:
+    """The text of a file in pieces, each with the number of its line: lines with their breaks, long ones in parts.
+
+    The pieces together are the whole text, without a byte order mark. A part of a line ends before a space.
+    """
+    with _opened(str(path)) as (head, file):
+        if fault := not_utf8(head):
+            raise RegardError(f"{path}: {fault}")
+        number, rest, first = 1, b"", True
+        while data := file.readline(PART):
+            line = rest + data.removeprefix(b"\xef\xbb\xbf") if first else rest + data
+            rest, first = b"", False
+            if not line.endswith(b"\n") and len(data) == PART:
+                space = line.rfind(b" ", 1)
+                line, rest = (line[:space], line[space:]) if space > 0 else (b"", line)
+                if len(rest) > LONGEST:
+                    raise RegardError(
+                        f"{path}:{number}: more than {LONGEST >> 20} MiB without a space or a line break; expected text"
+                    )
+            if line:
+                yield _decode(line, f"{path}:{number}", head), number
+            number += line.endswith(b"\n")
+        if rest:
+            yield _decode(rest, f"{path}:{number}", head), number
 
 
 def bare(path: str) -> str:

@@ -1,8 +1,8 @@
-"""Shards: text and ids of both sides of a corpus on disk, memory-mapped.
+"""Shards: the texts and ids of a corpus's columns on disk, memory-mapped.
 
-A corpus ``NAME`` is a set of plain arrays in one folder: ``NAME.source.text`` (UTF-8, concatenated),
-``NAME.source.ids``, the end of each sentence in either (``.ends``), the same for the target, and for each pair the
-corpus and line it came from. The kernel reads only the pages that are used.
+A corpus ``NAME`` is a set of plain arrays in one folder: for each column ``NAME.COLUMN.text`` (UTF-8, concatenated),
+``NAME.COLUMN.ids`` and the end of each value in either (``.ends``), and for each example the corpus and line it came
+from. The kernel reads only the pages that are used.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regard.data.columns import PAIRS, Column, is_stream
 from regard.errors import RegardError
 from regard.files import writing
 
-SIDES = ("source", "target")
-
 
 class Writer:
-    """A context manager that appends pairs to the arrays of one corpus."""
+    """A context manager that appends examples to the arrays of one corpus; ``sizes``: the numbers of ids."""
 
-    def __init__(self, folder: Path, name: str, vocabularies: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, name: str, columns: Sequence[Column], sizes: Sequence[int]) -> None:
         self.folder, self.name = folder, name
         self.count = 0
-        self.kinds = tuple("uint16" if size <= 1 << 16 else "int32" for size in vocabularies)
-        self._ends = {f"{side}.{what}.ends": 0 for side in SIDES for what in ("text", "ids")}
+        self.kinds = tuple("uint16" if size <= 1 << 16 else "int32" for size in sizes)
+        self._names = [column.name for column in columns]
+        self._ends = {f"{name}.{what}.ends": 0 for name in self._names for what in ("text", "ids")}
         self._stack = contextlib.ExitStack()
         self._files: dict[str, IO[bytes]] = {}
 
     def __enter__(self) -> Writer:
-        names = [f"{side}.{what}" for side in SIDES for what in ("text", "ids", "text.ends", "ids.ends")]
+        names = [f"{name}.{what}" for name in self._names for what in ("text", "ids", "text.ends", "ids.ends")]
         self._stack.enter_context(writing(self.folder / self.name))
         for name in (*names, "corpus", "line"):
             path = self.folder / f"{self.name}.{name}"
@@ -47,11 +47,11 @@ class Writer:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def add(self, texts: tuple[str, str], ids: tuple[Sequence[int], Sequence[int]], corpus: int, line: int) -> None:
-        """Append a pair, from line ``line`` of training corpus number ``corpus``."""
-        for side, kind, text, row in zip(SIDES, self.kinds, texts, ids, strict=True):
-            self._append(f"{side}.text", text.encode(), len(text.encode()))
-            self._append(f"{side}.ids", array("H" if kind == "uint16" else "i", row).tobytes(), len(row))
+    def add(self, texts: Sequence[str], ids: Sequence[Sequence[int]], corpus: int, line: int) -> None:
+        """Append an example, from line ``line`` of training corpus number ``corpus``."""
+        for name, kind, text, row in zip(self._names, self.kinds, texts, ids, strict=True):
+            self._append(f"{name}.text", text.encode(), len(text.encode()))
+            self._append(f"{name}.ids", array("H" if kind == "uint16" else "i", row).tobytes(), len(row))
         self._files["corpus"].write(array("H", (corpus,)).tobytes())
         self._files["line"].write(array("q", (line,)).tobytes())
         self.count += 1
@@ -68,49 +68,75 @@ class Writer:
 
 
 class Corpus:
-    """Pairs of sentences by index. Ids are without special tokens; ``lengths`` counts them, int32 [n] for each side."""
+    """The examples of a corpus by index; ids are without marks.
 
-    def __init__(self, folder: Path, name: str, info: dict[str, Any], fingerprint: str) -> None:
-        self.name, self.fingerprint = name, fingerprint
+    ``lengths`` counts the ids of each column, int32 [n] for each. A text alone is a stream: its examples are pieces of
+    documents (``stream``), mostly lines with their line breaks.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, info: dict[str, Any], fingerprint: str, columns: Sequence[Column] = PAIRS
+    ) -> None:
+        self.name, self.fingerprint, self.columns = name, fingerprint, tuple(columns)
         self.files: list[str] = list(info["files"])
-        self._folder, self._pairs = folder, int(info["pairs"])
-        count = self._pairs
+        self._folder, self._count = folder, int(info["pairs"])
+        count, names = self._count, [column.name for column in columns]
         self.corpus_of = self._array("corpus", "uint16", count)
         self._line = self._array("line", "int64", count)
-        self._text_ends = [self._array(f"{side}.text.ends", "int64", count) for side in SIDES]
-        self._id_ends = [self._array(f"{side}.ids.ends", "int64", count) for side in SIDES]
+        self._text_ends = [self._array(f"{name}.text.ends", "int64", count) for name in names]
+        self._id_ends = [self._array(f"{name}.ids.ends", "int64", count) for name in names]
         self._texts = [
-            self._array(f"{side}.text", "uint8", _last(ends)) for side, ends in zip(SIDES, self._text_ends, strict=True)
+            self._array(f"{name}.text", "uint8", _last(ends)) for name, ends in zip(names, self._text_ends, strict=True)
         ]
         self._ids = [
-            self._array(f"{side}.ids", kind, _last(ends))
-            for side, kind, ends in zip(SIDES, info["kinds"], self._id_ends, strict=True)
+            self._array(f"{name}.ids", kind, _last(ends))
+            for name, kind, ends in zip(names, info["kinds"], self._id_ends, strict=True)
         ]
-        source, target = (np.diff(ends, prepend=0).astype(np.int32) for ends in self._id_ends)
-        self.lengths: tuple[NDArray[np.int32], NDArray[np.int32]] = (source, target)
+        self.lengths: tuple[NDArray[np.int32], ...] = tuple(
+            np.diff(ends, prepend=0).astype(np.int32) for ends in self._id_ends
+        )
 
     def __len__(self) -> int:
-        return self._pairs
+        return self._count
 
-    def source_ids(self, index: int) -> NDArray[Any]:
-        """The ids of a source, a view of the mapped file."""
-        return _slice(self._ids[0], self._id_ends[0], index)
+    def ids(self, column: int, index: int) -> NDArray[Any]:
+        """The ids of one value, a view of the mapped file; of a label one id, its number."""
+        return _slice(self._ids[column], self._id_ends[column], index)
 
-    def target_ids(self, index: int) -> NDArray[Any]:
-        """The ids of a target, a view of the mapped file."""
-        return _slice(self._ids[1], self._id_ends[1], index)
+    def text(self, column: int, index: int) -> str:
+        """One value, as in its file."""
+        return _slice(self._texts[column], self._text_ends[column], index).tobytes().decode()
 
-    def source_text(self, index: int) -> str:
-        """The text of a source, as in its file."""
-        return _slice(self._texts[0], self._text_ends[0], index).tobytes().decode()
-
-    def target_text(self, index: int) -> str:
-        """The text of a target, as in its file."""
-        return _slice(self._texts[1], self._text_ends[1], index).tobytes().decode()
+    @property
+    def stream(self) -> NDArray[Any]:
+        """The ids of all documents one after another [n], a view of the mapped file; of a text alone."""
+        if not is_stream(self.columns):
+            raise TypeError(f"a corpus of {len(self.columns)} columns is no stream")
+        return self._ids[0]
 
     def where(self, index: int) -> str:
-        """The place of a pair's source, "file:line"."""
+        """The place of an example, or of a position in the stream, "file:line"."""
+        if is_stream(self.columns):
+            if not 0 <= index < len(self.stream):
+                raise IndexError(f"position {index} of {len(self.stream)}")
+            index = int(np.searchsorted(self._id_ends[0], index, side="right"))
         return f"{self.files[int(self.corpus_of[index])]}:{int(self._line[index])}"
+
+    def source_ids(self, index: int) -> NDArray[Any]:
+        """The ids of a source."""
+        return self.ids(0, index)
+
+    def target_ids(self, index: int) -> NDArray[Any]:
+        """The ids of a target."""
+        return self.ids(1, index)
+
+    def source_text(self, index: int) -> str:
+        """The text of a source."""
+        return self.text(0, index)
+
+    def target_text(self, index: int) -> str:
+        """The text of a target."""
+        return self.text(1, index)
 
     def _array(self, name: str, kind: str, count: int) -> NDArray[Any]:
         path = self._folder / f"{self.name}.{name}"
@@ -132,5 +158,5 @@ def _last(ends: NDArray[Any]) -> int:
 
 def _slice(values: NDArray[Any], ends: NDArray[Any], index: int) -> NDArray[Any]:
     if not 0 <= index < len(ends):
-        raise IndexError(f"pair {index} of {len(ends)}")
+        raise IndexError(f"example {index} of {len(ends)}")
     return values[int(ends[index - 1]) if index else 0 : int(ends[index])]

@@ -11,7 +11,7 @@ import csv
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from regard.config import DataConfig
@@ -31,11 +31,8 @@ class Columns(NamedTuple):
 
 
 def read_table(path: str, data: DataConfig) -> Iterator[tuple[str, str, str]]:
-    """Source, target and "file:line" of each row; blank lines are skipped.
-
-    A row with more or fewer columns than the first is an error: a tab within a sentence would shift its parts.
-    """
-    rows = _rows(path)
+    """Source, target and "file:line" of each row; blank lines are skipped."""
+    rows = even_rows(path)
     first, where = next(rows, (None, ""))
     if first is None:
         return
@@ -43,12 +40,23 @@ def read_table(path: str, data: DataConfig) -> Iterator[tuple[str, str, str]]:
     if not columns.named:
         yield first[columns.source], first[columns.target], where
     for cells, where in rows:
-        if len(cells) != len(first):
+        yield cells[columns.source], cells[columns.target], where
+
+
+def even_rows(path: str) -> Iterator[tuple[list[str], str]]:
+    """The cells of each row that is not blank, with its "file:line".
+
+    A row with more or fewer columns than the first is an error: a tab within a sentence would shift its parts.
+    """
+    width = 0
+    for cells, where in _rows(path):
+        width = width or len(cells)
+        if len(cells) != width:
             raise RegardError(
-                f"{where}: {_count(len(cells))}, and the first line has {len(first)}: every line needs as many; is "
+                f"{where}: {_count(len(cells))}, and the first line has {width}: every line needs as many; is "
                 "there a tab or comma within a sentence?"
             )
-        yield cells[columns.source], cells[columns.target], where
+        yield cells, where
 
 
 def remarks(path: str, data: DataConfig) -> list[str]:
@@ -57,9 +65,17 @@ def remarks(path: str, data: DataConfig) -> list[str]:
     if first is None:
         return []
     source, target, named = columns_of(first, data, where)
+    names = {"source": first[source], "target": first[target]} if named else {}
+    return remarks_on(path, names)
+
+
+def remarks_on(path: str, names: Mapping[str, str]) -> list[str]:
+    """Remarks on a table whose first line gives the columns these ``names`` (none: it is a row), and on its quoting."""
     said = []
-    if named:
-        said.append(f"the first line names the columns: source is '{first[source]}', target is '{first[target]}'")
+    if names:
+        said.append(
+            "the first line names the columns: " + ", ".join(f"{side} is '{name}'" for side, name in names.items())
+        )
     if bare(path).endswith(".tsv") and _dialect(path)[1]:
         said.append("its cells are quoted as in CSV")
     return [f"{path}: {' and '.join(said)}"] if said else []
@@ -85,7 +101,10 @@ def columns_of(first: list[str], data: DataConfig, where: str) -> Columns:
         raise RegardError(f"{where}: 1 column, expected one of {data.source} and one of {data.target} beside it")
     meanings = [meaning(name, (data.source, data.target)) for name in names]
     keys = (data.source_key, data.target_key)
-    given = [_by_key(key, names, where, f"data.{side}_key") for key, side in zip(keys, (SOURCE, TARGET), strict=True)]
+    given = [
+        by_key(key, names, where, f"data.{side}_key") if key else None
+        for key, side in zip(keys, (SOURCE, TARGET), strict=True)
+    ]
     chosen = [
         other if place is None else place for place, other in zip(given, _by_meaning(meanings, data), strict=True)
     ]
@@ -131,10 +150,8 @@ def _are_names(meanings: list[str], data: DataConfig) -> bool:
     return len(meanings) > 1 and all(meanings) and len(set(meanings)) == len(meanings) and bool(telling & {*meanings})
 
 
-def _by_key(key: str, names: list[str], where: str, option: str) -> int | None:
-    """The column of a key, a number or a name; None without a key."""
-    if not key:
-        return None
+def by_key(key: str, names: list[str], where: str, option: str) -> int:
+    """The column of a key, a number or a name."""
     if key.isdecimal() and len(key) < 10:
         if int(key) >= len(names):
             raise RegardError(f"{where}: {option} = {key}: there are {_count(len(names))}, counted from 0")

@@ -149,6 +149,25 @@ def check_steps(description: Mapping[str, Any]) -> None:
     _check_start(found["normalizer"], found["pre_tokenizer"])
 
 
+def without_start(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description without what it puts before a text: for a text that goes on where another ends."""
+    places = {place: _going_on(description.get(place)) for place in ("normalizer", "pre_tokenizer")}
+    return {**description, **places}
+
+
+def _going_on(step: Any) -> Any:
+    """A step without the part that puts something before a text; None if it does nothing else."""
+    kind = step["type"] if step else "Prepend"
+    if kind == "Prepend":
+        return None
+    if kind == "Sequence":
+        key = "normalizers" if "normalizers" in step else "pretokenizers"
+        return {**step, key: [kept for kept in map(_going_on, step[key]) if kept]}
+    if kind == "Metaspace":
+        return {**{key: value for key, value in step.items() if key != "add_prefix_space"}, "prepend_scheme": "never"}
+    return {**step, "add_prefix_space": False} if kind == "ByteLevel" and "add_prefix_space" in step else step
+
+
 def _check_start(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]) -> None:
     """Raise if a step follows that inserts regard's ▁ at the start of a text: the library panics on some such steps."""
     after = [step["type"] for step in pre_tokenizers if step["type"] != "Split"]

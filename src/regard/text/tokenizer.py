@@ -24,7 +24,8 @@ from regard.regular import read_bytes
 from regard.text.description import checked, limit
 from regard.text.normalize import normalizer
 from regard.text.specials import BYTES, SPECIALS
-from regard.text.words import BAR, SPACE, cutter, ours
+from regard.text.steps import without_start
+from regard.text.words import BAR, SPACE, cutter, our_word, ours
 
 # Else the library warns, and stops using threads, when a process that has tokenized forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -74,12 +75,18 @@ class Tokenizer:
         vocabulary: int = 8000,
         normalize: Sequence[str] = ("nfc",),
         character_coverage: float = 0.9995,
+        *,
+        continued: bool = False,
     ) -> Tokenizer:
-        """Learn a vocabulary of at most ``vocabulary`` entries; the same lines give the same bytes of JSON."""
+        """Learn a vocabulary of at most ``vocabulary`` entries; the same lines give the same bytes of JSON.
+
+        ``kind``: bpe, unigram, or characters, whose pieces are the characters themselves. ``continued``: the lines are
+        parts of longer texts, with their line breaks.
+        """
         from regard.text.learn import learn
 
         steps = normalizer(normalize)
-        return cls(learn(map(steps, lines), kind, vocabulary, character_coverage), normalize)
+        return cls(learn(map(steps, lines), kind, vocabulary, character_coverage, continued=continued), normalize)
 
     @classmethod
     def read(cls, path: Path, normalize: Sequence[str] = (), rows: int | None = None) -> Tokenizer:
@@ -117,30 +124,46 @@ class Tokenizer:
         return parsed
 
     @functools.cached_property
-    def cut(self) -> Callable[[str], list[str]] | None:
-        """The function from a normalised text to its words; None for a tokenizer that regard did not train."""
+    def _patterns(self) -> tuple[str, str] | None:
+        """The patterns of a word and of a text's start ("": nothing is put there); None if regard did not train it."""
         try:
-            bar, first = self.description["normalizer"]["normalizers"]
+            bar, *first = self.description["normalizer"]["normalizers"]
             split = self.description["pre_tokenizer"]
-            word, start = split["pattern"]["Regex"], first["pattern"]["Regex"]
-            contents = (bar["pattern"]["String"], bar["content"], first["content"], split["behavior"])
+            word, start = split["pattern"]["Regex"], first[0]["pattern"]["Regex"] if first else ""
+            contents = (bar["pattern"]["String"], bar["content"], [step["content"] for step in first])
         except (KeyError, TypeError, ValueError):
             return None
-        if contents != (" ", SPACE, SPACE, "Isolated") or split["invert"] or not ours(word, start):
+        if contents not in ((" ", SPACE, [SPACE]), (" ", SPACE, [])) or split["behavior"] != "Isolated":
             return None
-        return cutter(word, start)
+        fits = ours(word, start) if first else our_word(word)
+        return (word, start) if fits and not split["invert"] else None
+
+    @functools.cached_property
+    def cut(self) -> Callable[[str], list[str]] | None:
+        """The function from a normalised text to its words; None for a tokenizer that regard did not train."""
+        return cutter(*self._patterns) if self._patterns else None
+
+    @functools.cached_property
+    def cut_on(self) -> Callable[[str], list[str]] | None:
+        """The same for a text that goes on: nothing is put before its first word."""
+        return cutter(self._patterns[0]) if self._patterns else None
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
         return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        cut = self.cut
+    def encode_batch(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
+        """The ids of each text.
+
+        ``continued``: each text goes on where another ends, such as a line within a document, and gets no ▁ (or what
+        another family puts) before its first word.
+        """
+        cut = self.cut_on if continued else self.cut
         if cut is None:
             texts = [self.normalize(text) for text in texts]
             with library_errors():
-                encoded = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+                inner = self._going_on if continued else self.inner
+                encoded = inner.encode_batch_fast(texts, add_special_tokens=False)
                 return [row.ids for row in encoded]
         rows: list[list[int]] = []
         known = self._known
@@ -150,6 +173,13 @@ class Tokenizer:
                 row += known.get(word) or self.encode_word(word)
             rows.append(row)
         return rows
+
+    @functools.cached_property
+    def _going_on(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer without what it puts before a text."""
+        inner = tokenizers.Tokenizer.from_str(json.dumps(without_start(self.description), ensure_ascii=False))
+        inner.encode_special_tokens = True
+        return inner
 
     def encode_word(self, word: str) -> list[int]:
         """The ids of one word of ``cut``."""

@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable
 
 SPACE = "▁"
+NEVER = r"(?!)"  # matches nowhere
 BAR = ""  # in a list of words: the sign ▁ itself, which must not be decoded as a space
 
 # Chinese characters and kana, written without spaces.
@@ -90,9 +91,12 @@ def _compiles(pattern: str) -> bool:
     return True
 
 
-def cutter(word: str, start: str) -> Callable[[str], list[str]]:
-    """The function from a text to its words, each with its ▁; ``BAR`` for the sign ▁ itself."""
-    find, begins = re.compile(word).findall, re.compile(start).match
+def cutter(word: str, start: str = "") -> Callable[[str], list[str]]:
+    """The function from a text to its words, each with its ▁; ``BAR`` for the sign ▁ itself.
+
+    Without ``start`` no ▁ is put before the first word: for text that goes on, and for characters.
+    """
+    find, begins = re.compile(word).findall, re.compile(start or NEVER).match
 
     def cut(text: str) -> list[str]:
         if SPACE in text:

@@ -1,0 +1,59 @@
+"""The labels of a classification: the distinct values of the training corpora, and checks of all others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from regard.data.columns import Column, Example
+from regard.errors import RegardError, nearest
+
+MOST = 10_000  # a column with more distinct values is taken for another one
+
+
+def label_place(columns: Sequence[Column]) -> int | None:
+    """The place of the label among the columns; None without one."""
+    return next((place for place, column in enumerate(columns) if column.kind == "label"), None)
+
+
+def count_labels(examples: Iterable[Example], columns: Sequence[Column]) -> Counter[str]:
+    """The labels of training examples with their counts, sorted; empty where the columns have none.
+
+    One label alone, or more than ``MOST``, are errors.
+    """
+    place, counts, where = label_place(columns), Counter[str](), ""
+    if place is None:
+        return counts
+    for example in examples:
+        counts[example.values[place]] += 1
+        where = example.where
+        if len(counts) > MOST:
+            raise RegardError(
+                f"{where}: more than {MOST:,} different labels: is it the wrong column? name the label's with --label "
+                "(data.label)"
+            )
+    if len(counts) == 1:
+        raise RegardError(
+            f"data.train: all {counts.total():,} examples have the label {next(iter(counts))!r:.60} (last: {where}): "
+            "a classification needs at least two labels"
+        )
+    return Counter({label: counts[label] for label in sorted(counts)})
+
+
+def described(counts: Mapping[str, int]) -> str:
+    """One line with the number of labels and the first of them with their counts."""
+    shown = [f"{label[:30]} ({count:,})" for label, count in list(counts.items())[:10]]
+    more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+    return f"{len(counts):,} labels: {', '.join(shown)}{more}"
+
+
+def number_of(label: str, labels: Mapping[str, int], where: str) -> int:
+    """The number of a label; one that training does not have is an error."""
+    number = labels.get(label)
+    if number is None:
+        some = ", ".join(name[:30] for name in list(labels)[:10]) + (", …" if len(labels) > 10 else "")
+        raise RegardError(
+            f"{where}: the label {label!r:.60} is none of the {len(labels):,} of the training data: expected one of "
+            f"{some}{nearest(label, list(labels))}"
+        )
+    return number
