@@ -26,7 +26,11 @@ def rate(step: int, setting: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    folder, train, valid, setting = sys.argv[1], *map(Path, sys.argv[2:4]), json.loads(Path(sys.argv[4]).read_text("utf-8"))
+    folder, train, valid, setting = (
+        sys.argv[1],
+        *map(Path, sys.argv[2:4]),
+        json.loads(Path(sys.argv[4]).read_text("utf-8")),
+    )
     sys.path.insert(0, folder)
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 

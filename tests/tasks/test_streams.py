@@ -1,4 +1,4 @@
-"""Texts in blocks: every token is predicted once in a validation; each epoch cuts and hides anew, and repeats itself."""
+"""Texts in blocks: a validation predicts every token once; each epoch cuts and hides anew, and is repeated."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,)
 
 def stream(length: int) -> Any:
     """A corpus whose tokens are their places, from 5 on."""
-    return SimpleNamespace(
-        name="text", stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}"
-    )
+    return SimpleNamespace(name="text", stream=np.arange(5, 5 + length), where=lambda place: f"text:{place + 1}")
 
 
 @given(length=st.integers(2, 200), size=st.integers(1, 70))
@@ -33,7 +31,7 @@ def test_a_validation_predicts_every_token_once(length: int, size: int) -> None:
     labels = batch.labels[batch.labels != IGNORED]
     assert labels.tolist() == list(range(6, 5 + length)) and batch.target_tokens == len(labels)
     inputs = [row[:n].tolist() for row, n in zip(batch.target.ids, batch.target.lengths, strict=True)]
-    assert sum(inputs, []) == list(range(5, 4 + length))
+    assert [token for row in inputs for token in row] == list(range(5, 4 + length))
     assert blocks.targets.tolist() == batch.target.lengths.tolist()
 
 

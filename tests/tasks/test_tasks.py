@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from regard.pipelines.generator import Generator
 
 import regard
 from regard.cli.main import main
@@ -16,13 +17,21 @@ from regard.errors import RegardError
 from regard.models import registry
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
-from regard.pipelines.generator import Generator
 from regard.schema import Config
 from regard.tasks import TASKS, pipeline_of, task_named
 from regard.tasks.measuring import metric_of
 
-WORDS = "the king and queen of all lands go to sea in good ships with gold".split()
-MODEL = ("--set", "model.width=32", "--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.feedforward=32")
+WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
+MODEL = (
+    "--set",
+    "model.width=32",
+    "--set",
+    "model.layers=1",
+    "--set",
+    "model.heads=2",
+    "--set",
+    "model.feedforward=32",
+)
 BRIEF = ("--steps", "6", "--save-every", "3", "--validate-every", "3", "--log-every", "3", "--device", "cpu")
 
 
@@ -111,7 +120,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys
         (["wealth.tsv", "--architecture", "decoder"], "gives no labels: expected encoder"),
         (["wealth.tsv", "--metric", "bleu"], "training.metric = 'bleu': task 'classification' measures accuracy"),
         (["plays.txt", "--subword-dropout", "0.1"], "data.subword_dropout is for corpora of single examples"),
-        (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
+        (["wealth.tsv", "--rdrop", "1"], "training.rdrop is for tasks that predict tokens"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(

@@ -17,8 +17,8 @@ from regard.errors import RegardError
 from regard.models import registry
 from regard.tasks.measuring import Abandoned, score_of
 from regard.tasks.translation import Translation, Translations
-from regard.training.loop import train
 from regard.training.average import swapped
+from regard.training.loop import train
 
 
 def validation_of(
@@ -60,7 +60,7 @@ def test_loss_perplexity_and_samples(tiny: Callable[..., Config], tmp_path: Path
 
 def test_training_goes_on_as_it_was(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny(**{"training.metric": "loss", "training.validate_sentences": 5})
-    validation, prepared = validation_of(config, tmp_path / "data")
+    validation, _ = validation_of(config, tmp_path / "data")
     model = validation.model
     state = torch.get_rng_state()
     values = validation.measure()
@@ -114,7 +114,6 @@ def test_pairs_without_text_are_counted_and_have_no_part_in_the_scores(
     config = tiny(**{"training.samples": 0})
     _with_lines(tmp_path, {2: ("", "x"), 5: ("x", " \u3000"), 11: ("\u200b", "y")})
     validation, prepared = validation_of(config, tmp_path / "data")
-    model = validation.model
     places = [prepared.valid.where(index) for index in range(12)]
     assert (
         validation.remark == f"3 pairs of the validation corpus without text on a side: not scored (first: {places[2]})"

@@ -14,12 +14,12 @@ from regard.accel.prepared import prepare
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
 from regard.pipelines import Translator
-from regard.tasks import load
 from regard.serve.app import build_app
 from regard.serve.limits import Limits
 from regard.serve.requests import Pair
 from regard.serve.worker import Served
 from regard.serve.workers import PoolBackend, WorkerPool
+from regard.tasks import load
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
 

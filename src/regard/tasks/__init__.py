@@ -11,30 +11,32 @@ import torch
 
 from regard.accel.prepared import check_int8, quantize
 from regard.errors import RegardError, nearest
+from regard.models.registry import capabilities
 from regard.pipelines.loading import open_model
 
 if TYPE_CHECKING:
+    from regard.config import Config
     from regard.tasks.task import Task
 
-__all__ = ["TASKS", "load", "pipeline_of", "task_named"]
+__all__ = ["TASKS", "check", "load", "pipeline_of", "task_named"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table of tasks. Classes are named as "module:class", and imported when used."""
+    """A line of the table of tasks; classes are named as "module:class", and imported when they are used."""
 
     verb: str  # of the command line, that runs such models
-    pipeline: str
-    task: str = ""  # "": models of this task are run, and cannot be trained yet
+    pipeline: str  # in regard.pipelines
+    task: str = ""  # in regard.tasks; "": models of this task are run, and cannot be trained yet
 
 
 #: By the name in ``task`` of a configuration and of config.json. A new task is one file and one line here.
 TASKS = {
-    "translation": Entry("translate", "regard.pipelines.translator:Translator", "regard.tasks.translation:Translation"),
-    "language_model": Entry("generate", "regard.pipelines.generator:Generator", "regard.tasks.language_model:LanguageModel"),
-    "masked": Entry("fill", "regard.pipelines.filler:Filler", "regard.tasks.masked:Masked"),
-    "classification": Entry("classify", "regard.pipelines.classifier:Classifier", "regard.tasks.classification:Classification"),
-    "tagging": Entry("tag", "regard.pipelines.tagger:Tagger"),
+    "translation": Entry("translate", "translator:Translator", "translation:Translation"),
+    "language_model": Entry("generate", "generator:Generator", "language_model:LanguageModel"),
+    "masked": Entry("fill", "filler:Filler", "masked:Masked"),
+    "classification": Entry("classify", "classifier:Classifier", "classification:Classification"),
+    "tagging": Entry("tag", "tagger:Tagger"),
 }
 
 
@@ -44,13 +46,25 @@ def task_named(name: str) -> Task:
     if not entry.task:
         known = ", ".join(each for each, other in TASKS.items() if other.task)
         raise RegardError(f"task = {name!r:.60}: models of this task cannot be trained yet; expected one of {known}")
-    found: Task = _imported(entry.task)()
+    found: Task = _imported(f"regard.tasks.{entry.task}")()
     return found
+
+
+def check(config: Config, architecture: str = "") -> None:
+    """A RegardError for a configuration whose task does not fit, before anything is read or written.
+
+    ``architecture``: that of the model to start from; "": the configuration's.
+    """
+    task, metric = task_named(config.task), config.training.metric
+    if metric not in ("auto", *task.metrics):
+        known = ", ".join(task.metrics)
+        raise RegardError(f"training.metric = '{metric}': task '{task.name}' measures {known}")
+    task.check(config, capabilities(architecture or config.model.get("architecture", "transformer")))
 
 
 def pipeline_of(name: str) -> Any:
     """The class of the pipeline that runs models of a task."""
-    return _imported(_entry(name).pipeline)
+    return _imported(f"regard.pipelines.{_entry(name).pipeline}")
 
 
 def load(
@@ -78,7 +92,7 @@ def load(
         )
     if dtype == torch.int8:
         loaded = replace(loaded, model=quantize(loaded.model))
-    return _imported(entry.pipeline)(loaded, **options)
+    return pipeline_of(loaded.task)(loaded, **options)
 
 
 def _entry(name: str) -> Entry:

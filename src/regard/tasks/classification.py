@@ -20,7 +20,7 @@ from regard.data.prepare import Prepared
 from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
-from regard.evaluation.labels import macro_f1
+from regard.evaluation.labels import label_scores
 from regard.machine.memory import other_sizes
 from regard.models.heads import TextLabels
 from regard.models.registry import Architecture
@@ -49,7 +49,10 @@ class Classification:
     def check(self, config: Config, architecture: Architecture) -> None:
         if not architecture.labels:
             raise RegardError("task = 'classification': this architecture gives no labels: expected encoder")
-        for key, value in (("training.rdrop", config.training.rdrop), ("data.subword_dropout", config.data.subword_dropout)):
+        for key, value in (
+            ("training.rdrop", config.training.rdrop),
+            ("data.subword_dropout", config.data.subword_dropout),
+        ):
             if value:
                 raise RegardError(f"{key} = {value}: expected 0 for task = 'classification'")
 
@@ -105,7 +108,7 @@ class Texts:
         *texts, _ = corpus.lengths
         marks = len(settings.source_before) + len(settings.source_after) + len(settings.pair_between) * (len(texts) - 1)
         self.texts = len(texts)
-        self.sides: tuple[NDArray[np.int64], ...] = (sum(length.astype(np.int64) for length in texts) + marks,)
+        self.sides: tuple[NDArray[np.int64], ...] = (np.sum(texts, axis=0, dtype=np.int64) + marks,)
         self.targets = np.ones(len(corpus), dtype=np.int64)
         self.corpus_of = corpus.corpus_of
 
@@ -145,26 +148,23 @@ class LabelledTexts:
         """The loss a text without smoothing, accuracy, macro F1, and samples."""
         device = next(self.model.parameters()).device
         model = labelled(self.model)
-        best: dict[int, int] = {}
-        true: dict[int, int] = {}
+        found: dict[int, tuple[int, int]] = {}  # number of an example → its label, the likeliest one
         with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")
             loss = self.held_out.loss(self.model, LabelCrossEntropy())
             files.point("validate:loss")
             for numbers, batch in self.held_out.each():
-                found = model.label_scores(batch.to(device).target).argmax(-1).tolist()
-                best |= zip(numbers.tolist(), found, strict=True)
-                true |= zip(numbers.tolist(), batch.labels.tolist(), strict=True)
+                best = model.label_scores(batch.to(device).target).argmax(-1).tolist()
+                found |= zip(numbers.tolist(), zip(batch.labels.tolist(), best, strict=True), strict=True)
         names = self.loaded.options.labels
-        right = sum(best[number] == label for number, label in true.items())
-        f1 = macro_f1([names[label] for label in true.values()], [names[best[number]] for number in true], names)
-        values: dict[str, Any] = {"loss": loss, "accuracy": right / len(true), "macro_f1": f1}
-        shown = [sorted(true)[place] for place in spread(min(self.config.training.samples, len(true)), len(true))]
+        scores = label_scores(*zip(*found.values(), strict=True), names)
+        values: dict[str, Any] = {"loss": loss, "accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
+        shown = [sorted(found)[place] for place in spread(min(self.config.training.samples, len(found)), len(found))]
         values["samples"] = [
             {
                 "source": " / ".join(self.corpus.text(column, number) for column in range(self.examples.texts)),
-                "hypothesis": names[best[number]],
-                "reference": names[true[number]],
+                "hypothesis": names[found[number][1]],
+                "reference": names[found[number][0]],
             }
             for number in shown
         ]

@@ -17,8 +17,8 @@ from regard.data.batch import Batch
 from regard.data.columns import Column
 from regard.data.plan import Indices
 from regard.data.prepare import Prepared
-from regard.data.shards import Corpus
 from regard.data.random_streams import stream_key
+from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
@@ -29,6 +29,7 @@ from regard.tasks.measuring import HeldOut, evaluating, spread
 from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
 from regard.tasks.task import Card, Stop
 from regard.text.settings import TextSettings
+from regard.text.specials import EOS
 
 PROMPT, SAMPLE = 16, 48  # tokens of a sample's prompt, and of its continuation
 
@@ -55,12 +56,12 @@ class LanguageModel:
         return (Column("text", "text", data.text),)
 
     def settings(self, config: Config, prepared: Prepared) -> TextSettings:
-        # A document's end mark is the start mark of the next one, as in GPT-2; one document has neither.
-        mark = prepared.train.after
-        settings = TextSettings(
+        # A document's end mark is the start mark of the next one, as in GPT-2; a text of one document has neither.
+        end = prepared.tokenizer.id_of(EOS)
+        mark = (end,) if end in prepared.train.stream[-1:] else ()
+        return TextSettings(
             start=mark, ends=mark, source_after=(), normalize=config.data.normalize, max_length=config.data.max_length
         )
-        return settings
 
     def options(self, options: Any, prepared: Prepared) -> Any:
         return options
@@ -134,7 +135,7 @@ class Blocks:
         return self.corpus.stream[first : first + int(self.targets[index]) + 1]
 
     def where(self, index: int) -> str:
-        return self.corpus.where_in_stream(self.first(index, 0))
+        return self.corpus.where(self.first(index, 0))
 
 
 class Continuations:

@@ -17,8 +17,8 @@ from regard.data.batch import IGNORED, Batch
 from regard.data.columns import Column
 from regard.data.plan import Indices
 from regard.data.prepare import Prepared
-from regard.data.shards import Corpus
 from regard.data.random_streams import stream_key
+from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes

@@ -27,9 +27,7 @@ class Abandoned(Exception):
 class HeldOut:
     """Held-out examples in batches, the same at every measurement."""
 
-    def __init__(
-        self, config: Config, examples: Examples, stop: Stop, chosen: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, config: Config, examples: Examples, stop: Stop, chosen: NDArray[np.int64] | None = None) -> None:
         """``chosen``: the numbers of the examples that are measured; None: all that fit into a batch."""
         self.examples, self.stop = examples, stop
         sizes = np.maximum.reduce(examples.sides)

@@ -108,7 +108,7 @@ class Task(Protocol):
         ...
 
     def columns(self, data: DataConfig) -> tuple[Column, ...]:
-        """The columns of a corpus."""
+        """The columns of a corpus; a text alone is a stream."""
         ...
 
     def settings(self, config: Config, prepared: Prepared) -> TextSettings:

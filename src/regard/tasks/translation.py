@@ -18,8 +18,8 @@ from regard.data.checks import has_text
 from regard.data.columns import Column
 from regard.data.plan import Indices
 from regard.data.prepare import Prepared, learnt_length
-from regard.data.shards import Corpus
 from regard.data.random_streams import stream_key
+from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
@@ -61,8 +61,8 @@ class Translation:
 
     def columns(self, data: DataConfig) -> tuple[Column, ...]:
         return (
-            Column("source", "text", data.source_key, tokenizer=0),
-            Column("target", "text", data.target_key, tokenizer=1),
+            Column("source", key=data.source_key),
+            Column("target", key=data.target_key, tokenizer=1),
         )
 
     def settings(self, config: Config, prepared: Prepared) -> TextSettings:

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from regard import directory, files
+from regard import directory, files, tasks
 from regard.config import Config
 from regard.data.prepare import OtherData, Prepared, prepare
 from regard.data.random_streams import seed_stream
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory, peak_memory
+from regard.models import registry
 from regard.models.contract import Model
 from regard.nn.positions import TooLong
-from regard.tasks import task_named
 from regard.tasks.measuring import Abandoned, in_words, metric_of, score_of
 from regard.tasks.task import Task, Validation
 from regard.training import checkpoint, previous, snapshots
@@ -34,7 +34,7 @@ from regard.training.progress import Pace, Progress
 from regard.training.rates import SIZES, rate_for, work_of
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
-from regard.training.start import parts_of, tokenizers_of
+from regard.training.start import given_by, parts_of
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
 
@@ -64,14 +64,15 @@ class Session:
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
-        self.task: Task = task_named(config.task)
+        tasks.check(config, "" if start is None else registry.architecture_of(start.options))
+        self.task: Task = tasks.task_named(config.task)
         self.position = RunPosition() if state is None else position_of(state)
         try:
             self.prepared: Prepared = prepare(
                 config,
                 run / DATA,
                 self.task.columns(config.data),
-                tokenizers=tokenizers_of(start),
+                **given_by(self.task, start),
                 expected=self.position.corpus,
                 say=progress.say,
             )

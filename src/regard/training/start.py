@@ -13,7 +13,6 @@ from regard.models import registry
 from regard.pipelines.loading import open_model
 from regard.tasks.task import Task
 from regard.text.settings import TextSettings
-from regard.text.tokenizer import Tokenizer
 
 
 def start_from(config: Config) -> Loaded | None:
@@ -43,9 +42,12 @@ def start_from(config: Config) -> Loaded | None:
     return replace(start, model=model.eval(), options=options)
 
 
-def tokenizers_of(start: Loaded | None) -> tuple[Tokenizer, Tokenizer] | None:
-    """The tokenizers of the initial model; None: they are learnt."""
-    return None if start is None else start.text[1:]
+def given_by(task: Task, start: Loaded | None) -> dict[str, Any]:
+    """What data is prepared with: the tokenizers of the initial model, or what a task's new vocabulary needs."""
+    if start is None:
+        return {"specials": task.specials}
+    settings, *pair = start.text
+    return {"tokenizers": tuple(pair), "after": settings.ends[:1]}
 
 
 class Parts(NamedTuple):

@@ -13,15 +13,15 @@ from regard.accel.fused import Fused
 from regard.accel.ways import switched_on
 from regard.config import Config
 from regard.data.batch import Batch
+from regard.data.random_streams import seed_stream, stream_key
 from regard.models.contract import Model
 from regard.nn.dropout import drawing_from
+from regard.tasks.objectives import Objective, Sums, of_tokens
 from regard.training import average
 from regard.training.distributed import Group
 from regard.training.feed import Item
-from regard.tasks.objectives import Objective, Sums, of_tokens
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
-from regard.data.random_streams import seed_stream, stream_key
 from regard.training.thread_parallel import ThreadParallel
 
 Stream = tuple[int, str, int, int, int]  # of random numbers: seed, purpose, update, micro-batch, rank
