@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from regard.pipelines.loading import open_model
 
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
+from regard.pipelines.loading import open_model
 from regard.pipelines.tagger import Tagger
 
 transformers = pytest.importorskip("transformers")

@@ -50,9 +50,7 @@ def test_logits_and_back(name: str, tmp_path: Path) -> None:
     longest = 40 if name in ("original", "v1.1") else 512
     source, target = sentences(1, [9, 1, longest, 4]), sentences(2, [3, 7, longest // 2, 1])
     with torch.inference_mode(), lifted():
-        expected = theirs(
-            input_ids=source.ids, attention_mask=mask_of(source), decoder_input_ids=target.ids
-        ).logits
+        expected = theirs(input_ids=source.ids, attention_mask=mask_of(source), decoder_input_ids=target.ids).logits
         got = loaded.model.logits(loaded.model.forward(target, loaded.model.encode(source)).hidden)
         assert worst(got, expected, target.lengths) <= 1e-6
         prepared = prepare(published.load(tmp_path / "theirs").model, torch.float32)

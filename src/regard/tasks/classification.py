@@ -108,7 +108,8 @@ class Texts:
         *texts, _ = corpus.lengths
         marks = len(settings.source_before) + len(settings.source_after) + len(settings.pair_between) * (len(texts) - 1)
         self.texts = len(texts)
-        self.sides: tuple[NDArray[np.int64], ...] = (np.sum(texts, axis=0, dtype=np.int64) + marks,)
+        lengths = np.stack(texts).sum(0, dtype=np.int64) + marks
+        self.sides: tuple[NDArray[np.int64], ...] = (lengths,)
         self.targets = np.ones(len(corpus), dtype=np.int64)
         self.corpus_of = corpus.corpus_of
 
@@ -157,7 +158,8 @@ class LabelledTexts:
                 best = model.label_scores(batch.to(device).target).argmax(-1).tolist()
                 found |= zip(numbers.tolist(), zip(batch.labels.tolist(), best, strict=True), strict=True)
         names = self.loaded.options.labels
-        scores = label_scores(*zip(*found.values(), strict=True), names)
+        true, chosen = zip(*found.values(), strict=True)
+        scores = label_scores(true, chosen, names)
         values: dict[str, Any] = {"loss": loss, "accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
         shown = [sorted(found)[place] for place in spread(min(self.config.training.samples, len(found)), len(found))]
         values["samples"] = [

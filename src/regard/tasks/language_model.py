@@ -24,7 +24,6 @@ from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.registry import Architecture
 from regard.nn.sequences import Tokens
-from regard.pipelines.generator import Generator
 from regard.tasks.measuring import HeldOut, evaluating, spread
 from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
 from regard.tasks.task import Card, Stop
@@ -83,7 +82,9 @@ class LanguageModel:
             note=f"Loss: nats a token, in blocks of {config.data.max_length} tokens, without label smoothing.",
         )
 
-    def pipeline(self, loaded: Loaded, **options: Any) -> Generator:
+    def pipeline(self, loaded: Loaded, **options: Any) -> Any:
+        from regard.pipelines.generator import Generator
+
         return Generator(loaded, **options)
 
 
@@ -159,6 +160,8 @@ class Continuations:
             files.point("validate:loss")
             values: dict[str, Any] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
             if self.prompts and decoding is None:
+                from regard.pipelines.generator import Generator
+
                 found = Generator(self.loaded).generate(self.prompts, max_tokens=SAMPLE, temperature=0.8, seed=1)
                 values["samples"] = [
                     {"source": prompt, "hypothesis": one.text} for prompt, one in zip(self.prompts, found, strict=True)
