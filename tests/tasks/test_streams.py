@@ -16,7 +16,7 @@ from regard.tasks.language_model import Blocks
 from regard.tasks.masked import SHARE, MaskedBlocks
 from regard.text.settings import TextSettings
 
-SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,), mask=99, max_length=20)
+SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,), mask=4000, max_length=20)
 
 
 def stream(length: int) -> Any:
@@ -68,9 +68,9 @@ def test_hidden_tokens() -> None:
     assert (wanted.sum(1) == round(SHARE * 20)).all()
     assert not wanted[:, 0].any() and not wanted[:, -1].any(), "marks are never hidden"
     hidden = batch.target.ids[wanted]
-    shares = [float((hidden == 99).float().mean()), float((hidden == batch.labels[wanted]).float().mean())]
+    shares = [float((hidden == 4000).float().mean()), float((hidden == batch.labels[wanted]).float().mean())]
     assert shares == pytest.approx([0.8, 0.1], abs=0.06)
-    assert not batch.target.ids[~wanted].eq(99).any()
+    assert not batch.target.ids[~wanted].eq(4000).any()
     again = MaskedBlocks(stream(2001), SETTINGS, 3000, seed=1, training=True).batch(numbers, epoch=3)
     assert again.target.ids.equal(batch.target.ids) and again.labels.equal(batch.labels)
     assert not examples.batch(numbers, epoch=4).labels.equal(batch.labels)
