@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def read_config(path: Path | None, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+def read_config(path: Path | None, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int | str) -> Config:
     """The configuration from a TOML file, then ``tables``, then ``key=value`` overrides; later values win."""
     values = _read_toml(path) if path is not None else {}
     where = str(path) if path is not None else "configuration"

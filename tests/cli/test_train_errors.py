@@ -50,7 +50,7 @@ def test_an_unknown_option_of_the_model(folder: Path, regard: Regard) -> None:
     [
         ("steps = 240", "steps = 0", "training.steps = 0: expected at least 1"),
         ("steps = 240", 'steps = "many"', "training.steps = 'many'"),
-        ("vocabulary = 330", 'tokenizer = "bpf"', "expected one of bpe, unigram — did you mean 'bpe'?"),
+        ("vocabulary = 330", 'tokenizer = "bpf"', "expected one of bpe, unigram, characters — did you mean 'bpe'?"),
         ("vocabulary = 330", "vocabulary = 262", "vocabulary"),
         ("width = 32", "width = 33", "width=33 must be a multiple of heads=2"),
         ('source = "zh"', "", "'data.source' is missing"),

@@ -121,14 +121,14 @@ def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> N
 def test_without_a_length_penalty_its_best_is_ours() -> None:
     """With power:0 it ends a sentence earlier, when the best candidate ends, and its second need not be ours."""
     one = loaded()
-    one.model.output_table()[1].data[one.settings.ends[0]] += 3.0
+    one.model.output_table()[1].data[one.settings.ends[0]] += 5.0
     backend = build_backend("ctranslate2", one)
     generator = torch.Generator().manual_seed(1)
-    sources = torch.randint(4, V, (24, 4), generator=generator).tolist()
+    sources = torch.randint(4, V, (200, 4), generator=generator).tolist()
     differ = 0
-    for limit in range(1, 9):
+    for limit in (4, 8, 12):
         search = Search(
-            beam=4, n_best=2, length_penalty=LengthPenalty("power", 0.0), max_extra=limit - 4, stopping="first"
+            beam=5, n_best=3, length_penalty=LengthPenalty("power", 0.0), max_extra=limit - 4, stopping="first"
         )
         ours = decode(one.model, sources, one.settings, search)
         for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):

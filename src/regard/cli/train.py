@@ -1,31 +1,22 @@
-"""``regard train``: from a configuration, from two text files or a table, or resuming a run."""
+"""``regard train``: from a configuration, from a corpus alone, or resuming a run."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regard.cli.common import Device, Json, print_json, show, talk
 from regard.cli.flags import add_once, with_config_flags
-from regard.config import Config, read_config, to_toml
+from regard.cli.plan import Plan, plan_run
+from regard.config import Config, to_toml
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
-    from regard.data.holdout import Split
-
-
-class Plan(NamedTuple):
-    """The training that the arguments mean."""
-
-    config: Config
-    run: Path
-    split: Split | None = None  # the division of a corpus of pairs, not written yet
+    from regard.data.holdout import HeldOut
 
 
 @with_config_flags
@@ -33,7 +24,7 @@ def train(
     given: dict[str, Any],
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG.toml | A.zh A.en | A.tsv | RUN", help="What to train, or to resume."),
+        typer.Argument(metavar="CONFIG.toml | A.zh A.en | A.tsv | A.txt | RUN", help="What to train, or to resume."),
     ] = None,
     run: Annotated[str, typer.Option("--run", "-o", help="Run directory; default runs/NAME or runs/zh-en.")] = "",
     set_: Annotated[
@@ -56,12 +47,13 @@ def train(
     device: Device = "auto",
     json: Json = False,
 ) -> int | None:
-    """Train a translator.
+    """Train a model: a translator, a language model, a classifier.
 
-    From two text files whose endings are their languages, or a table whose columns name them: 1 % of the pairs (at
-    most 1,000) are held out for validation, size and vocabulary are chosen by the corpus, and the run is written to
-    runs/SOURCE-TARGET. Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and
-    prints how to resume.
+    Two text files whose endings are their languages, or a table whose columns name them, train a translator: 1 % of
+    the pairs (at most 1,000) are held out for validation. A table with texts and labels trains a classifier: a tenth
+    (at most 1,000) is held out. A plain text trains a language model: the last tenth is held out. --task says
+    otherwise. Size and vocabulary are chosen by the corpus, and the run is written to runs/SOURCE-TARGET or runs/NAME.
+    Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and prints how to resume.
 
     Example: regard train train.zh train.en --minutes 30
     """
@@ -88,111 +80,6 @@ def train(
     return _train(plan, device, resume, force, json)
 
 
-def plan_run(
-    files: list[str], run: str, resume: bool, given: Mapping[str, Any], overrides: list[str], ending: str = ""
-) -> Plan:
-    """The plan that the arguments mean; ``ending`` is added to a default name of the run."""
-    from regard.data.corpus import is_one_file
-
-    tables = _tables(given)
-    if len(files) == 2 or (len(files) == 1 and is_one_file(files[0])):
-        if resume:
-            return _resumed(Path(run or _default_run(files, tables)), tables, overrides)
-        return _from_corpus(files, run or _default_run(files, tables) + ending, tables, overrides)
-    if len(files) != 1:
-        raise RegardError("expected CONFIG.toml, two text files, one of pairs (.tsv, .csv, .jsonl), or --resume RUN")
-    path = Path(files[0])
-    if resume:
-        folder = Path(run) if run else path
-        if not run and path.suffix == ".toml":
-            folder = Path("runs") / path.stem
-        return _resumed(folder, tables, overrides)
-    if path.is_dir():
-        raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}")
-    if path.suffix != ".toml" and path.exists():
-        raise RegardError(
-            f"{path}: expected a configuration (.toml), pairs (.tsv, .csv, .jsonl), or the other language's file "
-            "beside it"
-        )
-    from regard.training.rundir import read_file
-
-    return Plan(read_file(path, overrides, **tables), Path(run or f"runs/{path.stem}{ending}"))
-
-
-def _tables(given: Mapping[str, Any]) -> dict[str, Any]:
-    """{"training.steps": 5, "seed": 2} → {"training": {"steps": 5}, "seed": 2}"""
-    tables: dict[str, Any] = {}
-    for key, value in given.items():
-        table, dot, name = key.partition(".")
-        if dot:
-            tables.setdefault(table, {})[name] = value
-        else:
-            tables[key] = value
-    return tables
-
-
-def _languages(files: list[str], tables: Mapping[str, Any]) -> tuple[str, str]:
-    """Source and target language: typed, or by the files' endings or one file's columns."""
-    from regard.data.corpus import languages_in
-    from regard.data.holdout import languages_of
-
-    given = tables.get("data", {})
-    if given.get("source") and given.get("target"):
-        source, target = given["source"], given["target"]
-    else:
-        source, target = languages_of(files) if len(files) == 2 else languages_in(files[0])
-        if len(files) == 1 and (given.get("source") == target or given.get("target") == source):
-            source, target = target, source  # columns may stand in any order
-        source, target = given.get("source", source), given.get("target", target)
-    if not source or not target:
-        raise RegardError(
-            f"{' '.join(files)}: the {'endings' if len(files) == 2 else 'columns'} name no languages; say "
-            "--source-language and --target-language"
-        )
-    if source == target:
-        raise RegardError(
-            f"{' '.join(files)}: both are '{source}'; name files as in train.zh train.en, or say --source-language and "
-            "--target-language"
-        )
-    return source, target
-
-
-def _default_run(files: list[str], tables: Mapping[str, Any]) -> str:
-    return "runs/" + "-".join(_languages(files, tables))
-
-
-def _from_corpus(files: list[str], run: str, tables: dict[str, Any], overrides: list[str]) -> Plan:
-    """The plan for two files or a table: held-out validation pairs, and a recipe under the typed keys."""
-    from regard.data.holdout import survey
-    from regard.training.recipe import MINUTES, recipe
-
-    source, target = _languages(files, tables)
-    folder = Path(run)
-    entry = files[0] if len(files) == 1 else (files[0], files[1])
-    data = {"valid": entry, **tables.get("data", {}), "source": source, "target": target, "train": [entry]}
-    # Check the typed keys before a large corpus is read.
-    typed = read_config(None, overrides, **{**tables, "data": data})
-    seen = survey(entry, typed.data)
-    split = seen.hold_out() if typed.data.valid == entry else None
-    if split is not None:
-        data["train"], data["valid"] = [str(folder / "corpus" / "train")], str(folder / "corpus" / "valid")
-    minutes = typed.training.minutes or (0.0 if "steps" in tables.get("training", {}) else MINUTES)
-    chosen = recipe(split.train if split else len(seen.groups), seen.characters, minutes=minutes)
-    if {"architecture", "preset"} & typed.model.keys():
-        chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset
-    tables = {**tables, "data": data}
-    merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}
-    return Plan(read_config(None, overrides, **merged, **tables), folder, split)
-
-
-def _resumed(run: Path, tables: Mapping[str, Any], overrides: list[str]) -> Plan:
-    """The run's configuration with the typed keys; training refuses changes that a run may not have."""
-    from regard.training import rundir
-
-    rundir.settle(run)
-    return Plan(rundir.read_run(run, overrides, **tables), run)
-
-
 def _with_model_defaults(config: Config) -> Config:
     """The configuration with every option of its model that has a value; a wrong one raises."""
     from regard.models import registry
@@ -214,17 +101,22 @@ def _check_model(config: Config) -> None:
         raise RegardError(f"model: {error}") from None
 
 
-def _say_choices(config: Config, split: Split, run: Path) -> None:
-    from regard.data.corpus import remarks
+def _say_choices(config: Config, split: HeldOut, run: Path) -> None:
+    from regard.data.columns import columns_of
+    from regard.data.examples import remarks
 
-    data = config.data
-    for line in remarks(split.entry, split.data):
+    data, task = config.data, config.task
+    entry = split.files[0] if len(split.files) == 1 else (split.files[0], split.files[1])
+    for line in remarks(entry, data, columns_of(config)):
         talk(line)
-    talk(f"{data.source} → {data.target}: {split.train:,} pairs to train on, {len(split.held_out):,} held out")
+    what = f"{data.source} → {data.target}" if task == "translation" else f"{task} ({data.tokenizer})"
+    talk(f"{what}: {split.described()}")
     talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
     if config.training.minutes:
+        measure = "BLEU" if config.training.metric == "bleu" else f"the {config.training.metric}"
         talk(
-            f"at most {config.training.minutes:g} minutes (--minutes), less if BLEU on the held-out pairs stops rising"
+            f"at most {config.training.minutes:g} minutes (--minutes), less if {measure} on the held-out "
+            f"{'pairs' if task == 'translation' else 'text'} stops {'falling' if measure == 'the loss' else 'rising'}"
         )
 
 

@@ -68,7 +68,7 @@ def translate(
     check_input(file)
     check_search(backend, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
-    translator = open_translator(model, device, dtype, threads, backend, shortlist)
+    translator = open_translator(model, device, dtype, threads, backend, shortlist, only_decoding=not alignments)
     # Typed lines are translated one at a time.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(

@@ -250,7 +250,7 @@ def _write_stream(folder: Path, name: str, entries: Sequence[Entry], job: Job, r
                 for piece in chunk:
                     ids = next(starts if piece.first else others)
                     writer.add((piece.text,), (ids + after if piece.last else ids,), number, piece.line)
-        info = writer.info([files_of(entry, job.data, job.columns)[0] for entry in entries])
+        info = writer.info([files_of(entry, job.data, job.columns)[0] for entry in entries]) | {"after": after}
     if not writer.count:
         raise RegardError(f"data.{name}: no document is left: {'; '.join(report.lines())}")
     return info

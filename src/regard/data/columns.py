@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from regard.config import Config
+from regard.data.headers import SOURCE, TARGET, meaning
 from regard.errors import RegardError
 
 # The names by which a column without a key is found, the likeliest first; a second text is never guessed.
@@ -110,6 +111,19 @@ def find(
         chosen[missing[0]] = others[0]
     places = tuple(chosen[number] for number in sorted(chosen))
     return Found(places, named) if len(set(places)) == len(columns) else None
+
+
+def suggested(names: Sequence[str]) -> str:
+    """The task that names of columns suggest: classification, language_model, or "" for none.
+
+    A source beside a target, or a translation, is a pair and no text with its label.
+    """
+    meanings = [meaning(name, ("", "")) for name in names]
+    label, text = _guess(names, Column("label", "label")), _guess(names, Column("text"))
+    sides = {meanings[place] for place in range(len(names)) if place != text}
+    if label is not None and not (meanings[label] == TARGET and SOURCE in sides):
+        return "classification"
+    return "language_model" if text is not None and not sides & {SOURCE, TARGET} else ""
 
 
 def question(names: Sequence[str], columns: Sequence[Column], where: str, what: str) -> RegardError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from regard.config import DataConfig
 from regard.data import corpus, jsonl, tables
-from regard.data.columns import Column, Example, Found, find, is_pairs, is_stream, question
+from regard.data.columns import Column, Example, Found, find, is_pairs, is_stream, question, suggested
 from regard.data.reading import bare, without_nul
 from regard.errors import RegardError
 from regard.schema import Entry
@@ -57,6 +57,15 @@ def remarks(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> list[s
     found = _columns_in(first, columns, where)
     names = {column.name: first[place] for column, place in zip(columns, found.places, strict=True)}
     return tables.remarks_on(path, names if found.named else {})
+
+
+def kind_of(path: str) -> str:
+    """The task that a file's names of columns or keys suggest: classification, language_model, or "" for none."""
+    if bare(path).endswith(tables.ENDINGS):
+        names, _ = next(tables.even_rows(path), ([], ""))
+    else:
+        names = list(next(jsonl.objects(path), ({}, ""))[0])
+    return suggested(names)
 
 
 def _read_table(path: str, columns: Sequence[Column]) -> Iterator[Example]:

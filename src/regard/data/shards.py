@@ -71,7 +71,7 @@ class Corpus:
     """The examples of a corpus by index; ids are without marks.
 
     ``lengths`` counts the ids of each column, int32 [n] for each. A text alone is a stream: its examples are pieces of
-    documents (``stream``), mostly lines with their line breaks.
+    documents (``stream``), mostly lines with their line breaks, and ``after`` are the ids after each document.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Corpus:
     ) -> None:
         self.name, self.fingerprint, self.columns = name, fingerprint, tuple(columns)
         self.files: list[str] = list(info["files"])
+        self.after: tuple[int, ...] = tuple(info.get("after", ()))
         self._folder, self._count = folder, int(info["pairs"])
         count, names = self._count, [column.name for column in columns]
         self.corpus_of = self._array("corpus", "uint16", count)
@@ -114,12 +115,14 @@ class Corpus:
             raise TypeError(f"a corpus of {len(self.columns)} columns is no stream")
         return self._ids[0]
 
+    def where_in_stream(self, position: int) -> str:
+        """The place of a token of the stream, "file:line"."""
+        if not 0 <= position < len(self.stream):
+            raise IndexError(f"position {position} of {len(self.stream)}")
+        return self.where(int(np.searchsorted(self._id_ends[0], position, side="right")))
+
     def where(self, index: int) -> str:
-        """The place of an example, or of a position in the stream, "file:line"."""
-        if is_stream(self.columns):
-            if not 0 <= index < len(self.stream):
-                raise IndexError(f"position {index} of {len(self.stream)}")
-            index = int(np.searchsorted(self._id_ends[0], index, side="right"))
+        """The place of an example, "file:line"."""
         return f"{self.files[int(self.corpus_of[index])]}:{int(self._line[index])}"
 
     def source_ids(self, index: int) -> NDArray[Any]:

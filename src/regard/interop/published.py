@@ -19,7 +19,7 @@ from regard.interop import specials
 from regard.interop.family import Family
 from regard.interop.specials import GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, Described
 from regard.models import registry
-from regard.models.assign import assign, names
+from regard.models.assign import Replacing, assign, names
 from regard.models.registry import Uninitialized
 from regard.regular import JSON_LIMIT, parse_json, read_bytes, read_json
 from regard.text.settings import TextSettings
@@ -52,10 +52,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     return found
 
 
-def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+def load(
+    folder: Path | str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    replacing: Replacing | None = None,
+) -> Loaded:
     """Read a published folder; every fault is a RegardError of one line that names the file.
 
-    The folder may lack a tokenizer: the model is read, and takes ids. Its memory is that of the weights and of one
+    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. Its memory is that of the weights and of one
     tensor more, or of the few that make one of ours.
     """
     folder = Path(folder)
@@ -66,7 +71,7 @@ def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dt
     with _naming(folder / CONFIG):
         family = family_of(config)
         options = family.options_from(config, family.names(config, found))
-        task, sizes = family.task(config), family.sizes(config)
+        task, sizes = family.task(config), family.sizes(config, options)
         if registry.layers(options) > len(found):
             raise RegardError(f"{registry.layers(options)} layers, but there are {len(found)} tensors")
         with torch.random.fork_rng(devices=[]), torch.device("meta"), Uninitialized():
@@ -80,7 +85,7 @@ def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dt
     with _naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
         tensors = family.readable(options, config, found, ours)
-    assign(model, tensors, dtype, _device(device))
+    assign(model, tensors, dtype, _device(device), replacing)
     card = folder / CARD
     text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     model.options = options
@@ -97,9 +102,7 @@ def write(loaded: Loaded, folder: Path | str) -> Path:
     family, config, tensors = _exported(model, loaded.options)
     generation = specials.generation_config(settings, loaded.task)
     config |= specials.config_ids(settings, loaded.task)
-    if family.longest[0] not in config:
-        around = len(settings.source_before) + len(settings.source_after) + len(settings.start)
-        config[family.longest[0]] = settings.max_length + around
+    config.setdefault(family.longest[0], specials.positions(settings, loaded.task))
     described = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATES else {})}
     if loaded.tokenizer is not None:
         if loaded.target_tokenizer is not None and loaded.target_tokenizer.fingerprint != loaded.tokenizer.fingerprint:
@@ -195,7 +198,8 @@ def _tokenizer_config(tokenizer: Tokenizer, settings: TextSettings, task: str) -
         ids["cls_token"] = settings.source_before[0] if settings.source_before else None
         ids["sep_token"] = settings.source_after[0] if settings.source_after else None
     named = {role: tokenizer.tokens([number])[0] for role, number in ids.items() if number is not None}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": settings.max_length, **named}
+    longest = specials.positions(settings, task)
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **named}
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -80,9 +80,9 @@ class Marks:
 
 
 def settings_from(
-    task: str, positions: int, found: Described, *, unk: int | None = None, source: str = "", target: str = ""
+    task: str, longest: int, found: Described, *, unk: int | None = None, source: str = "", target: str = ""
 ) -> TextSettings:
-    """Our text settings of a model with a ``task`` and so many ``positions``."""
+    """Our text settings of a model with a ``task``; ``longest``: how many positions it has."""
     marks = _marks(task, found)
     ends, start = found.ids("eos_token_id"), marks.before if task == "language_model" else ()
     if task == "language_model" and not set(marks.after) <= set(ends):
@@ -98,9 +98,9 @@ def settings_from(
     pad = (ends[0] if ends else 0) if pad is None else pad  # which id stands there never counts
     unk = _unknown(found) if unk is None else unk
     around = len(marks.before) + len(marks.after)
-    longest = found.tokenizer_config.get("model_max_length")
-    if isinstance(longest, int) and not isinstance(longest, bool) and longest > around:
-        positions = min(positions, longest)
+    said = found.tokenizer_config.get("model_max_length")
+    if isinstance(said, int) and not isinstance(said, bool) and said > around:
+        longest = min(longest, said)
     penalty = found.value("length_penalty")[0]
     return TextSettings(
         pad=pad,
@@ -117,7 +117,7 @@ def settings_from(
         source=source,
         target=target,
         normalize=(),
-        max_length=max(1, min(positions - around, limits.LENGTH)),
+        max_length=max(1, min(longest - around, limits.LENGTH)),
         length_penalty=f"power:{_number(penalty):g}",
     )
 
@@ -231,6 +231,12 @@ def _id(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise RegardError(f"{value!r:.40}: expected an id")
     return value
+
+
+def positions(settings: TextSettings, task: str) -> int:
+    """How many positions the longest text takes, with its marks."""
+    around = settings.start if task == "language_model" else (*settings.source_before, *settings.source_after)
+    return settings.max_length + len(around)
 
 
 def config_ids(settings: TextSettings, task: str) -> dict[str, Any]:

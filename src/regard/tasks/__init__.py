@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from regard.accel.prepared import check_int8, quantize
 from regard.errors import RegardError, nearest
 from regard.models.registry import capabilities
-from regard.pipelines.loading import open_model
+from regard.pipelines.loading import open_to_run
 
 if TYPE_CHECKING:
     from regard.config import Config
@@ -73,25 +72,23 @@ def load(
     dtype: torch.dtype = torch.float32,
     *,
     task: str = "",
+    only_decoding: bool = False,
     **options: Any,
 ) -> Any:
     """The pipeline of a model: a ``Translator``, ``Generator``, ``Filler``, ``Classifier`` or ``Tagger``.
 
     ``name``: a model directory, a folder as ``save_pretrained`` of Hugging Face writes it, or a packaged model.
     ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
-    ``task``: what the model must be for; a RegardError names the verb for another. ``options`` are keywords of the
-    pipeline's class.
+    ``task``: what the model must be for; a RegardError names the verb for another. ``only_decoding``: on a CPU the
+    weights are held once, prepared, and the model cannot be recorded. ``options``: keywords of the pipeline's class.
     """
-    if dtype == torch.int8:
-        check_int8(device)
-    loaded = open_model(name, device, torch.float32 if dtype == torch.int8 else dtype)
+    plain = options.get("backend", "regard") == "regard" and not options.get("shortlist")
+    loaded = open_to_run(name, device, dtype, only_decoding and plain)
     entry = _entry(loaded.task)
     if task and loaded.task != task:
         raise RegardError(
             f"{name}: a model of task '{loaded.task}', expected '{task}'; it is run by: regard {entry.verb}"
         )
-    if dtype == torch.int8:
-        loaded = replace(loaded, model=quantize(loaded.model))
     return pipeline_of(loaded.task)(loaded, **options)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from regard import directory, files, manifest, regular
 from regard.config import Config, read_config, to_toml
-from regard.data.corpus import files_of
+from regard.data.columns import columns_of
+from regard.data.examples import files_of
 from regard.errors import RegardError
 from regard.surrogates import has_half
 from regard.training import checkpoint, previous
@@ -22,7 +23,7 @@ from regard.training.snapshots import SNAPSHOTS
 from regard.weights import WEIGHTS
 
 if TYPE_CHECKING:
-    from regard.data.holdout import Split
+    from regard.data.holdout import HeldOut
 
 CONFIG, CHECKPOINTS, DATA, CORPUS = "run.toml", "checkpoints", "data", "corpus"
 
@@ -64,7 +65,7 @@ CHANGEABLE = {
 
 
 @contextlib.contextmanager
-def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Split | None = None) -> Iterator[None]:
+def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: HeldOut | None = None) -> Iterator[None]:
     """Lock the run directory and prepare it for a new run or a resumed one.
 
     ``hold_out`` is written to the new run's ``corpus/``. If a new run ends before its first checkpoint, the earlier run
@@ -144,7 +145,7 @@ def _settle(run: Path) -> None:
     files.sweep(run)
 
 
-def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]:
+def _names_taken(run: Path, config: Config, hold_out: HeldOut | None) -> list[str]:
     """The names that a new run replaces; an error if those are not a run's files, or the new run reads them."""
     occupied = [name for name in _OF_RUN if (run / name).exists()]
     if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, manifest.MANIFEST)):
@@ -175,14 +176,15 @@ def _wrote(corpus: Path) -> bool:
     return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, manifest.MANIFEST}
 
 
-def _read(config: Config, hold_out: Split | None) -> list[str]:
+def _read(config: Config, hold_out: HeldOut | None) -> list[str]:
     """The files and folders that a new run reads."""
     data = config.data
     init = [config.training.init] if config.training.init else []
     if hold_out is not None:
-        return [*files_of(hold_out.entry, hold_out.data), *init]
+        return [*hold_out.files, *init]
     entries = [*data.train, data.valid, *([data.test] if data.test else [])]
-    return [*(path for entry in entries for path in files_of(entry, data)), *init]
+    columns = columns_of(config)
+    return [*(path for entry in entries for path in files_of(entry, data, columns)), *init]
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
@@ -190,14 +192,14 @@ def _read(config: Config, hold_out: Split | None) -> list[str]:
 _RUN = "$RUN"
 
 
-def read_run(run: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+def read_run(run: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int | str) -> Config:
     """The configuration of a run, with the present paths of files inside the run."""
     if not (run / CONFIG).is_file():
         raise RegardError(f"{run}: no run to go on with: it has no {CONFIG}")
     return read_file(run / CONFIG, overrides, **tables)
 
 
-def read_file(path: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int) -> Config:
+def read_file(path: Path, overrides: Sequence[str] = (), **tables: Mapping[str, Any] | int | str) -> Config:
     """A configuration file, in which ``$RUN/…`` is a path relative to it."""
 
     def place(name: str) -> str:
