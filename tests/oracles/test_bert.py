@@ -14,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 import transformers
-from hugging import V, config_for, drawn, mask_of, opened, saved, sentences, worst
+from hugging import config_for, drawn, mask_of, opened, saved, sentences, worst
 from safetensors.torch import load_file, save_file
 
 from regard.accel.prepared import prepare

@@ -18,8 +18,7 @@ from regard.models import registry
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
 from regard.schema import Config
-from regard.tasks import TASKS, pipeline_of, task_named
-from regard.tasks.measuring import metric_of
+from regard.tasks import TASKS, metric_of, pipeline_of, task_named
 
 WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
 MODEL = (
@@ -145,6 +144,5 @@ def test_the_table_of_tasks() -> None:
 
 
 def test_the_metric_of_a_task(tiny: Callable[..., Config]) -> None:
-    assert metric_of(task_named("translation"), tiny(**{"training.metric": "auto"}).training) == "bleu"
-    assert metric_of(task_named("classification"), tiny(**{"training.metric": "loss"}).training) == "loss"
+    assert metric_of(tiny()) == "bleu" and metric_of(tiny(**{"training.metric": "loss"})) == "loss"
     assert registry.capabilities("encoder").labels

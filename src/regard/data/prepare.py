@@ -7,7 +7,6 @@ same data: the first builds, the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from regard.config import Config, DataConfig
 from regard.data.build import INFO, Job, Say, build, unit_of
 from regard.data.checks import Report
-from regard.data.columns import Column, columns_of
+from regard.data.columns import PAIRS, Column
 from regard.data.examples import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
@@ -52,7 +51,7 @@ class OtherData(Exception):
 def prepare(
     config: Config,
     folder: Path,
-    columns: Sequence[Column] = (),
+    columns: tuple[Column, ...] = PAIRS,
     *,
     after: tuple[int, ...] = (SPECIALS.index(EOS),),
     specials: tuple[str, ...] = (),
@@ -60,7 +59,7 @@ def prepare(
     expected: str = "",
     say: Say = lambda line: None,
 ) -> Prepared:
-    """Find or build the shards of a configuration, with the ``columns`` of its task, or others.
+    """Find or build the shards of a configuration, with the ``columns`` of its task.
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
@@ -72,7 +71,6 @@ def prepare(
     data = config.data
     if tokenizers is not None:
         data = replace(data, normalize=tokenizers[0].normalization)
-    columns = tuple(columns) or columns_of(config)
     digest = fingerprint_of(data, tokenizers, columns, after, specials)
     if expected and digest != expected:
         raise OtherData

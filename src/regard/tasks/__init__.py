@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from regard.config import Config
     from regard.tasks.task import Task
 
-__all__ = ["TASKS", "check", "load", "pipeline_of", "task_named"]
+__all__ = ["TASKS", "check", "load", "metric_of", "pipeline_of", "task_named"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,18 @@ def task_named(name: str) -> Task:
     return found
 
 
+def metric_of(config: Config) -> str:
+    """The measure by which a run chooses weights: the configuration's, or the task's own."""
+    return task_named(config.task).metrics[0] if config.training.metric == "auto" else config.training.metric
+
+
 def check(config: Config, architecture: str = "") -> None:
     """A RegardError for a configuration whose task does not fit, before anything is read or written.
 
     ``architecture``: that of the model to start from; "": the configuration's.
     """
-    task, metric = task_named(config.task), config.training.metric
-    if metric not in ("auto", *task.metrics):
+    task, metric = task_named(config.task), metric_of(config)
+    if metric not in task.metrics:
         known = ", ".join(task.metrics)
         raise RegardError(f"training.metric = '{metric}': task '{task.name}' measures {known}")
     task.check(config, capabilities(architecture or config.model.get("architecture", "transformer")))

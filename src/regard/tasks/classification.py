@@ -75,9 +75,9 @@ class Classification:
             max_length=config.data.max_length,
         )
 
-    def options(self, options: Any, prepared: Prepared) -> Any:
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         head = options.head if isinstance(options.head, TextLabels) else TextLabels(pooling="mean")
-        return replace(options, head=head, labels=prepared.labels)
+        return replace(options, head=head, labels=labels)
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Texts:
         return Texts(prepared.train, settings)

@@ -62,7 +62,7 @@ class LanguageModel:
             start=mark, ends=mark, source_after=(), normalize=config.data.normalize, max_length=config.data.max_length
         )
 
-    def options(self, options: Any, prepared: Prepared) -> Any:
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Blocks:

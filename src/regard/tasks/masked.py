@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from regard.data.shards import Corpus
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
+from regard.models.heads import MaskedWords
 from regard.models.registry import Architecture
 from regard.nn.sequences import Tokens
 from regard.pipelines.filler import Filler
@@ -70,8 +72,8 @@ class Masked:
             max_length=config.data.max_length,
         )
 
-    def options(self, options: Any, prepared: Prepared) -> Any:
-        return options
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
+        return options if isinstance(options.head, MaskedWords) else replace(options, head=MaskedWords())
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> MaskedBlocks:
         return MaskedBlocks(prepared.train, settings, prepared.tokenizer.size, config.seed, training=True)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regard.config import Config, TrainingConfig
+from regard.config import Config
 from regard.data.batch import Batch
 from regard.data.plan import plan
 from regard.errors import RegardError
 from regard.models.contract import Model
 from regard.tasks.objectives import Objective
-from regard.tasks.task import Examples, Stop, Task
+from regard.tasks.task import Examples, Stop
 
 
 class Abandoned(Exception):
@@ -75,11 +75,6 @@ def check(stop: Stop) -> None:
     """Raise ``Abandoned`` if a validation is to stop."""
     if stop():
         raise Abandoned
-
-
-def metric_of(task: Task, training: TrainingConfig) -> str:
-    """The measure by which weights are chosen: the configuration's, or the task's own."""
-    return task.metrics[0] if training.metric == "auto" else training.metric
 
 
 def score_of(metric: str, values: Mapping[str, Any]) -> float:

@@ -115,8 +115,8 @@ class Task(Protocol):
         """The text settings of a model with fresh weights."""
         ...
 
-    def options(self, options: Any, prepared: Prepared) -> Any:
-        """The architecture's options, completed by what the corpus says, such as its labels."""
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
+        """The architecture's options, completed by the task's head and the corpus's labels."""
         ...
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Examples:

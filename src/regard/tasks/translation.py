@@ -75,7 +75,7 @@ class Translation:
         # No corpus holds these tokens; a model early in training might still produce them.
         return replace(settings, suppressed=(settings.pad, settings.unk, *settings.start))
 
-    def options(self, options: Any, prepared: Prepared) -> Any:
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Pairs:

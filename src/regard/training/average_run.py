@@ -8,8 +8,8 @@ from pathlib import Path
 from regard import directory, files
 from regard.data.prepare import prepare
 from regard.errors import RegardError
-from regard.tasks import task_named
-from regard.tasks.measuring import metric_of, score_of
+from regard.tasks import metric_of, task_named
+from regard.tasks.measuring import score_of
 from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
@@ -21,7 +21,7 @@ def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
     """The steps of the ``last`` or ``best`` so many validations, ascending; an error if weights are missing."""
     config = read_file(_file(run, CONFIG))
     rows = read_rows(_file(run, METRICS), "validation")
-    metric = metric_of(task_named(config.task), config.training)
+    metric = metric_of(config)
     for row in rows:
         if not isinstance(row.get(metric), int | float):
             raise RegardError(f"{run / METRICS}: the validation of update {row['step']} has no '{metric}'")

@@ -20,7 +20,7 @@ from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
 from regard.models.contract import Model
 from regard.nn.positions import TooLong
-from regard.tasks.measuring import Abandoned, in_words, metric_of, score_of
+from regard.tasks.measuring import Abandoned, in_words, score_of
 from regard.tasks.task import Task, Validation
 from regard.training import checkpoint, previous, snapshots
 from regard.training.average import swapped
@@ -213,12 +213,7 @@ class Session:
 
     def score(self, values: Mapping[str, Any]) -> float:
         """One number for a measurement, by the metric of the configuration; more is better, NaN is worst."""
-        return score_of(self.metric, values)
-
-    @property
-    def metric(self) -> str:
-        """The measure by which weights are chosen."""
-        return metric_of(self.task, self.config.training)
+        return score_of(tasks.metric_of(self.config), values)
 
     def save(self) -> None:
         """Write a checkpoint; then delete older ones, and snapshots that no checkpoint needs."""

@@ -68,7 +68,7 @@ def parts_of(config: Config, task: Task, prepared: Prepared, start: Loaded | Non
         return Parts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
     sizes = source.size, None if target is source else target.size
-    return Parts(task.options(registry.options_from(config.model), prepared), settings, sizes)
+    return Parts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
