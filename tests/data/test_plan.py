@@ -130,9 +130,7 @@ def test_the_largest_batch_has_the_most_cells() -> None:
 
 def test_errors() -> None:
     lengths = np.array([3, 70, 5])
-    with pytest.raises(
-        RegardError, match=r"= 50 is less than the longest example's 71 tokens \(number 1\)"
-    ):
+    with pytest.raises(RegardError, match=r"= 50 is less than the longest example's 71 tokens \(number 1\)"):
         plan(lengths, lengths, batch_tokens=50, seed=1, epoch=0)
     with pytest.raises(RegardError, match="shares has 1 numbers, but there are 3 corpora"):
         draw(3, seed=1, epoch=0, corpus_of=np.array([0, 1, 2]), shares=(1.0,))

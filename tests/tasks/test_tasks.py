@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from regard.pipelines.generator import Generator
 
 import regard
 from regard.cli.main import main
@@ -17,6 +16,7 @@ from regard.errors import RegardError
 from regard.models import registry
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
+from regard.pipelines.generator import Generator
 from regard.schema import Config
 from regard.tasks import TASKS, metric_of, pipeline_of, task_named
 
@@ -119,7 +119,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys
         (["wealth.tsv", "--architecture", "decoder"], "gives no labels: expected encoder"),
         (["wealth.tsv", "--metric", "bleu"], "training.metric = 'bleu': task 'classification' measures accuracy"),
         (["plays.txt", "--subword-dropout", "0.1"], "data.subword_dropout is for corpora of single examples"),
-        (["wealth.tsv", "--rdrop", "1"], "training.rdrop is for tasks that predict tokens"),
+        (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
