@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"width": 16, "heads": 2, "feedforward": 16, "encoder_layers": 1, "decoder_layers": 1},
     "rnn": {"width": 16},
     "decoder": {"width": 16, "heads": 2, "feedforward": 16, "layers": 1},
+    "encoder": {"width": 16, "heads": 2, "feedforward": 16, "layers": 1},
 }
 
 

@@ -14,6 +14,7 @@ import regard
 from regard import pipelines
 from regard.config import DecodingConfig
 from regard.decoding.alignments import links, pharaoh
+from regard.decoding.waiting import Input
 from regard.directory import Loaded, save
 from regard.errors import RegardError
 from regard.models.registry import options_from
@@ -113,7 +114,7 @@ def test_long_text_is_split_and_nothing_is_lost(translator):
     # The parts are what they would be alone.
     parts = translator.parts([text])[0]
     assert all(len(part.ids) <= 30 for part in parts)
-    alone = translator._decode([part.ids for part in parts], translator.search(), 4096)
+    alone = translator._decode([Input(0, tuple(part.ids)) for part in parts], translator.search(), 4096)
     assert translation.score == pytest.approx(sum(n_best[0].score for n_best in alone), abs=1e-3)
 
 

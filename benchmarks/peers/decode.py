@@ -69,13 +69,13 @@ def marian(loaded: directory.Loaded) -> Any:
     """
     from transformers import MarianConfig, MarianMTModel, PegasusConfig, PegasusForConditionalGeneration
 
-    from regard.interop.marian import export_model
+    from regard.interop.marian import MARIAN
+    from regard.interop.specials import config_ids
     from regard.nn.positions import Sinusoidal, sinusoids
 
     model: Any = loaded.model
     interleaved, pre = model.options.positions.interleaved, model.options.order == "pre"
     model.options = dataclasses.replace(model.options, positions=Sinusoidal(interleaved=False))
-    settings = dataclasses.replace(loaded.settings, max_length=1023)
     final = {}
     if pre:
         model.options = dataclasses.replace(model.options, order="post", final_norm=False)
@@ -83,8 +83,8 @@ def marian(loaded: directory.Loaded) -> Any:
             stack = getattr(model, side)
             final |= {f"model.{side}.layer_norm.{name}": value for name, value in stack.norm.state_dict().items()}
             stack.norm = None
-    config, weights = export_model(model, settings)
-    config.pop("bad_words_ids")
+    config, weights = MARIAN.export_model(model)
+    config |= config_ids(loaded.text.settings, "translation")
     if pre:
         del config["model_type"], config["architectures"]
         theirs: Any = PegasusForConditionalGeneration(PegasusConfig(**config)).eval()

@@ -16,6 +16,7 @@ THREADS = 1024
 BEAM = 1000
 SCORES = 1 << 28  # hypotheses of a sentence × vocabulary: 1 GiB of scores
 HYPOTHESIS_TOKENS = 1 << 20  # hypotheses of a sentence × their tokens, each a few kilobytes
+TEMPERATURE = 100.0  # of sampling: a softmax of scores that are divided by it is nearly flat
 ALPHA = 5.0  # of a length penalty, positive or negative: fp32 holds HYPOTHESIS_TOKENS to this power
 LENGTH = 16_384  # subwords of a sentence or a prompt; attention computes all pairs
 EXTRA_TOKENS = 16_384  # subwords of an output beyond its input's length

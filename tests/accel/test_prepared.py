@@ -19,6 +19,7 @@ from regard.accel.stack import CompiledStack
 from regard.accel.thresholds import PREPACKED_INPUTS
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
+from regard.decoding.waiting import inputs_of
 from regard.errors import RegardError
 from regard.models.base import Share
 from regard.models.rnn import RNN
@@ -173,7 +174,7 @@ def test_a_prepared_model_is_made_once_and_does_not_learn() -> None:
 def test_an_engine_makes_an_outdated_preparation_anew() -> None:
     translator = regard.load("zh-en")
     engine: Any = translator.backend
-    search, sources = translator.search(beam=1), [[5, 6]] * 600
+    search, sources = translator.search(beam=1), inputs_of([[5, 6]] * 600)
     first = engine.prepared(sources, search)
     assert isinstance(first, Prepared) and engine.prepared(sources, search) is first
     with torch.no_grad():

@@ -13,6 +13,8 @@ import pytest
 
 from regard.files import locked
 
+from .encoders import Run, here, write_encoders
+
 PROGRAM = Path(sys.executable).with_name("regard")
 Regard = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -111,6 +113,21 @@ def workshop(regard: Regard, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(workshop: Path) -> Path:
     """The run directory of the tiny model."""
     return workshop / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model directories of a classifier, a tagger and a filler, named by their tasks."""
+    base = tmp_path_factory.mktemp("encoders")
+    write_encoders(base)
+    return base
+
+
+@pytest.fixture
+def run(encoders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """``run("tag", "tagging", …)``: a verb on one of ``encoders``, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return here(encoders, capsys, monkeypatch)
 
 
 def refused(done: subprocess.CompletedProcess[bytes]) -> str:

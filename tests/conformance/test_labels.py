@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from thin import GENERATING, LABELLING, MODELS, V, build, close, one, targets, without_dropout
+from thin import GENERATING, LABELLING, MODELS, V, build, close, one, oracle, prepared, result, targets, without_dropout
 from torch import Tensor, nn
 
 from regard.models import registry
@@ -43,6 +43,20 @@ def test_a_padded_batch_equals_the_texts_one_by_one(labelling: str, dtype: torch
     for b, length in enumerate(LENGTHS):
         of_one = together[b : b + 1] if of_texts(labelling) else together[b : b + 1, :length]
         close(of_one, model.label_scores(one(target, b)), tolerance)
+
+
+@pytest.mark.parametrize("name", BIDIRECTIONAL)
+def test_a_prepared_model_gives_the_same(name: str) -> None:
+    """In fp32; also a model that has no output table."""
+    model = prepared(name)
+    target = targets(oracle(model), LENGTHS)
+    with torch.inference_mode():
+        got, expected = (result(each, target, None) for each in (model, oracle(model)))
+    if name in LABELLING and of_texts(name):
+        close(got, expected)
+    else:
+        where = real(target.lengths, target.ids.shape[1])
+        close(got[where], expected[where])
 
 
 def test_training_on_packed_rows_computes_what_evaluation_does(labelling: str) -> None:

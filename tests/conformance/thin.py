@@ -134,11 +134,11 @@ def one(tokens: Tokens, b: int) -> Tokens:
 
 def result(model: nn.Module, target: Tokens, memory: Memory | None) -> Tensor:
     """The last numbers that a model gives: scores of labels or of tokens, or hidden states where it has neither."""
-    if getattr(model, "head", None) is not None:
+    if getattr(oracle(model), "head", None) is not None:
         labels: Tensor = model.label_scores(target)
         return labels
     hidden: Tensor = model(target, memory).hidden
-    return model.logits(hidden) if model.has_scores else hidden
+    return model.logits(hidden) if oracle(model).has_scores else hidden
 
 
 def memory_of(model: nn.Module, lengths: Sequence[int], seed: int = 1) -> Memory | None:

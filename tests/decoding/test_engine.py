@@ -38,6 +38,24 @@ def test_exact_stopping_gives_what_never_stopping_gives(penalty, beam, n_best):
             check(result, by_hand(model, source, SETTINGS, search), search)
 
 
+@pytest.mark.parametrize("ends", [(), (EOS, 9), (8, EOS, 30, 31)], ids=len)
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("stopping", ["exact", "huggingface"])
+def test_none_or_several_tokens_end_an_output(ends, beam, stopping):
+    model, sources, settings = Toy(seed=3, sharpness=0.7), sentences(8, 3), ToySettings(ends=ends)
+    model.ending[list(ends)] = 3.0
+    search = Search(beam=beam, n_best=beam, length_penalty="power:1.0", max_extra=3, stopping=stopping)
+    found = set()
+    for source, result in zip(sources, list(decode(model, sources, settings, search)), strict=True):
+        check(result, by_hand(model, source, settings, search), search)
+        for hypothesis in result.hypotheses:
+            found.add(hypothesis.end)
+            assert not set(hypothesis.ids) & set(ends)
+            assert hypothesis.end in ends or (hypothesis.end is None and len(hypothesis.ids) == max(1, len(source) + 3))
+    assert len(found - {None}) >= min(2, len(ends))
+    assert ends == () or stopping == "huggingface" or None not in found
+
+
 def test_exact_stopping_stops():
     """A model that ends early is not run to the longest output: with power:0 the best finished is the bound itself."""
     model, steps = Toy(seed=0, sharpness=0.5, ending=3.0), {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -85,7 +86,7 @@ def inputs_of_one_length():
     return torch.randint(1, PAD, (24, 4), generator=generator).tolist()
 
 
-def of_generate(model, inputs, beam, **options):
+def of_generate(model, inputs, beam, ends=(EOS,), **options):
     """Hugging Face's ids without marks, and its scores, best first: one list an input."""
     found = model.generate(
         torch.tensor([[*ids, EOS] for ids in inputs]), num_beams=beam, num_return_sequences=beam, do_sample=False,
@@ -94,12 +95,12 @@ def of_generate(model, inputs, beam, **options):
     if beam == 1:  # greedy search gives scores of tokens alone
         steps = model.compute_transition_scores(found.sequences, found.logits, normalize_logits=True).tolist()
         rows = found.sequences[:, 1:].tolist()
-        lengths = [row.index(EOS) + 1 if EOS in row else len(row) for row in rows]
+        lengths = [next((at + 1 for at, token in enumerate(row) if token in ends), len(row)) for row in rows]
         scores = [sum(step[:length]) for step, length in zip(steps, lengths, strict=True)]
     else:
         scores = found.sequences_scores.tolist()
-    rows = [row[: row.index(EOS)] if EOS in row else row for row in found.sequences[:, 1:].tolist()]
-    pairs = [([token for token in row if token != PAD], score) for row, score in zip(rows, scores, strict=True)]
+    rows = [[token for token in row if token not in (PAD, *ends)] for row in found.sequences[:, 1:].tolist()]
+    pairs = list(zip(rows, scores, strict=True))
     return [pairs[at : at + beam] for at in range(0, len(pairs), beam)]
 
 
@@ -127,6 +128,27 @@ def test_the_n_best_are_those_of_generate_at_every_limit(stopping, early, beam, 
                 ended, unended = ended + (hypothesis.end == EOS), unended + hypothesis.at_limit
     assert ended >= 20 or ending < 0
     assert unended >= 20 or ending > 8
+
+
+@pytest.mark.parametrize("ends", [(), (EOS, 7), (EOS, 7, 11, 12)], ids=len)
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize(("stopping", "early"), [("huggingface", "never"), ("first", True)])
+def test_none_or_several_tokens_end_an_output(stopping, early, beam, ends):
+    model, inputs = marian(beam, stopping), inputs_of_one_length()
+    for end in ends:
+        model.final_logits_bias[0, end] = 4.0
+    model.generation_config.eos_token_id = list(ends) or None
+    for limit in (1, 2, 5, 8):
+        search = Search(
+            beam=beam, n_best=beam, length_penalty="power:1.0", max_extra=limit - len(inputs[0]), stopping=stopping
+        )
+        mine = decode(Wrapped(model), inputs, replace(SETTINGS, ends=ends), search)
+        options = {"early_stopping": early, "length_penalty": 1.0} if beam > 1 else {}
+        theirs = of_generate(model, inputs, beam, ends, max_new_tokens=limit, **options)
+        for result, expected in zip(mine, theirs, strict=True):
+            for hypothesis, (ids, score) in zip(result.hypotheses, expected, strict=True):
+                assert hypothesis.ids == ids
+                assert (hypothesis.score if beam == 1 else hypothesis.normalized) == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.0, -0.7, 2.0])

@@ -8,11 +8,12 @@ import random
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, ways
 from regard.decoding.running_batch import Hypothesis
 from regard.decoding.search import Search
+from regard.decoding.waiting import Input
 
 
 def part(normalized: list[float], name: str) -> PartChoices:
     made = [Choice(f"{name}{n}", Hypothesis([n], value, value)) for n, value in enumerate(normalized)]
-    return PartChoices([1], " ", Search(beam=len(made), n_best=len(made)), made)
+    return PartChoices(Input(0, [1]), " ", Search(beam=len(made), n_best=len(made)), made)
 
 
 def test_the_best_ways_are_those_of_all_ways() -> None:
@@ -47,7 +48,7 @@ def test_parts_that_are_joined_to_one_text_in_two_ways_are_given_once() -> None:
 def test_a_wider_search_is_asked_until_there_are_enough_and_the_first_stays() -> None:
     asked = []
 
-    def decode(sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+    def decode(sources: list[Input], search: Search) -> list[list[Hypothesis]]:
         asked.append(search.beam)
         return [[Hypothesis([n // 3], -0.5 - n, -0.5 - n) for n in range(search.beam)] for _ in sources]
 
@@ -55,8 +56,12 @@ def test_a_wider_search_is_asked_until_there_are_enough_and_the_first_stays() ->
         return "same" if one.ids == [99] else str(one.ids[0])
 
     start = [Choice("same", Hypothesis([99], -1.0, -1.0))]
-    found = n_best_texts([[PartChoices([1], "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of, 64)
+    found = n_best_texts(
+        [[PartChoices(Input(0, [1]), "", Search(beam=2, n_best=2), list(start))]], 5, decode, text_of, 64
+    )
     assert asked == [4, 8, 16] and [way[0].text for way in found[0]] == ["same", "0", "1", "2", "3"]
     asked.clear()
-    found = n_best_texts([[PartChoices([1], "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of, 72)
+    found = n_best_texts(
+        [[PartChoices(Input(0, [1]), "", Search(beam=9, n_best=2), list(start))]], 50, decode, text_of, 72
+    )
     assert asked == [18, 36, 72] and len(found[0]) == 25, "eight times the beam, and no further"

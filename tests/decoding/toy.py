@@ -133,8 +133,8 @@ def by_hand(
             hidden = model.forward(Tokens(fed, torch.tensor([fed.shape[1]])), memory).hidden[0, -1]
             logp = torch.log_softmax(model.logits(hidden), 0).tolist()
             allowed = [v for v in range(len(logp)) if v not in settings.suppressed]
-            if length == limit and search.stopping != "huggingface":
-                allowed = list(settings.ends)
+            if length == limit and search.stopping == "exact" and settings.ends:
+                allowed = [max(settings.ends, key=lambda end: logp[end])]
             size = search.no_repeat_ngram
             for v in allowed:
                 grams = [tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)]

@@ -135,15 +135,6 @@ def test_t5(original: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         close(ours.logits(hidden), expected.logits[:, at : at + 1])
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_buckets_of_distances_are_t5s(causal: bool) -> None:
-    attention: Any = transformers.models.t5.modeling_t5.T5Attention
-    distance = torch.arange(-300, 301)
-    expected = attention._relative_position_bucket(distance, bidirectional=not causal, num_buckets=32, max_distance=128)
-    bias: Any = RelativeBias(32, 128).build_bias(2, causal)
-    assert torch.equal(bias.bucket(distance), expected)
-
-
 # -- LLaMA -------------------------------------------------------------------------------------------------------------
 
 SCALINGS: dict[str, tuple[Scaling | None, dict[str, Any]]] = {

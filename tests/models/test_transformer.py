@@ -73,7 +73,7 @@ def test_a_padded_batch_equals_the_sentences_one_by_one(options: Transformer) ->
     torch.testing.assert_close(model.logits(together, some), model.logits(together)[..., some])
 
 
-@pytest.mark.parametrize("share", ["all", "target", "none"])
+@pytest.mark.parametrize("share", ["all", "target", "inputs", "none"])
 def test_shared_tables(share: str) -> None:
     model = Transformer(
         width=16,
@@ -84,7 +84,7 @@ def test_shared_tables(share: str) -> None:
         share=share,  # type: ignore[arg-type]
     ).build(V)
     tables = {p.data_ptr() for n, p in model.named_parameters(remove_duplicate=False) if p.shape == (V, 16)}
-    assert len(tables) == {"all": 1, "target": 2, "none": 3}[share]
+    assert len(tables) == {"all": 1, "target": 2, "inputs": 2, "none": 3}[share]
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in model.ties}
     other = model.options.build(V)
     other.load_state_dict(state)  # strict: the tied names are filled in
@@ -104,6 +104,9 @@ def test_wrong_options_are_refused() -> None:
         Transformer(width=16, heads=3)
     with pytest.raises(ValueError, match="encoder_layers"):
         Transformer(encoder_layers=0)
+    for scale in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="output_scale"):
+            Transformer(output_scale=scale)
 
 
 def test_embedding_dropout_is_apart() -> None:

@@ -11,37 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from regard.pipelines.loading import open_model
 
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
+from regard.pipelines.loading import open_model
 from regard.pipelines.tagger import Tagger
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = tuple(
-    [
-        "the",
-        "capital",
-        "of",
-        "france",
-        "is",
-        "paris",
-        "and",
-        "film",
-        "was",
-        "good",
-        "bad",
-        "we",
-        "saw",
-        "it",
-        "in",
-        "london",
-        "on",
-        "a",
-        "walk",
-    ]
-)
+SENTENCE = "the capital of france is paris and film was good bad we saw it in london on a walk"
+WORDS = SENTENCE.split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = (*WORDS, *LETTERS, *"0123456789.,!?'-我爱学习", *(f"##{letter}" for letter in LETTERS))
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")

@@ -21,7 +21,7 @@ def server(*pairs: tuple[str, str]) -> Any:
             pair=pair,
             decoding=SimpleNamespace(beam=4),
             tokenizer=SimpleNamespace(normalize=str.lower),
-            parts=lambda texts, most: [[] for _ in texts],
+            parts=lambda texts, most, language: [[] for _ in texts],
         )
         for pair in pairs
     }

@@ -64,6 +64,11 @@ class Prepared(nn.Module):
         return self.model.has_source
 
     @property
+    def has_scores(self) -> bool:
+        """Whether there is an output table."""
+        return self.model.has_scores
+
+    @property
     def longest(self) -> int | None:
         """How many tokens of a sentence have positions, its mark included; None: unlimited."""
         return self.model.longest
@@ -81,7 +86,7 @@ class Prepared(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights of products."""
-        return torch.int8 if isinstance(self.output_layer, Int8Linear) else self.output_table()[0].dtype
+        return torch.int8 if isinstance(self.output_layer, Int8Linear) else tables(self.model)[0].dtype
 
     @property
     def is_alone(self) -> bool:
@@ -114,6 +119,13 @@ class Prepared(nn.Module):
     def forward(self, target: Tokens, memory: Memory | None = None) -> Output:
         """Target inputs [B, T] and a memory → hidden [B, T, D]."""
         return self.model(target, memory)
+
+    def label_scores(self, target: Tokens) -> Tensor:
+        """Texts [B, T] → scores of labels; see ``regard.models.contract.LabelModel``."""
+        if not hasattr(self.model, "label_scores"):
+            raise TypeError("this model has no scores of labels")
+        scores: Tensor = self.model.label_scores(target)
+        return scores
 
     def output_table(self) -> tuple[Tensor, Tensor | None]:
         """The matrix [V, D] that makes logits of hidden states, and their bias [V] if there is one.
@@ -195,10 +207,16 @@ def prepare_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) ->
         return _completed(model.eval(), output, None)
 
 
+def quantized_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
+    """The same, as ``quantize`` makes it."""
+    model.eval()
+    return Prepared(model, _state_of(model), output_layer=output, only_linears=True)
+
+
 @torch.no_grad()
 def _completed(other: Any, output: Int8Linear | PrepackedLinear | None, made_of: object) -> Prepared:
     """Replaces all that the kernels compute in a model of its own."""
-    table, bias = other.output_table()
+    table, bias = tables(other)
     if table.device.type != "cpu":
         return Prepared(other, made_of, output_layer=output)
     if output is None and has_known_logits(other) and gains(table):
@@ -222,10 +240,10 @@ def quantize(model: Model) -> Prepared:
 
     Tables stay as they are for what looks things up in them.
     """
-    check_int8(model.output_table()[0].device)
+    check_int8(tables(model)[0].device)
     with torch.no_grad():
         other = _copied(model)
-        table, bias = other.output_table()
+        table, bias = tables(other)
         output = Int8Linear(table, bias, torch.float32) if has_known_logits(other) else None
         int8.in_int8(other, table)
         if available(torch.bfloat16):
@@ -265,6 +283,15 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     module.to(dtype)  # the buffers
 
 
+def tables(model: Any) -> tuple[Tensor, Tensor | None]:
+    """The output table and its bias; of a model without scores of tokens, the table of its embedding."""
+    if isinstance(model, TiedModel) and not model.has_scores:
+        return model.target_embedding.table.weight, None
+    found: tuple[Tensor, Tensor | None] = model.output_table()
+    return found
+
+
 def has_known_logits(model: object) -> bool:
-    """Whether logits are the product with the output table and nothing else."""
-    return getattr(type(model), "logits", None) is TiedModel.logits
+    """Whether there are logits, and they are the product with the output table and nothing else."""
+    known = getattr(type(model), "logits", None) is TiedModel.logits
+    return known and isinstance(model, TiedModel) and model.has_scores

@@ -1,16 +1,15 @@
 """Prepares a model for decoding while its weights are read, so that the original's never fill the memory.
 
-    preparing = Preparing(torch.float32)
-    loaded = directory.load(name, "cpu", preparing.weights, preparing)
-    loaded = replace(loaded, model=preparing.finish(loaded.model))
+    loaded = read_prepared(lambda dtype, replacing: directory.load(name, "cpu", dtype, replacing), torch.float32)
 
-Each linear layer is laid out or quantised as soon as it has been read, and its weight is let go. What comes out decodes
-as ``prepare(model)`` of the whole model does, and can do nothing else: its modules are not those that are recorded.
+Each linear layer is laid out or quantised as soon as it has been read, and its weight is let go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +20,41 @@ from regard.accel.fits import plain
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
 from regard.accel.prepacked import LINEAR, PrepackedLinear, PrepackedTable, gains
-from regard.accel.prepared import Prepared, check_int8, has_known_logits, prepare_in_place
-from regard.models.assign import Rows
+from regard.accel.prepared import check_int8, has_known_logits, prepare_in_place, quantized_in_place, tables
+from regard.accel.thresholds import PREPARED_BYTES
+from regard.directory import Loaded
+from regard.models.assign import Replacing, Rows
 from regard.nn.embedding import Table
+
+#: Reads a model on the CPU in a precision, and replaces modules meanwhile (``directory.load``).
+Read = Callable[[torch.dtype, Replacing], Loaded]
+
+
+def read_prepared(read: Read, dtype: torch.dtype) -> Loaded:
+    """A model that decodes as ``prepare(model, dtype)`` does, and can do nothing else: the original's weights are gone.
+
+    Whoever records it, aligns or trains needs the original.
+    """
+    preparing = Preparing(dtype)
+    loaded = read(preparing.weights, preparing)
+    return replace(loaded, model=prepare_in_place(loaded.model, preparing.output))
+
+
+def read_quantized(read: Read) -> Loaded:
+    """A model as ``quantize(model)`` makes it of the whole one: its modules can be recorded, and it can be prepared."""
+    preparing = Preparing(torch.int8)
+    loaded = read(preparing.weights, preparing)
+    return replace(loaded, model=quantized_in_place(loaded.model, preparing.output))
+
+
+def is_worth(device: torch.device | str, path: Path) -> bool:
+    """Whether a model that only decodes should be prepared at once.
+
+    Not where the native kernels would have to be compiled first, for which a small model need not wait.
+    """
+    if torch.device(device).type != "cpu":
+        return False
+    return native.at_hand() or sum(one.stat().st_size for one in path.glob("*.safetensors")) >= PREPARED_BYTES
 
 
 class Preparing:
@@ -39,7 +70,7 @@ class Preparing:
 
     def begin(self, model: Any, rows: Callable[[str, torch.dtype], Rows]) -> set[str]:
         """Lays out the output table, and where it is prepacked, looks ids up in what was laid out."""
-        table, bias = model.output_table()
+        table, bias = tables(model)
         self._of_table = {id(module) for module in model.modules() if getattr(module, "weight", None) is table}
         if not has_known_logits(model):
             return set()
@@ -74,10 +105,6 @@ class Preparing:
         if self.int8:
             return Int8Linear(module.weight, module.bias) if self._is_quantised(module) else module
         return PrepackedLinear(module.weight, module.bias) if gains(module.weight) else module
-
-    def finish(self, model: Any) -> Prepared:
-        """The prepared model."""
-        return prepare_in_place(model, self.output)
 
     def _is_quantised(self, module: nn.Module) -> bool:
         if not plain(module, *LINEAR) or not isinstance(module, nn.Linear) or id(module) in self._of_table:

@@ -69,6 +69,10 @@ COLUMN = 32
 #: have to be made first. By hand ("Processes and memory pages").
 PROCESS_TOKENS = 1024
 
+#: Bytes of weights from which a model that only decodes is prepared while it is read, even if the native kernels have
+#: to be compiled for it: of smaller models there is memory for the original too. By hand.
+PREPARED_BYTES = 100_000_000
+
 #: Source tokens that a CPU encodes at once. By hand ("Encoding").
 ENCODED_TOKENS = 2048
 

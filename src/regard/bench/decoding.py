@@ -12,8 +12,9 @@ import torch
 
 from regard.bench.breakdown import breakdown, in_lines
 from regard.decoding.backends import Engine
-from regard.decoding.engine import decode
+from regard.decoding.engine import decode_inputs
 from regard.decoding.search import Search
+from regard.decoding.waiting import Input, inputs_of
 from regard.pipelines import Translator
 from regard.training.rates import SIZES, rate_for, work_of
 
@@ -58,12 +59,13 @@ def decoding_speed(
     # Not the largest product: decoding was measured a tenth slower after its memory.
     rate, work = rate_for(translator.model, batch_tokens, table.dtype, sizes=SIZES[:2]), work_of(translator.model)
     sources = [ids for ids in translator.tokenizer.encode_batch(list(texts)) if ids]
+    inputs = inputs_of(sources)
     found = []
     for beam in beams:
         search = translator.search(beam=beam, n_best=1)
-        list(translator.backend(sources[:32], search, batch_tokens))
+        list(translator.backend(inputs[:32], search, batch_tokens))
         start = time.perf_counter()
-        results = list(translator.backend(sources, search, batch_tokens))
+        results = list(translator.backend(inputs, search, batch_tokens))
         if device.type == "cuda":
             torch.cuda.synchronize()  # before the clock is read
         seconds = time.perf_counter() - start
@@ -79,18 +81,18 @@ def decoding_speed(
                 sentences_per_second=len(sources) / seconds,
                 target_tokens_per_second=int(lengths.sum()) / seconds,
                 share=operations / seconds / rate,
-                parts=_parts(translator, sources, search, batch_tokens) if parts else {},
+                parts=_parts(translator, inputs, search, batch_tokens) if parts else {},
             )
         )
     return found
 
 
-def _parts(translator: Translator, sources: list[list[int]], search: Search, batch_tokens: int) -> dict[str, float]:
+def _parts(translator: Translator, inputs: list[Input], search: Search, batch_tokens: int) -> dict[str, float]:
     """Shares of the time of one running batch in this thread, the only one that the profiler sees."""
     model, settings, backend = translator.model, translator.settings, translator.backend
     if isinstance(backend, Engine):
-        model = backend.prepared(sources, search)
+        model = backend.prepared(inputs, search)
     return breakdown(
-        lambda: list(decode(model, sources, settings, search, batch_tokens=batch_tokens)),
+        lambda: list(decode_inputs(model, inputs, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,
     )

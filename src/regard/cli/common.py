@@ -62,9 +62,15 @@ def print_json(value: Any) -> None:
 
 
 def open_translator(
-    model: str, device: str, dtype: str, threads: int = 0, backend: str = "regard", shortlist: str = ""
+    model: str,
+    device: str,
+    dtype: str,
+    threads: int = 0,
+    backend: str = "regard",
+    shortlist: str = "",
+    only_decoding: bool = False,
 ) -> Translator:
-    """The model ready to translate."""
+    """The model ready to translate; ``only_decoding``: and for nothing else (``regard.pipelines.load``)."""
     import torch
 
     from regard.machine import devices
@@ -74,8 +80,9 @@ def open_translator(
     if threads:
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
-    keep_memory()
-    return load(model, place, kind, backend=backend, shortlist=shortlist)
+    translator = load(model, place, kind, backend, shortlist, only_decoding)
+    keep_memory()  # not earlier: what was needed to read a model is given back
+    return translator
 
 
 def files_of_model(name: str) -> list[Path]:

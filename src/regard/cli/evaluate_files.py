@@ -47,9 +47,9 @@ def evaluate_file(
     """Print the scores of a model on ``file``; ``keys`` name its columns, "" those that the run remembers."""
     loaded = open_loaded(model, device, dtype, threads)
     if loaded.task != "classification":
-        known = "a translation model is evaluated with --source and --reference, a classifier on a FILE of labels"
         raise RegardError(
-            f"{loaded.path}: a model for {loaded.task.replace('_', ' ')} has no scores on a FILE: {known}"
+            f"{loaded.path}: the model's task is {loaded.task}, which has no scores on a FILE: a classifier is "
+            "evaluated on a FILE of labels, a translation model with --source and --reference"
         )
     parts = classification(loaded, file, keys, worst, batch_tokens)
     print_parts({"model": model, "file": file}, parts, json)
@@ -81,22 +81,25 @@ def classification(
 def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> Labelled:
     """The examples of a file; a label that the model does not know is an error that names file and line."""
     from regard.config import DataConfig
-    from regard.data.examples import read_examples
+    from regard.data.examples import read_examples, remarks
     from regard.errors import nearest
 
+    data = DataConfig(train=file, valid=file)
     number = {label: index for index, label in enumerate(labels)}
-    found = Labelled([], [] if len(columns) == 3 else None, [], [])
-    for (text, *pair, label), where in read_examples(file, DataConfig(), columns):
+    seconds: list[str] = []
+    found = Labelled([], seconds if len(columns) == 3 else None, [], [])
+    for (text, *pair, label), where in read_examples(file, data, columns):
         if label not in number:
             raise RegardError(
                 f"{where}: the label {label!r:.60} is none of the model's: {', '.join(labels)!r:.300}"
                 f"{nearest(label, labels)}"
             )
         found.texts.append(text)
-        if found.pairs is not None:
-            found.pairs += pair
+        seconds += pair
         found.labels.append(number[label])
         found.places.append(where)
+    for remark in remarks(file, data, columns):
+        talk(f"regard: {remark}")
     return found
 
 

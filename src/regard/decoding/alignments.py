@@ -38,6 +38,8 @@ def alignments(
     targets: Sequence[Sequence[int]],
     settings: TextSettings,
     *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    languages: Sequence[str] | None = None,
     attention: str | None = None,
     heads: Sequence[int] | None = None,
     batch_tokens: int = 4096,
@@ -45,7 +47,8 @@ def alignments(
     """Of each pair the weights [T, S] with which target tokens attended to source tokens, mean over the chosen heads.
 
     Sources and targets have no marks. The source's marks have a share of the weights and are left out, so that a row
-    sums to at most 1. Row t holds the weights of the step that produced token t.
+    sums to at most 1. Row t holds the weights of the step that produced token t. ``prompts`` stand before the targets
+    and have no rows; ``languages`` are those of the targets.
     """
     attention = attention or alignment_attention(model)
     device = model.output_table()[0].device
@@ -54,13 +57,18 @@ def alignments(
     model.eval()
     try:
         with torch.inference_mode(), switched_on():
-            for batch in forced_batches(sources, targets, settings, batch_tokens=batch_tokens, device=device):
+            for batch in forced_batches(
+                sources, targets, settings, prompts=prompts, languages=languages, batch_tokens=batch_tokens,
+                device=device,
+            ):  # fmt: skip
                 assert batch.source is not None
                 with recorder.record(model, {attention: heads}) as trace:
                     model(batch.target, model.encode(batch.source))
                 weights = trace.weights(attention).mean(1).cpu().numpy()  # [B, T, S]
-                first, left = unscored(len(target_start(settings))), len(source_marks(settings)[0])
                 for row, i in zip(weights, batch.numbers.tolist(), strict=True):
+                    language = languages[i] if languages else ""
+                    given = len(target_start(settings, language)) + len(prompts[i] if prompts else ())
+                    first, left = unscored(given), len(source_marks(settings, language)[0])
                     size = len(targets[i])
                     found[i] = row[first : first + size, left : left + len(sources[i])].astype(np.float32)
     finally:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from regard.accel import native
 from regard.accel.prepared import Prepared, prepare
 from regard.accel.thresholds import PROCESS_TOKENS
+from regard.decoding.engine import Step
 from regard.decoding.running_batch import Result
+from regard.decoding.sampling import Strategy
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
+from regard.decoding.waiting import Input, size
 from regard.decoding.workers import DecodingWorkers
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.contract import Model
 from regard.models.recorder import watched
 
-#: (sources without end marks, search, batch_tokens) → their results, in order.
-Backend = Callable[[Sequence[list[int]], Search, int], Iterable[Result]]
+
+class Backend(Protocol):
+    """Decodes inputs: their results, in order. ``on_step``, where the backend has steps, is called with each."""
+
+    def __call__(
+        self,
+        inputs: Sequence[Input],
+        search: Search,
+        batch_tokens: int,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Iterable[Result]: ...
 
 
 def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Backend:
@@ -67,18 +80,24 @@ class Engine:
         self._workers = DecodingWorkers()
         self._prepared: Prepared | None = None
 
-    def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
+    def __call__(
+        self,
+        inputs: Sequence[Input],
+        search: Strategy,
+        batch_tokens: int,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Result]:
         return self._workers.decode(
-            self.prepared(sources, search), sources, self.settings, search,
-            batch_tokens=batch_tokens, shortlist=self.shortlist,
+            self.prepared(inputs, search), inputs, self.settings, search,
+            batch_tokens=batch_tokens, shortlist=self.shortlist, on_step=on_step,
         )  # fmt: skip
 
-    def prepared(self, sources: Sequence[list[int]], search: Search) -> Model:
+    def prepared(self, inputs: Sequence[Input], search: Strategy) -> Model:
         """The prepared model; the model itself on a GPU, while it is recorded, and for little text.
 
         Little text is decoded by the prepared model too where the native kernels need not be compiled first.
         """
-        much = search.beam * sum(len(ids) + 1 for ids in sources) >= PROCESS_TOKENS
+        much = search.rows * sum(map(size, inputs)) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         if self._prepared is None or not self._prepared.is_current(self.model):

@@ -7,15 +7,17 @@ CTranslate2 ranks by score / length^α and ends a sentence when as many hypothes
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from regard.accel.prepared import Prepared
+from regard.decoding.engine import Step
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
+from regard.decoding.waiting import Input
 from regard.errors import RegardError
 from regard.interop.ctranslate2 import library, write
 from regard.models.contract import Model
@@ -63,39 +65,60 @@ class CTranslate2:
             finally:
                 torch.set_num_threads(of_pytorch)  # CTranslate2 sets the threads of the OpenMP that both use
 
-    def __call__(self, sources: Sequence[Sequence[int]], search: Search, batch_tokens: int) -> Iterator[Result]:
-        """The results of all sources (ids without end mark), in their order."""
-        settings, penalty = self.settings, search.length_penalty
+    def __call__(
+        self,
+        inputs: Sequence[Input],
+        search: Search,
+        batch_tokens: int,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Result]:
+        """The results of all inputs, in their order. CTranslate2 tells no steps."""
+        penalty = search.length_penalty
         if penalty.kind != "power" and search.beam > 1:
             raise RegardError(
                 f"CTranslate2 ranks by score / length^α only: give power:{penalty.alpha:g} as length penalty"
             )
-        if not sources:
-            return
-        forced = [str(token) for token in target_start(settings)[1:]]
+        if on_step is not None:
+            raise RegardError("CTranslate2 tells no steps: use regard's own engine")
+        alike: dict[int | None, list[Input]] = {}  # inputs with a limit of their own apart: a call has one limit
+        for one in inputs:
+            alike.setdefault(one.max_tokens, []).append(one)
+        results = [result for some in alike.values() for result in self._results(some, search, batch_tokens)]
+        found = {result.index: result for result in results}
+        return [found[one.number] for one in inputs]
+
+    def _results(self, inputs: Sequence[Input], search: Search, batch_tokens: int) -> Iterator[Result]:
+        settings = self.settings
+        prefixes = [[*target_start(settings, one.language)[1:], *one.prompt] for one in inputs]
         found = self.translator.translate_batch(
-            [[str(token) for token in source_ids(settings, ids)] for ids in sources],
-            [forced] * len(sources) if forced else None,
+            [_pieces(source_ids(settings, one.source or (), language=one.language)) for one in inputs],
+            [_pieces(prefix) for prefix in prefixes] if any(prefixes) else None,
             beam_size=search.beam,
             num_hypotheses=search.n_best,
-            length_penalty=penalty.alpha,
+            length_penalty=search.length_penalty.alpha,
             no_repeat_ngram_size=search.no_repeat_ngram,
             suppress_sequences=[[str(token)] for token in settings.suppressed] or None,
             max_batch_size=max(1, batch_tokens // search.beam),
             batch_type="tokens",
             max_input_length=0,
             min_decoding_length=0,  # an output may be empty, as ours may
-            # One limit for all: that of the longest source.
-            max_decoding_length=max(len(ids) for ids in sources) + search.max_extra,
+            # One limit for all: that of the longest.
+            max_decoding_length=max(
+                len(prefix) + one.limit(search) for one, prefix in zip(inputs, prefixes, strict=True)
+            ),
             return_scores=True,
             return_end_token=True,
         )
-        for index, result in enumerate(found):
+        for one, prefix, result in zip(inputs, prefixes, found, strict=True):
             pairs = zip(result.hypotheses, result.scores, strict=True)
-            yield Result(index, [self._hypothesis(pieces, score, len(forced), search) for pieces, score in pairs])
+            yield Result(one.number, [self._hypothesis(pieces, score, len(prefix), search) for pieces, score in pairs])
 
-    def _hypothesis(self, pieces: list[str], normalized: float, forced: int, search: Search) -> Hypothesis:
-        ids = [int(piece) for piece in pieces][forced:]
+    def _hypothesis(self, pieces: list[str], normalized: float, given: int, search: Search) -> Hypothesis:
+        ids = [int(piece) for piece in pieces][given:]
         ended = bool(ids) and ids[-1] in self.settings.ends
         score = normalized * len(ids) ** search.length_penalty.alpha
         return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
+
+
+def _pieces(ids: Sequence[int]) -> list[str]:
+    return [str(token) for token in ids]

@@ -8,7 +8,7 @@ does not depend on the other sentences of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,11 @@ from regard.decoding.graphs import CAPTURES, Advanced, Graphs
 from regard.decoding.inputs import padded
 from regard.decoding.repetition import repeating_tokens
 from regard.decoding.running_batch import Hypothesis, Result, RunningBatch
+from regard.decoding.sampling import Sampling, Strategy, draw, keys_of
 from regard.decoding.search import Candidates, Ends, Search
 from regard.decoding.topk import chunk_of, spread, topk_tokens
-from regard.decoding.waiting import Input, Sized, WaitingInputs
+from regard.decoding.waiting import Input, Sized, WaitingInputs, inputs_of
+from regard.errors import RegardError
 from regard.models.contract import Memory, Model
 from regard.models.recorder import watched
 from regard.nn.states import KeyValueState
@@ -37,16 +39,16 @@ from regard.text.settings import TextSettings
 if TYPE_CHECKING:
     from regard.decoding.shortlist import Shortlist, ShortlistHead
 
-__all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "steps"]
+__all__ = ["Hypothesis", "Input", "Result", "Search", "Step", "decode", "decode_inputs", "steps"]
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of decoding. ``sentences`` are the numbers of inputs.
 
-    ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, 2N] those from
-    which they were chosen (None in greedy search); ``done`` [B]; ``results`` those of sentences that this step
-    finished. ``first``: this is the first step of these sentences.
+    ``parents``, ``tokens`` and ``scores`` [B, N] are the hypotheses that live on; ``candidates`` [B, C] those from
+    which they were chosen (None in greedy search and sampling); ``done`` [B]; ``results`` those of sentences that this
+    step finished. ``first``: this is the first step of these sentences.
     """
 
     sentences: list[int]
@@ -63,34 +65,53 @@ def decode(
     model: Model,
     sources: Sequence[Sequence[int]] | None,
     settings: TextSettings,
-    search: Search,
+    search: Strategy,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
+    language: str = "",
     batch_tokens: int = 4096,
     shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Result]:
-    """The results of all inputs, in their order.
+    """The results of all inputs, in their order, as ``decode_inputs`` gives them.
 
-    sources: ids without end mark, None for a model without a source; prompts: ids that stand before the output, after
-    the start marks. ``batch_tokens`` bounds sentences × beam × (their longest input, end mark
-    counted) of a running batch; a sentence that exceeds the bound is decoded alone. ``shortlist``: only the tokens that
-    it lists for a source are scored. ``on_step`` is called with every step.
+    sources: ids without marks, None for a model without a source; prompts: ids that stand before the output, after the
+    start marks; ``language``: the target's, for all.
+    """
+    return decode_inputs(
+        model, inputs_of(sources, prompts, language), settings, search,
+        batch_tokens=batch_tokens, shortlist=shortlist, device=device, on_step=on_step,
+    )  # fmt: skip
+
+
+def decode_inputs(
+    model: Model,
+    inputs: Sequence[Input],
+    settings: TextSettings,
+    search: Strategy,
+    *,
+    batch_tokens: int = 4096,
+    shortlist: Shortlist | None = None,
+    device: torch.device | str | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[Result]:
+    """The results of all inputs, in their order; ``index`` is the number of the input.
+
+    ``batch_tokens`` bounds sentences × beam × (their longest input, end mark counted) of a running batch; a sentence
+    that exceeds the bound is decoded alone. ``shortlist``: only the tokens that it lists for a source are scored.
+    ``on_step`` is called with every step.
     """
     ready: dict[int, Result] = {}
-    following = 0  # the number of the input whose result is given out next
-    count = len(sources if sources is not None else prompts or ())
-    inputs = [
-        Input(i, None if sources is None else sources[i], () if prompts is None else prompts[i]) for i in range(count)
-    ]
+    following = iter([one.number for one in inputs])  # whose results are given out next
+    number = next(following, None)
     for step in steps(model, inputs, settings, search, batch_tokens=batch_tokens, shortlist=shortlist, device=device):
         if on_step is not None:
             on_step(step)
         ready.update((result.index, result) for result in step.results)
-        while following in ready:
-            yield ready.pop(following)
-            following += 1
+        while number in ready:
+            yield ready.pop(number)
+            number = next(following, None)
 
 
 @torch.inference_mode()
@@ -98,22 +119,24 @@ def steps(
     model: Model,
     inputs: Sequence[Input],
     settings: TextSettings,
-    search: Search,
+    search: Strategy,
     *,
     batch_tokens: int = 4096,
     shortlist: Shortlist | None = None,
     device: torch.device | str | None = None,
     more: Callable[[], Sequence[Input]] | None = None,
+    stopped: Callable[[], Collection[int]] | None = None,
 ) -> Iterator[Step]:
     """The steps of decoding, each with the results that it finished.
 
-    ``more`` is called before every step for new inputs, which wait behind the others.
+    ``more`` is called before every step for new inputs, which wait behind the others. ``stopped`` is called before
+    every step for the numbers of inputs whose results nobody wants any more; these have no result.
     """
     training = model.training
     model.eval()
     try:
         with switched_on():
-            yield from _Scheduler(model, inputs, settings, search, batch_tokens, shortlist, device, more).run()
+            yield from _Scheduler(model, inputs, settings, search, batch_tokens, shortlist, device, more, stopped).run()
     finally:
         model.train(training)
 
@@ -126,22 +149,27 @@ class _Scheduler:
         model: Model,
         inputs: Sequence[Input],
         settings: TextSettings,
-        search: Search,
+        search: Strategy,
         batch_tokens: int,
         shortlist: Shortlist | None,
         device: torch.device | str | None,
         more: Callable[[], Sequence[Input]] | None,
+        stopped: Callable[[], Collection[int]] | None,
     ) -> None:
         self.model, self.settings, self.search = model, settings, search
-        self.shortlist, self.more = shortlist, more
-        self.head: tuple[np.ndarray, ShortlistHead] | None = None  # of the sentences with these numbers
+        self.shortlist, self.more, self.stopped = shortlist, more, stopped
+        if shortlist is not None and isinstance(search, Sampling):
+            raise RegardError("a shortlist is for search: sampling scores the whole vocabulary")
+        # Of the sentences with these numbers, with what is suppressed.
+        self.head: tuple[np.ndarray, Tensor | None, ShortlistHead] | None = None
         table = model.output_table()[0]
-        limits.product("beam × vocabulary", search.beam, len(table), limits.SCORES)
+        limits.product("beam × vocabulary", search.rows, len(table), limits.SCORES)
         self.device = torch.device(device) if device is not None else table.device
         self.chunk = chunk_of(model)
         # Each id once: the probabilities of suppressed tokens are summed, and an id given twice would count twice.
-        hidden = list(dict.fromkeys(settings.suppressed))
-        self.suppressed = torch.tensor(hidden, device=self.device) if hidden else None
+        self.suppressed = self.suppressed_first = self._once(settings.suppressed)
+        if settings.suppressed_first:
+            self.suppressed_first = self._once((*settings.suppressed, *settings.suppressed_first))
         self.ends = Ends.of(settings.ends, self.device)
         self.graphs = self._graphs()
         leaves_out = isinstance(model, Prepared) and model.leaves_out
@@ -150,10 +178,14 @@ class _Scheduler:
         self.waiting = WaitingInputs(inputs, settings, search, batch_tokens, model.longest, self.look_every)
         self.running: dict[int, Sized] = {}  # the inputs in the running batch, by number
 
+    def _once(self, ids: Sequence[int]) -> Tensor | None:
+        """The ids, each once; None if there are none."""
+        return torch.tensor(list(dict.fromkeys(ids)), device=self.device) if ids else None
+
     def _graphs(self) -> Graphs | None:
         """The capture of steps as graphs, on devices that have graphs and where all steps run the same operators."""
         capture = CAPTURES.get(self.device.type)
-        alike = self.shortlist is None and not self.search.no_repeat_ngram
+        alike = isinstance(self.search, Search) and self.shortlist is None and not self.search.no_repeat_ngram
         return Graphs(self.model, capture(self.device)) if capture and alike else None
 
     def run(self) -> Iterator[Step]:
@@ -173,6 +205,8 @@ class _Scheduler:
             count += 1
             if self.more is not None:
                 self.waiting.extend(self.more())
+            if self.stopped is not None:
+                running.drop(self.stopped())
             if not running.finished.all():  # an output of one token is done before the first step
                 yield self._step(running, look=count % self.look_every == 0)
             if running.finished.all():
@@ -204,10 +238,10 @@ class _Scheduler:
         self.running.update(zip(index.tolist(), entering, strict=True))
         search, settings = self.search, self.settings
         memory = self._encoded(entering) if entering[0].input.source is not None else None
-        prompts = [[*target_start(settings), *one.input.prompt] for one in entering]
+        prompts = [[*target_start(settings, one.input.language), *one.input.prompt] for one in entering]
         prompt = padded(prompts, settings.pad, self.device)
         capacity = max(one.before + one.limit for one in entering) + self.look_every
-        state = self.model.start(memory, search.beam, capacity, count)
+        state = self.model.start(memory, search.rows, capacity, count)
         limits = np.array([one.limit for one in entering])
         uniform = False
         if self.graphs is not None and isinstance(state, KeyValueState):
@@ -220,7 +254,7 @@ class _Scheduler:
 
     def _encoded(self, entering: Sequence[Sized]) -> Memory:
         """The memory of these sentences. On a CPU few are encoded at a time: of like length, and to fit its cache."""
-        sources = [source_ids(self.settings, one.input.source or ()) for one in entering]
+        sources = [source_ids(self.settings, one.input.source or (), language=one.input.language) for one in entering]
         parts: list[Memory] = []
         longest = max(map(len, sources))
         at_once = max(1, ENCODED_TOKENS // longest) if self.device.type == "cpu" else len(sources)
@@ -241,7 +275,10 @@ class _Scheduler:
 
     def _rank(self, running: RunningBatch, hidden: Tensor, live: Tensor | None, first: bool) -> Advanced:
         """Choose the next tokens by the hidden states [B, R, D] of the newest; ``live``: see ``RunningBatch.live``."""
-        topk = self._topk(running, hidden, live)
+        if isinstance(self.search, Sampling):
+            running.extend(*self._draw(self.search, running, hidden, live, first))
+            return Advanced(torch.arange(self.search.n, device=self.device).expand_as(running.last), None)
+        topk = self._topk(running, hidden, live, first)
         if self.search.beam == 1:
             running.greedy(topk)
             return Advanced(torch.zeros_like(running.last), None)
@@ -259,10 +296,36 @@ class _Scheduler:
         parents, found = advanced
         return Step(sentences, first, parents, running.last, running.scores, found, running.done, results)
 
-    def _topk(self, running: RunningBatch, hidden: Tensor, chosen: Tensor | None) -> TopK:
-        """The top-k continuations after hidden [B, R, D], of the ``chosen`` hypotheses [M] only, or of all."""
+    def _draw(
+        self, sampling: Sampling, running: RunningBatch, hidden: Tensor, chosen: Tensor | None, first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens that samples draw after hidden [B, R, D] and their log-probabilities, both [B, N]."""
+        batch, rows, width = hidden.shape
+        keys = torch.from_numpy(keys_of(sampling.seed, running.index, sampling.n, running.ages)).to(self.device)
+        banned = self._banned(running)
+        banned = None if banned is None else banned.flatten(0, 1)
+        hidden, keys = hidden.reshape(batch * rows, width), keys.view(batch * rows, -1)
+        if chosen is not None:
+            hidden, keys = hidden[chosen], keys[chosen]
+            banned = None if banned is None else banned[chosen]
+        suppressed = self.suppressed_first if first else self.suppressed
+        tokens, values = draw(
+            self.model, hidden, sampling, keys, chunk=self.chunk, suppressed=suppressed, banned=banned
+        )
+        if chosen is not None:
+            tokens = tokens.new_zeros(batch * rows, 1).index_copy_(0, chosen, tokens)
+            values = values.new_full((batch * rows, 1), -torch.inf).index_copy_(0, chosen, values)
+        return tokens.view(batch, -1), values.view(batch, -1)
+
+    def _banned(self, running: RunningBatch) -> Tensor | None:
+        """The tokens [B, R, m] that would repeat an n-gram; None: no token is banned."""
         size = self.search.no_repeat_ngram
-        banned = repeating_tokens(running.ids, running.ages, size) if size else None
+        return repeating_tokens(running.ids, running.ages, size) if size else None
+
+    def _topk(self, running: RunningBatch, hidden: Tensor, chosen: Tensor | None, first: bool) -> TopK:
+        """The top-k continuations after hidden [B, R, D], of the ``chosen`` hypotheses [M] only, or of all."""
+        banned = self._banned(running)
+        suppressed = self.suppressed_first if first else self.suppressed
         batch, rows, width = hidden.shape
         if chosen is not None:
             hidden = hidden.reshape(batch * rows, width)[None, chosen]
@@ -270,19 +333,20 @@ class _Scheduler:
         k = self.ends.depth(self.search.rows)
         if self.shortlist is None:
             topk = topk_tokens(
-                self.model, hidden, k, self.ends.tensor, chunk=self.chunk, suppressed=self.suppressed, banned=banned
+                self.model, hidden, k, self.ends.tensor, chunk=self.chunk, suppressed=suppressed, banned=banned
             )
         else:
             row = torch.arange(batch * rows, device=self.device) if chosen is None else chosen
             sentence = row.div(rows, rounding_mode="floor")
-            topk = self._shortlist_head(running).topk(hidden, k, sentence, banned)
+            topk = self._shortlist_head(running, suppressed).topk(hidden, k, sentence, banned)
         return topk if chosen is None else spread(topk, chosen, batch, rows)
 
-    def _shortlist_head(self, running: RunningBatch) -> ShortlistHead:
+    def _shortlist_head(self, running: RunningBatch, suppressed: Tensor | None) -> ShortlistHead:
         """The rows of the output table that the batch's sentences may use; made anew when its sentences change."""
         assert self.shortlist is not None
-        if self.head is None or self.head[0] is not running.index:
+        if self.head is None or self.head[0] is not running.index or self.head[1] is not suppressed:
             inputs = (self.running.get(number) for number in running.index.tolist())  # None: it has finished
             sources = [() if one is None else one.input.source or () for one in inputs]
-            self.head = running.index, self.shortlist.head(self.model, sources, self.ends.tensor, self.suppressed)
-        return self.head[1]
+            head = self.shortlist.head(self.model, sources, self.ends.tensor, suppressed)
+            self.head = running.index, suppressed, head
+        return self.head[2]

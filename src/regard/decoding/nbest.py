@@ -14,10 +14,11 @@ from typing import NamedTuple
 from regard import limits
 from regard.decoding.running_batch import Hypothesis
 from regard.decoding.search import Search
+from regard.decoding.waiting import Input
 
 TIMES, LEAST = 8, 64  # the widest beam of a search for more texts: so many times the beam, or this if it is more
 
-Decode = Callable[[list[list[int]], Search], list[list[Hypothesis]]]
+Decode = Callable[[list[Input], Search], list[list[Hypothesis]]]
 
 
 class Choice(NamedTuple):
@@ -29,9 +30,9 @@ class Choice(NamedTuple):
 
 @dataclass
 class PartChoices:
-    """A part of a text: its ids, the search by which it was decoded, its choices, and the text that follows it."""
+    """A part of a text: the input, the search by which it was decoded, its choices, and the text that follows it."""
 
-    ids: list[int]
+    input: Input
     after: str
     search: Search
     choices: list[Choice]
@@ -40,7 +41,8 @@ class PartChoices:
 
 def widest(search: Search, longest: int, vocabulary: int) -> int:
     """The widest beam that is tried where too few texts differ, for inputs of at most ``longest`` subwords."""
-    length = longest + max(0, search.max_extra) + limits.PREFIX_TOKENS + 1
+    output = longest + max(0, search.max_extra) if search.max_tokens is None else search.max_tokens
+    length = max(longest, output) + limits.PREFIX_TOKENS + 1
     room = min(limits.BEAM, limits.SCORES // vocabulary, limits.HYPOTHESIS_TOKENS // length)
     return max(search.beam, min(room, max(TIMES * search.beam, LEAST)))
 
@@ -65,7 +67,7 @@ def n_best_texts(
     beam = max((part.search.beam for parts in texts for part in parts), default=1)
     while beam < most:
         lacking = [i for i, of_text in enumerate(found) if len(of_text) < n]
-        again = [part for i in lacking for part in texts[i] if part.ids and not part.exhausted]
+        again = [part for i in lacking for part in texts[i] if part.input.source and not part.exhausted]
         if not again:
             break
         beam = min(2 * beam, most)
@@ -80,7 +82,7 @@ def _widen(parts: Sequence[PartChoices], beam: int, decode: Decode, text_of: Cal
     for search in dict.fromkeys(part.search for part in parts):
         mine = [part for part in parts if part.search == search]
         wider = replace(search, beam=beam, n_best=beam)
-        for part, more in zip(mine, decode([part.ids for part in mine], wider), strict=True):
+        for part, more in zip(mine, decode([part.input for part in mine], wider), strict=True):
             first, *rest = [choice.hypothesis for choice in part.choices]
             rest = sorted([*rest, *more], key=lambda one: -one.normalized)
             part.choices = distinct([first, *rest], text_of)

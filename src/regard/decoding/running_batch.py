@@ -6,6 +6,7 @@ Sentences stand on axis 0 and may be of different ages: finished ones leave (``k
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.accel.topk import TopK
+from regard.decoding.sampling import Strategy
 from regard.decoding.search import Candidates, Ends, Search, Survivors, candidates, survivors
 from regard.errors import RegardError
 from regard.models.contract import State
@@ -64,7 +66,7 @@ class RunningBatch:
     )  # fmt: skip
 
     def __init__(
-        self, state: State, search: Search, ends: Ends, index: np.ndarray, limits: np.ndarray, device: torch.device,
+        self, state: State, search: Strategy, ends: Ends, index: np.ndarray, limits: np.ndarray, device: torch.device,
         uniform: bool = False,
     ):  # fmt: skip
         batch, longest, kept = len(index), int(limits.max()), search.kept
@@ -119,6 +121,15 @@ class RunningBatch:
             grown = np.resize(getattr(self, name), rows.batch)  # a copy
             grown[rows.index.cpu().numpy()] = getattr(other, name)
             setattr(self, name, grown)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Nobody wants the results of these inputs any more: their rows are free."""
+        rows = np.isin(self.index, list(numbers)) & ~self.finished
+        if rows.any():
+            self.finished |= rows
+            gone = torch.as_tensor(rows, device=self.scores.device)
+            self.done = self.done | gone
+            self.alive = self.alive & ~gone[:, None]
 
     def live(self) -> Tensor | None:
         """The numbers [M] of the hypotheses among all B · N that are ``alive``; None: all are."""
@@ -216,6 +227,7 @@ class RunningBatch:
     def _stop(self) -> None:
         """Set which sentences are ``done`` after a step, and which hypotheses of the others are ``alive``."""
         search, worst = self.search, self.finished_normalized[:, -1:]  # [B, 1]
+        assert isinstance(search, Search)
         live = self.scores > -torch.inf
         if search.stopping == "first":
             over = ~live[:, 0] | (worst[:, 0] > -torch.inf)

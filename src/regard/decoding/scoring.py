@@ -41,11 +41,14 @@ def forced_scores(
     settings: TextSettings,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
+    languages: Sequence[str] | None = None,
     ended: bool = True,
     batch_tokens: int = 4096,
     device: torch.device | str | None = None,
 ) -> list[Scored]:
     """The scores of ``targets`` (ids without marks) in the order of the input.
+
+    ``prompts`` stand before the targets and are not scored; ``languages`` are those of the targets.
 
     The end mark is counted unless ``ended`` is False. A beam's score is the forced score of its ids.
     """
@@ -57,8 +60,9 @@ def forced_scores(
     try:
         with torch.inference_mode(), switched_on():
             for batch in forced_batches(
-                sources, targets, settings, prompts=prompts, ended=ended, batch_tokens=batch_tokens, device=device
-            ):
+                sources, targets, settings, prompts=prompts, languages=languages, ended=ended,
+                batch_tokens=batch_tokens, device=device,
+            ):  # fmt: skip
                 memory = None if batch.source is None else model.encode(batch.source)
                 hidden = model(batch.target, memory).hidden  # [B, T, D]
                 scores = label_scores(model, hidden, batch.labels, rows_at_once(table.shape[0], device))
@@ -91,15 +95,21 @@ def forced_batches(
     settings: TextSettings,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
+    languages: Sequence[str] | None = None,
     ended: bool = True,
     batch_tokens: int = 4096,
     device: torch.device | str = "cpu",
 ) -> Iterator[Forced]:
     """Batches of similar length; sentences × (longest of either side) ≤ ``batch_tokens``, at least one sentence."""
+    prompts = prompts or [()] * len(targets)
+    languages = languages or [""] * len(targets)
     fulls = [
-        target_ids(settings, ids, () if prompts is None else prompts[i], ended=ended) for i, ids in enumerate(targets)
+        target_ids(settings, ids, prompt, language, ended)
+        for ids, prompt, language in zip(targets, prompts, languages, strict=True)
     ]
-    read = None if sources is None else [source_ids(settings, ids) for ids in sources]
+    read: list[list[int]] | None = None
+    if sources is not None:
+        read = [source_ids(settings, ids, language=language) for ids, language in zip(sources, languages, strict=True)]
     sizes = np.array([len(full) - 1 for full, _ in fulls], dtype=np.int64)
     if read is not None:
         sizes = np.maximum(sizes, [len(ids) for ids in read])

@@ -41,6 +41,7 @@ class Search:
     beam: int = 5
     length_penalty: LengthPenalty = field(default_factory=LengthPenalty)
     max_extra: int = 50  # longest output = length of the input + this; tokens, the end mark counted
+    max_tokens: int | None = None  # longest output, whatever the input's length; None: ``max_extra`` bounds it
     n_best: int = 1
     stopping: Stopping = "exact"
     no_repeat_ngram: int = 0  # no n-gram of this length twice in an output; 0 = allowed
@@ -52,6 +53,9 @@ class Search:
         if self.n_best > self.beam:
             raise RegardError(f"n-best {self.n_best}: expected 1 to the beam's width, which is {self.beam}")
         limits.whole("max extra", self.max_extra, -limits.ANY_NUMBER, limits.EXTRA_TOKENS)
+        if self.max_tokens is not None:
+            limits.whole("max tokens", self.max_tokens, 1, limits.EXTRA_TOKENS)
+            limits.product("beam × max tokens", self.beam, self.max_tokens, limits.HYPOTHESIS_TOKENS)
         limits.product("beam × max extra", self.beam, self.max_extra, limits.HYPOTHESIS_TOKENS)
         if self.stopping not in ("exact", "first", "huggingface"):
             raise RegardError(f"stopping {self.stopping!r}: expected exact, first or huggingface")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regard import limits
-from regard.decoding.search import Search
+from regard.decoding.sampling import Strategy
 from regard.errors import RegardError
 from regard.text.marks import target_start
 from regard.text.settings import TextSettings
@@ -16,11 +16,40 @@ from regard.text.settings import TextSettings
 
 @dataclass(frozen=True)
 class Input:
-    """An input that is to be decoded, and its number."""
+    """An input that is to be decoded, and its number, which no other input of the same call has.
+
+    ``source``: ids without marks, None for a model without a source; ``prompt``: ids that stand before the output,
+    after the start marks; ``language``: the target's, one of text.json's; ``max_tokens``: the most tokens of the
+    output, end mark counted, instead of the search's limits.
+    """
 
     number: int
-    source: Sequence[int] | None  # without marks
-    prompt: Sequence[int] = ()  # ids before the output, after the start marks
+    source: Sequence[int] | None
+    prompt: Sequence[int] = ()
+    language: str = ""
+    max_tokens: int | None = None
+
+    def limit(self, search: Strategy) -> int:
+        """The most tokens of the output, end mark counted; the model's positions may allow fewer."""
+        given = search.max_tokens if self.max_tokens is None else self.max_tokens
+        if given is not None:
+            return given
+        return max(1, len(self.prompt if self.source is None else self.source) + search.max_extra)
+
+
+def size(one: Input) -> int:
+    """The tokens of an input in a budget, end mark counted."""
+    return max(len(one.source or ()), len(one.prompt)) + 1
+
+
+def inputs_of(
+    sources: Sequence[Sequence[int]] | None, prompts: Sequence[Sequence[int]] | None = None, language: str = ""
+) -> list[Input]:
+    """Sources, prompts or both as inputs, numbered from 0."""
+    return [
+        Input(i, None if sources is None else sources[i], () if prompts is None else prompts[i], language)
+        for i in range(len(sources if sources is not None else prompts or ()))
+    ]
 
 
 class Sized(NamedTuple):
@@ -43,7 +72,7 @@ class WaitingInputs:
         self,
         inputs: Sequence[Input],
         settings: TextSettings,
-        search: Search,
+        search: Strategy,
         batch_tokens: int,
         longest: int | None,
         overrun: int,
@@ -69,15 +98,16 @@ class WaitingInputs:
         count = 0
         for one in self._queue:
             longest = max(longest, one.size)
-            if (running + count + 1) * self.search.beam * longest > self.batch_tokens:
+            if (running + count + 1) * self.search.rows * longest > self.batch_tokens:
                 break
             count += 1
         return count if running else max(1, count)
 
     def _sized(self, one: Input) -> Sized:
-        size = len(one.prompt) if one.source is None else max(len(one.source), len(one.prompt))
-        limit = max(1, len(one.prompt if one.source is None else one.source) + self.search.max_extra)
-        before = len(target_start(self.settings)) + len(one.prompt)
+        if one.max_tokens is not None:
+            limits.whole(f"input {one.number + 1}: max tokens", one.max_tokens, 1, limits.EXTRA_TOKENS)
+        limit = one.limit(self.search)
+        before = len(target_start(self.settings, one.language)) + len(one.prompt)
         if not before:
             raise RegardError(f"input {one.number + 1}: nothing stands before the output: give a prompt")
         if self.longest is not None:  # an output ends where the model's positions end
@@ -88,10 +118,9 @@ class WaitingInputs:
                     f"{self.longest} positions: give a shorter prompt"
                 )
             limit = min(limit, room)
-        if max(size, before) > limits.LENGTH:
-            raise RegardError(
-                f"input {one.number + 1}: {max(size, before):,} tokens, expected at most {limits.LENGTH:,}"
-            )
+        longest = max(size(one) - 1, before)
+        if longest > limits.LENGTH:
+            raise RegardError(f"input {one.number + 1}: {longest:,} tokens, expected at most {limits.LENGTH:,}")
         length = before + limit
-        limits.product(f"input {one.number + 1}: beam × length", self.search.beam, length, limits.HYPOTHESIS_TOKENS)
-        return Sized(one, size + 1, limit, before)
+        limits.product(f"input {one.number + 1}: beam × length", self.search.rows, length, limits.HYPOTHESIS_TOKENS)
+        return Sized(one, size(one), limit, before)

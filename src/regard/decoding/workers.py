@@ -6,16 +6,17 @@ for one another. Each sentence comes out as it would alone (engine.py).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from regard.accel.thresholds import PROCESS_TOKENS
-from regard.decoding.engine import decode
-from regard.decoding.running_batch import Hypothesis, Result
-from regard.decoding.search import Search
+from regard.decoding.engine import Step, decode_inputs, steps
+from regard.decoding.messages import decoded, encoded, of_inputs, of_results, of_step, to_inputs, to_results, to_step
+from regard.decoding.running_batch import Result
+from regard.decoding.sampling import Strategy
+from regard.decoding.waiting import Input, size
 from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.contract import Model
 from regard.models.recorder import watched
@@ -26,64 +27,68 @@ if TYPE_CHECKING:
 
 
 class DecodingWorkers:
-    """``decode`` in as many processes as PyTorch has threads, fewer for little text.
+    """``decode_inputs`` in as many processes as PyTorch has threads, fewer for little text.
 
     The processes are kept for the next text, as long as the model and the other arguments stay the same.
     """
 
     def __init__(self) -> None:
         self.forked: ForkedWorkers | None = None
-        self.arguments: tuple[Any, ...] = ()  # with which they decode
+        self.objects: tuple[Any, ...] = ()  # with which they decode: these very ones,
+        self.values: tuple[Any, ...] = ()  # and equal ones
 
     def decode(
         self,
         model: Model,
-        sources: Sequence[Sequence[int]],
+        inputs: Sequence[Input],
         settings: TextSettings,
-        search: Search,
+        search: Strategy,
         *,
         batch_tokens: int,
         shortlist: Shortlist | None = None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> list[Result]:
-        """The results of all sources, in their order; each process may have ``batch_tokens``."""
+        """The results of all inputs, in their order; each process may have ``batch_tokens``.
 
-        def decoded(mine: Sequence[Sequence[int]]) -> list[Result]:
-            return list(decode(model, mine, settings, search, batch_tokens=batch_tokens, shortlist=shortlist))
+        ``on_step`` is called here with the steps of every process. Where a process is killed, its inputs begin anew.
+        """
+        options: dict[str, Any] = {"batch_tokens": batch_tokens, "shortlist": shortlist}
 
-        tokens = search.beam * sum(len(ids) + 1 for ids in sources)
+        def work(job: bytes) -> bytes | Generator[bytes, None, bytes]:
+            told, mine = decoded(job)
+            if told:
+                return _told(steps(model, to_inputs(mine), settings, search, **options))
+            return encoded(of_results(list(decode_inputs(model, to_inputs(mine), settings, search, **options))))
+
+        tokens = search.rows * sum(map(size, inputs))
         on_cpu = model.output_table()[0].device.type == "cpu"
         most = min(torch.get_num_threads(), tokens // PROCESS_TOKENS) if on_cpu and not watched(model) else 1
         with can_fork() as forks:
             if most < 2 or not forks:
-                return decoded(sources)
-            arguments = model, settings, search, batch_tokens, shortlist, most
-            if self.forked is None or not self.forked.ready() or not _same(self.arguments, arguments):
+                return list(decode_inputs(model, inputs, settings, search, on_step=on_step, **options))
+            objects, values = (model, shortlist), (settings, search, batch_tokens, most)
+            same = values == self.values and all(map(_is, objects, self.objects))
+            if self.forked is None or not self.forked.ready() or not same:
                 if self.forked is not None:
                     self.forked.close()
-                self.forked = ForkedWorkers(lambda job: _written(decoded(json.loads(job))), most - 1)
-                self.arguments = arguments
-            order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-            parts = [order[first::most] for first in range(most)]
-            jobs = [json.dumps([list(map(int, sources[i])) for i in part]).encode() for part in parts]
-            found = self.forked.each(jobs)
-        results = [
-            Result(part[result.index], result.hypotheses)
-            for part, message in zip(parts, found, strict=True)
-            for result in _read(message)
-        ]
-        return sorted(results, key=lambda result: result.index)
+                self.forked = ForkedWorkers(work, most - 1)
+                self.objects, self.values = objects, values
+            order = sorted(inputs, key=lambda one: -size(one))
+            jobs = [encoded((on_step is not None, of_inputs(order[first::most]))) for first in range(most)]
+            heard = None if on_step is None else lambda message: on_step(to_step(decoded(message)))
+            found = self.forked.each(jobs, heard)
+        results = {result.index: result for message in found for result in to_results(decoded(message))}
+        return [results[one.number] for one in inputs]
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether two tuples of arguments hold the same objects; searches and numbers may be equal instead."""
-    return len(one) == len(other) and all(
-        a is b or (type(a) in (Search, int) and a == b) for a, b in zip(one, other, strict=True)
-    )
+def _told(steps: Iterator[Step]) -> Generator[bytes, None, bytes]:
+    """The steps as messages; returns the results."""
+    results: list[Result] = []
+    for step in steps:
+        yield encoded(of_step(step))
+        results += step.results
+    return encoded(of_results(results))
 
 
-def _written(results: list[Result]) -> bytes:
-    return json.dumps([(one.index, one.hypotheses) for one in results]).encode()
-
-
-def _read(message: bytes) -> list[Result]:
-    return [Result(index, [Hypothesis(*each) for each in hypotheses]) for index, hypotheses in json.loads(message)]
+def _is(one: object, other: object) -> bool:
+    return one is other

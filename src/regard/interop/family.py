@@ -97,15 +97,21 @@ class Family:
             keys = sources.get(named[1], "") if named else ""
             raise RegardError(f"{keys}: {error}" if keys else str(error)) from None
 
-    def sizes(self, config: Values) -> tuple[int, int | None]:
+    def sizes(self, config: Values, options: Any) -> tuple[int, int | None]:
         """The rows of the tables of source and target; None: the target's is the source's."""
         found = [config.get(key) for key in self.vocabularies]
         for key, size in zip(self.vocabularies, found, strict=True):
             if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
                 raise RegardError(f"{key} = {size!r:.40}: expected a whole number, 1 or more")
-        if found[0] is None:
+        first, *others = found
+        if first is None:
             raise RegardError(f"config.json has no '{self.vocabularies[0]}'")
-        return found[0], found[1] if len(found) > 1 and found[1] != found[0] else None
+        if not others or others[0] in (None, first):
+            return first, None
+        if getattr(options, "share", "none") in ("all", "inputs"):
+            said = " and ".join(f"{key} = {config[key]}" for key in self.vocabularies)
+            raise RegardError(f"{said}: expected the same number, since the two sides share a table")
+        return first, others[0]
 
     def task(self, config: Values) -> str:
         """The task of their class."""
@@ -160,7 +166,7 @@ class Family:
         options = self.options_from(config, self.names(config, theirs))
         if registry.layers(options) > len(theirs):
             raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(theirs)} tensors")
-        model = options.build(*self.sizes(config))
+        model = options.build(*self.sizes(config, options))
         ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         weights = {name: tensor.read() for name, tensor in self.readable(options, config, held(theirs), ours).items()}
         model = model.to(next(iter(weights.values())).dtype)

@@ -78,7 +78,7 @@ MARIAN = Family(
         option("dropout", "dropout", 0.1),
         option("attention_dropout", "attention_dropout", 0.0),
         option("activation_dropout", "activation_dropout", 0.0),
-        option("activation_function", "activation", "gelu", ACTIVATIONS),
+        option("activation_function", "activation", "gelu", {"swish": "silu", **ACTIVATIONS}),
         option("scale_embedding", "scale_embedding", False),
         options(
             {"share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},

@@ -16,12 +16,14 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from io import FileIO
 from typing import BinaryIO
 
 import torch
 
 SIZE = 8  # bytes of a number
+MESSAGE, RESULT = b"m", b"r"  # the first byte of what a worker sends
 IDLE = 60.0  # seconds without a job after which a worker ends
 
 _lock = threading.Lock()
@@ -59,6 +61,11 @@ def as_a_child() -> None:
     torch.set_num_threads(1)
 
 
+#: What is made of a job: its result, or a generator of messages, which returns the result.
+Work = Callable[[bytes], bytes | Generator[bytes, None, bytes]]
+Heard = Callable[[bytes], None]
+
+
 class ForkedWorkers:
     """Forked processes that do the same work as this one, beside it and again and again.
 
@@ -67,7 +74,7 @@ class ForkedWorkers:
     for ``IDLE`` seconds ends.
     """
 
-    def __init__(self, work: Callable[[bytes], bytes], count: int) -> None:
+    def __init__(self, work: Work, count: int) -> None:
         self.work = work
         self.children: list[_ForkedWorker] = []
         gc.freeze()  # nothing that is there already is looked through for garbage: PyTorch alone has 500,000 objects
@@ -82,22 +89,33 @@ class ForkedWorkers:
         """Whether all are there still."""
         return self.close.alive and all(child.lives() for child in self.children)
 
-    def each(self, jobs: Sequence[bytes]) -> list[bytes]:
+    def each(self, jobs: Sequence[bytes], heard: Heard | None = None) -> list[bytes]:
         """What the work makes of each job, in order: of the first here, of the others by a worker each.
 
-        A worker that ends before its work is done, by an error or by force, leaves its job to this process, in which an
-        error then is the caller's to see.
+        ``heard`` is called here with each message of the work, in whichever process it is done. A worker that ends
+        before its work is done, by an error or by force, leaves its job to this process, in which an error then is the
+        caller's to see; the messages of that job come again.
         """
+        heard = heard or (lambda message: None)
         gc.freeze()
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, threads // len(jobs)))
         try:
             given = [child.give(job) for child, job in zip(self.children, jobs[1:], strict=True)]
-            first = self.work(jobs[0])
-            taken = [child.take() if begun else None for child, begun in zip(self.children, given, strict=True)]
+            busy = [child for child, begun in zip(self.children, given, strict=True) if begun]
+
+            def heard_here(message: bytes) -> None:
+                heard(message)
+                for child in busy:
+                    child.hear(heard)
+
+            first = _result(self.work(jobs[0]), heard_here)
+            taken = [child.take(heard) if begun else None for child, begun in zip(self.children, given, strict=True)]
             if None in taken:
                 self.close()
-            rest = [self.work(job) if one is None else one for job, one in zip(jobs[1:], taken, strict=True)]
+            rest = [
+                _result(self.work(job), heard) if one is None else one for job, one in zip(jobs[1:], taken, strict=True)
+            ]
             return [first, *rest]
         except BaseException:
             self.close()  # whose results nobody takes any more
@@ -110,14 +128,16 @@ class ForkedWorkers:
 class _ForkedWorker:
     """One worker, seen from its parent: messages go there and come back, each after its size."""
 
-    def __init__(self, work: Callable[[bytes], bytes], elders: Sequence[_ForkedWorker]) -> None:
+    def __init__(self, work: Work, elders: Sequence[_ForkedWorker]) -> None:
+        self.result: bytes | None = None
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         with forking():
             self.process = os.fork()
         if self.process:
             os.close(theirs_in)
             os.close(theirs_out)
-            self.out, self.back = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
+            # Without a buffer: ``select`` sees what has come.
+            self.out, self.back = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb", buffering=0)
             return
         try:
             as_a_child()
@@ -140,9 +160,27 @@ class _ForkedWorker:
             return False
         return True
 
-    def take(self) -> bytes | None:
-        """The result; None from a process that has ended."""
-        return _read(self.back)
+    def hear(self, heard: Heard) -> None:
+        """Pass on the messages that have come."""
+        while self.result is None and select.select([self.back], [], [], 0)[0] and self._next(heard):
+            pass
+
+    def take(self, heard: Heard) -> bytes | None:
+        """The result, after all messages; None from a process that has ended."""
+        while self.result is None and self._next(heard):
+            pass
+        found, self.result = self.result, None
+        return found
+
+    def _next(self, heard: Heard) -> bool:
+        """Read one message or the result; False where the process has ended."""
+        if (found := _read(self.back)) is None:
+            return False
+        if found[:1] == RESULT:
+            self.result = found[1:]
+        else:
+            heard(found[1:])
+        return True
 
     def end(self) -> None:
         for pipe in (self.out, self.back):
@@ -159,10 +197,21 @@ def _end(parent: int, children: list[_ForkedWorker]) -> None:
         children.pop().end()
 
 
-def _serve(work: Callable[[bytes], bytes], jobs: BinaryIO, results: BinaryIO) -> None:
+def _serve(work: Work, jobs: BinaryIO, results: BinaryIO) -> None:
     """What a worker does until its parent ends or forgets it."""
     while select.select([jobs], [], [], IDLE)[0] and (job := _read(jobs)) is not None:
-        _write(results, work(job))
+        _write(results, RESULT + _result(work(job), lambda message: _write(results, MESSAGE + message)))
+
+
+def _result(made: bytes | Generator[bytes, None, bytes], heard: Heard) -> bytes:
+    """The result, after ``heard`` has got each message."""
+    if isinstance(made, bytes):
+        return made
+    while True:
+        try:
+            heard(next(made))
+        except StopIteration as end:
+            return bytes(end.value)
 
 
 def _write(pipe: BinaryIO, message: bytes) -> None:
@@ -170,8 +219,17 @@ def _write(pipe: BinaryIO, message: bytes) -> None:
     pipe.flush()
 
 
-def _read(pipe: BinaryIO) -> bytes | None:
+def _read(pipe: BinaryIO | FileIO) -> bytes | None:
     """The next message; None where it breaks off."""
-    size = pipe.read(SIZE)
-    message = pipe.read(int.from_bytes(size)) if len(size) == SIZE else b""
-    return message if len(size) == SIZE and len(message) == int.from_bytes(size) else None
+    size = _exactly(pipe, SIZE)
+    return None if size is None else _exactly(pipe, int.from_bytes(size))
+
+
+def _exactly(pipe: BinaryIO | FileIO, count: int) -> bytes | None:
+    """So many bytes; None where they break off."""
+    found = bytearray()
+    while len(found) < count:
+        if not (more := pipe.read(count - len(found))):
+            return None
+        found += more
+    return bytes(found)

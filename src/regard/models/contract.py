@@ -75,6 +75,11 @@ class Model(Module, Protocol):
     def has_source(self) -> bool: ...
 
     @property
+    def has_scores(self) -> bool:
+        """Whether there is an output table, which gives scores of tokens."""
+        ...
+
+    @property
     def width(self) -> int:
         """The model width D."""
         ...

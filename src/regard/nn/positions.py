@@ -240,7 +240,8 @@ class LearnedPositions(Added):
             self.reserve(embedded.shape[-2])
             rows = self.weight[self.offset : self.offset + embedded.shape[-2]]
             return torch.add(rows, embedded, alpha=scale)
-        return torch.add(F.embedding(positions + self.offset, self.weight), embedded, alpha=scale)
+        rows = positions + self.offset if self.offset else positions
+        return torch.add(F.embedding(rows, self.weight), embedded, alpha=scale)
 
 
 class RotaryPositions(nn.Module):
@@ -256,10 +257,8 @@ class RotaryPositions(nn.Module):
         """The rotation of ``positions`` [B, T] (None: 0 … size-1): made once per forward, for all layers."""
         positions = torch.arange(size, device=device)[None] if positions is None else positions
         exponent = torch.arange(0, self.head_width, 2, device=device, dtype=torch.float32) / self.head_width
-        if self.scaling is None:
-            frequency = self.theta**-exponent
-        else:  # written as in the published code, whose rounding counts at far positions
-            frequency = self.scaling.scaled(1 / self.theta**exponent)
+        frequency = 1 / self.theta**exponent  # as in the published code, whose rounding counts at far positions
+        frequency = frequency if self.scaling is None else self.scaling.scaled(frequency)
         angle = positions[..., None].to(torch.float32) * frequency  # [B, T, K/2]
         return Rotated(angle.cos().unsqueeze(1), angle.sin().unsqueeze(1))
 

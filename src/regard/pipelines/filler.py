@@ -23,7 +23,6 @@ from regard.nn.sequences import Tokens
 from regard.pipelines.pieces import UNSPACED
 from regard.pipelines.rows import BATCH_TOKENS, Row, computed, head_of, probabilities, room, row
 from regard.text.parts import Warn
-from regard.text.tokenizer import Tokenizer
 from regard.text.words import SPACE
 
 MASK = "[MASK]"  # understood whatever the model's own mask token is
@@ -126,7 +125,7 @@ class Filler:
 
     def _part(self, part: str, after: bool, before: bool) -> list[int]:
         """The ids of the text between two masks; ``after``, ``before``: a mask stands there."""
-        tokenizer: Tokenizer = self.tokenizer
+        tokenizer = self.tokenizer
         if tokenizer.cut is None:
             return tokenizer.encode(part)
         # Of regard's subwords a space belongs to the word after it, which here may be the mask; and only a text's

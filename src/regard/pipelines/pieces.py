@@ -19,7 +19,11 @@ Range = tuple[int, int]  # first character of a text, and one after the last
 
 # Beside marks (category M): vowels of Korean syllables, sounds of narrow kana, second halves of surrogate pairs.
 _JOINED = re.compile("[\u1160-\u11ff\uff9e\uff9f\udc00-\udfff]")
-UNSPACED = re.compile("([\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
+# A Chinese character or kana, with the sounds of kana.
+UNSPACED = re.compile(
+    "([\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003134f][\u3099\u309a\uff9e\uff9f]*)"
+)
 
 
 class Pieces(NamedTuple):

@@ -20,9 +20,9 @@ class Translation:
     """One translation.
 
     ``score`` is the sum of the log-probabilities of its tokens and end marks, ``normalized`` that sum divided by the
-    length penalty, by which translations are ranked. ``alignment`` [T, S], if asked for, holds the weights with which
-    ``tokens`` attended to ``source_tokens``. ``alternatives`` are the rest of the n best: other texts, fewer where no
-    more are found.
+    length penalty, by which translations are ranked; the tokens of a given prefix count in neither. ``alignment``
+    [T, S], if asked for, holds the weights with which ``tokens`` attended to ``source_tokens``. ``alternatives`` are
+    the rest of the n best: other texts, fewer where no more are found.
     """
 
     text: str
@@ -50,8 +50,9 @@ def joined(
     weights: Sequence[NDArray[np.float32]] | None,
     source: Tokenizer,
     target: Tokenizer,
+    given: int = 0,
 ) -> Translation:
-    """One translation of a text from the choices of its parts.
+    """One translation of a text from the choices of its parts; the first ``given`` tokens are not scored.
 
     The other ways to choose are its alternatives, best first; ``weights`` are the alignments of the parts.
     """
@@ -60,7 +61,7 @@ def joined(
     for chosen in ways:
         text = "".join(one.text + part.after for one, part in zip(chosen, parts, strict=True))
         score = sum(one.hypothesis.score for one in chosen)
-        length = sum(len(one.hypothesis.ids) + 1 for one in chosen)
+        length = sum(len(one.hypothesis.ids) + 1 for one in chosen) - given
         normalized = penalty.apply(score, max(1, length))
         tokens = target.tokens([i for one in chosen for i in one.hypothesis.ids])
         found.append(Translation(text, tokens, score, normalized, source_tokens))

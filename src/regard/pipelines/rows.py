@@ -18,6 +18,7 @@ from regard.errors import RegardError
 from regard.nn.sequences import Tokens
 from regard.text.marks import segment_ids, source_ids
 from regard.text.settings import TextSettings
+from regard.text.tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096  # subwords of a batch, padding included
 
@@ -31,21 +32,20 @@ class Row(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What a pipeline uses of a ``Loaded``: the model, its marks and its labels."""
+    """What a pipeline uses of a ``Loaded``: the model, its marks, its tokenizer and its labels."""
 
     model: Any
     settings: TextSettings
-    tokenizer: Any
+    tokenizer: Tokenizer
     labels: tuple[str, ...]
 
 
 def head_of(loaded: Loaded, task: str, does: str) -> Head:
     """The parts of a model of ``task``; an error that says what the model is for, if that is another."""
     if loaded.task != task:
-        raise RegardError(f"{loaded.path}: this model is for {loaded.task.replace('_', ' ')}: it does not {does}")
-    if loaded.settings is None or loaded.tokenizer is None:
-        raise RegardError(f"{loaded.path}: this model has no tokenizer: it does not {does}")
-    return Head(loaded.model, loaded.settings, loaded.tokenizer, tuple(getattr(loaded.options, "labels", ())))
+        raise RegardError(f"{loaded.path}: the model's task is {loaded.task}: it does not {does}")
+    settings, tokenizer, _ = loaded.text
+    return Head(loaded.model, settings, tokenizer, tuple(getattr(loaded.options, "labels", ())))
 
 
 def row(settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None) -> Row:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from regard import limits
-from regard.accel.prepared import check_int8, quantize
+from regard.accel.prepared import Prepared, check_int8
+from regard.accel.preparing import is_worth, read_prepared, read_quantized
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
@@ -24,13 +25,15 @@ from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
 from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
-from regard.directory import TEXT, Loaded
+from regard.decoding.waiting import Input, size
+from regard.directory import TEXT, Loaded, find
 from regard.directory import load as load_directory
 from regard.errors import RegardError
+from regard.models.assign import Replacing
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
-from regard.text.marks import source_marks, target_start
+from regard.text.marks import chosen_languages, source_marks, target_start
 from regard.text.parts import Part, Warn, parts_of
 
 NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is decoded again
@@ -60,10 +63,13 @@ class Translator:
         self,
         texts: Sequence[str] | str,
         *,
+        language: str | Sequence[str] | None = None,
+        prefix: str | Sequence[str] | None = None,
         beam: int | None = None,
         n_best: int | None = None,
         length_penalty: str | float | None = None,
         max_extra: int | None = None,
+        max_tokens: int | None = None,
         stopping: str | None = None,
         no_repeat_ngram: int = 0,
         no_repeat: bool | None = None,
@@ -74,34 +80,51 @@ class Translator:
     ) -> list[Translation]:
         """Translate each text. Options that are not given are those of ``self.decoding``.
 
+        ``language``: into which, one of ``self.languages``, for all texts or for each; a model with several needs one.
+        ``prefix``: how the translation begins, for all texts or for each, up to the end of a word ("" for any
+        beginning); it is continued, and the whole is returned. ``max_tokens``: the most tokens of an output, end mark
+        counted; without it ``max_extra`` more than the source has.
+
         The ``n_best`` differ as texts; where a beam finds fewer, wider ones are tried. A text that is longer than the
         model has learnt is translated in parts. An output that repeats itself or does not end is decoded again, unless
         ``no_repeat`` is False. ``warn`` is called with the number of the text and a remark on each of these.
         A text of white space gives "". ``parts`` is ``self.parts(texts)``, if the caller has it already.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
+        if alignments and isinstance(self.model, Prepared) and self.model.is_alone:
+            raise RegardError(f"{self.path}: the model was loaded for decoding only: load it whole for alignments")
         given = self.decoding
         if batch_tokens is not None:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
-        search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram)
+        search = self.search(beam, n_best, length_penalty, max_extra, stopping, no_repeat_ngram, max_tokens)
         batch_tokens = batch_tokens or given.batch_tokens
-        parts = self.parts(texts, warn) if parts is None else parts
+        languages = chosen_languages(self.settings, language, len(texts))
+        parts = self.parts(texts, warn, language=languages) if parts is None else parts
+        prompts = self._prompts(prefix, parts)
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
-        sources = [part.ids for of_line in parts for part in of_line]
-        hypotheses = self._decode(sources, search, batch_tokens)
-        searches = [search] * len(sources)
+        flat = [part for of_line in parts for part in of_line]
+        inputs = [
+            Input(0, tuple(part.ids), prompts[line], languages[line]) for part, line in zip(flat, owner, strict=True)
+        ]
+        hypotheses = self._decode(inputs, search, batch_tokens)
+        searches = [search] * len(inputs)
         if no_repeat if no_repeat is not None else given.no_repeat:
-            self._decode_repetitions_again(sources, hypotheses, searches, owner, batch_tokens, warn)
+            self._decode_repetitions_again(inputs, hypotheses, searches, owner, batch_tokens, warn)
         weights: list[NDArray[np.float32]] | None = None
         if alignments:
             winners = [n_best_of[0].ids for n_best_of in hypotheses]
-            weights = align(self.model, sources, winners, self.settings, batch_tokens=batch_tokens)
-        chosen = self._n_best(parts, hypotheses, searches, search.n_best, batch_tokens, warn)
+            weights = align(
+                self.model, [part.ids for part in flat], winners, self.settings,
+                languages=[one.language for one in inputs], batch_tokens=batch_tokens,
+            )  # fmt: skip
+        chosen = self._n_best(parts, inputs, hypotheses, searches, search.n_best, batch_tokens, warn)
         found, at = [], 0
-        for of_line, ways in zip(parts, chosen, strict=True):
+        for of_line, ways, prompt in zip(parts, chosen, prompts, strict=True):
             until = at + len(of_line)
             mine = None if weights is None else weights[at:until]
-            found.append(joined(of_line, ways, search.length_penalty, mine, self.tokenizer, self.target_tokenizer))
+            found.append(
+                joined(of_line, ways, search.length_penalty, mine, self.tokenizer, self.target_tokenizer, len(prompt))
+            )
             at = until
         return found
 
@@ -119,9 +142,14 @@ class Translator:
             first += len(texts)
 
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], *, batch_tokens: int | None = None
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        language: str | Sequence[str] | None = None,
+        batch_tokens: int | None = None,
     ) -> list[TextScore]:
-        """The log-probabilities of given translations."""
+        """The log-probabilities of given translations; ``language`` as in ``translate``."""
         if len(sources) != len(targets):
             raise RegardError(
                 f"{len(sources)} sources and {len(targets)} targets: expected as many of one as of the other"
@@ -130,13 +158,15 @@ class Translator:
             limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         source_ids = self.tokenizer.encode_batch([without_halves(text) for text in sources])
         target_ids = self.target_tokenizer.encode_batch([without_halves(text) for text in targets])
+        languages = chosen_languages(self.settings, language, len(sources))
         self._check_positions("source", source_ids, self._around)
-        self._check_positions("target", target_ids, len(target_start(self.settings)))
+        self._check_positions("target", target_ids, self._before)
         scored = forced_scores(
             self.model,
             source_ids,
             target_ids,
             self.settings,
+            languages=languages,
             batch_tokens=batch_tokens or self.decoding.batch_tokens,
         )
         return [
@@ -167,6 +197,7 @@ class Translator:
         max_extra: int | None = None,
         stopping: str | None = None,
         no_repeat_ngram: int = 0,
+        max_tokens: int | None = None,
     ) -> Search:
         """The search with these options; those that are not given are those of ``self.decoding``."""
         given = self.decoding
@@ -175,19 +206,33 @@ class Translator:
             n_best=given.n_best if n_best is None else n_best,
             length_penalty=given.length_penalty if length_penalty is None else length_penalty,  # type: ignore[arg-type]
             max_extra=given.max_extra if max_extra is None else max_extra,
+            max_tokens=max_tokens,
             stopping=given.stopping if stopping is None else stopping,  # type: ignore[arg-type]
             no_repeat_ngram=no_repeat_ngram,
         )
         limits.product("beam × vocabulary", search.beam, self.target_tokenizer.size, limits.SCORES)
         return search
 
-    def parts(self, texts: Sequence[str], warn: Warn | None = None, most: int | None = None) -> list[list[Part]]:
+    @property
+    def languages(self) -> list[str]:
+        """The languages into which the model translates."""
+        return list(self.settings.languages) or [self.settings.target]
+
+    def parts(
+        self,
+        texts: Sequence[str],
+        warn: Warn | None = None,
+        most: int | None = None,
+        language: str | Sequence[str] | None = None,
+    ) -> list[list[Part]]:
         """Each text as parts that are short enough for the model; none where there is nothing but white space.
 
         Lines of a text are parts of their own. Raises TooMuch where more than ``most`` parts are to be translated; a
         text that is much longer is refused before it is cut, since cutting takes longer than tokenizing it once.
         """
-        return parts_of(texts, self.tokenizer, self._longest, self.settings.target, warn, most)
+        languages = chosen_languages(self.settings, language, len(texts))
+        targets = [one or self.settings.target for one in languages]
+        return parts_of(texts, self.tokenizer, self._longest, targets, warn, most)
 
     @property
     def _longest(self) -> int:
@@ -201,23 +246,47 @@ class Translator:
 
     @property
     def _around(self) -> int:
-        """How many marks stand around a source."""
-        return sum(map(len, source_marks(self.settings)))
+        """The most marks that stand around a source."""
+        return max(sum(map(len, source_marks(self.settings, one))) for one in self.languages)
 
-    def _decode(self, sources: list[list[int]], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
-        """The n best of each source; one that is empty is not decoded, and equal ones are decoded once."""
-        found: dict[tuple[int, ...], list[Hypothesis]] = {(): [Hypothesis([], 0.0, 0.0)]}
-        keys = [tuple(ids) for ids in sources]
-        real = list(dict.fromkeys(key for key in keys if key))
-        longest = max(map(len, real), default=0) + search.max_extra + len(target_start(self.settings))
+    @property
+    def _before(self) -> int:
+        """The most marks that stand before a target."""
+        return max(len(target_start(self.settings, one)) for one in self.languages)
+
+    def _prompts(self, prefix: str | Sequence[str] | None, parts: list[list[Part]]) -> list[tuple[int, ...]]:
+        """The ids with which each translation begins. A space at the end is left to the model, which writes its own."""
+        if prefix is None:
+            return [()] * len(parts)
+        prefixes = [prefix] * len(parts) if isinstance(prefix, str) else list(prefix)
+        if len(prefixes) != len(parts):
+            raise RegardError(
+                f"{len(prefixes)} prefixes and {len(parts)} texts: expected as many of one as of the other"
+            )
+        for number, (text, of_text) in enumerate(zip(prefixes, parts, strict=True), 1):
+            if text.strip() and sum(bool(part.ids) for part in of_text) != 1:
+                raise RegardError(
+                    f"text {number}: a prefix can be continued where the text is one sentence or short paragraph, "
+                    f"translated in one part; this one has {sum(bool(part.ids) for part in of_text)}"
+                )
+        ids = self.target_tokenizer.encode_batch([without_halves(text).rstrip() for text in prefixes])
+        return [tuple(each) for each in ids]
+
+    def _decode(self, inputs: list[Input], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
+        """The n best of each input, its prompt included; one that is empty is not decoded, equal ones once."""
+        keys = [replace(one, number=0) for one in inputs]
+        real = list(dict.fromkeys(key for key in keys if key.source))
+        found = {key: [Hypothesis([], 0.0, 0.0)] for key in keys if not key.source}
+        longest = max((len(key.prompt) + key.limit(search) for key in real), default=0) + self._before
         limits.product("beam × longest output", search.beam, longest, limits.HYPOTHESIS_TOKENS)
-        results = self.backend([list(key) for key in real], search, batch_tokens)
-        found.update((key, result.hypotheses) for key, result in zip(real, results, strict=True))
+        results = self.backend([replace(key, number=i) for i, key in enumerate(real)], search, batch_tokens)
+        for key, result in zip(real, results, strict=True):
+            found[key] = [one._replace(ids=[*key.prompt, *one.ids]) for one in result.hypotheses]
         return [found[key] for key in keys]
 
     def _decode_repetitions_again(
         self,
-        sources: list[list[int]],
+        inputs: list[Input],
         hypotheses: list[list[Hypothesis]],
         searches: list[Search],
         owner: list[int],
@@ -225,33 +294,34 @@ class Translator:
         warn: Warn | None,
     ) -> None:
         """Replaces the outputs that repeat themselves or do not end by those of a search without repeated n-grams."""
-        faults = {i: why for i, ids in enumerate(sources) if ids and (why := self._fault(ids, hypotheses[i][0]))}
+        faults = {i: why for i, one in enumerate(inputs) if one.source and (why := self._fault(one, hypotheses[i][0]))}
         again = list(faults)
         if not again:
             return
         strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
-        for i, better in zip(again, self._decode([sources[i] for i in again], strict, batch_tokens), strict=True):
-            still = self._fault(sources[i], better[0])
+        for i, better in zip(again, self._decode([inputs[i] for i in again], strict, batch_tokens), strict=True):
+            still = self._fault(inputs[i], better[0])
             hypotheses[i], searches[i] = better, strict
             if warn:
                 after = f", and {still} then too" if still else ""
                 warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
 
-    def _fault(self, source: list[int], hypothesis: Hypothesis) -> str:
+    def _fault(self, given: Input, hypothesis: Hypothesis) -> str:
         """The fault of an output, which repeats itself or does not end; "" without one.
 
         A source that repeats itself may have such a translation, and repeated digits or signs ("1,000,000,000",
         "-----") are no fault: only repeated words are.
         """
-        phrase = find_repetition(hypothesis.ids)
+        phrase = find_repetition(hypothesis.ids[len(given.prompt) :])
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
-        if any(letter.isalpha() for letter in text) and not find_repetition(source, repeats=3):
+        if any(letter.isalpha() for letter in text) and not find_repetition(given.source or (), repeats=3):
             return f"gave an output that repeats {text[:40]!r}"
         return "gave an output that does not end" if hypothesis.at_limit else ""
 
     def _n_best(
         self,
         parts: list[list[Part]],
+        inputs: list[Input],
         hypotheses: list[list[Hypothesis]],
         searches: list[Search],
         n: int,
@@ -268,13 +338,13 @@ class Translator:
             return [[[next(winners) for _ in of_line]] for of_line in parts]
         flat = [part for of_line in parts for part in of_line]
         made = iter(
-            PartChoices(part.ids, part.after, how, distinct(found, text_of))
-            for part, how, found in zip(flat, searches, hypotheses, strict=True)
+            PartChoices(one, part.after, how, distinct(found, text_of))
+            for one, part, how, found in zip(inputs, flat, searches, hypotheses, strict=True)
         )
         texts = [[next(made) for _ in of_line] for of_line in parts]
-        longest = max((len(part.ids) for part in flat), default=0)
+        longest = max((size(one) for one in inputs), default=0)
         most = widest(searches[0], longest, self.target_tokenizer.size) if searches else 1
-        ways = n_best_texts(texts, n, lambda ids, search: self._decode(ids, search, batch_tokens), text_of, most)
+        ways = n_best_texts(texts, n, lambda again, search: self._decode(again, search, batch_tokens), text_of, most)
         for line, (of_line, found) in enumerate(zip(parts, ways, strict=True)):
             if of_line and len(found) < n and warn:
                 warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
@@ -287,16 +357,25 @@ def load(
     dtype: torch.dtype = torch.float32,
     backend: str = "regard",
     shortlist: str | Path = "",
+    only_decoding: bool = False,
 ) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; the last two as in ``build_backend``.
+    """A model directory, or a packaged model by its name, ready to use; ``backend``, ``shortlist``: ``build_backend``.
 
     ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
+    ``only_decoding``: on a CPU the weights are held once, prepared, and the model cannot be recorded, nor gives
+    alignments.
     """
-    if dtype != torch.int8:
-        return Translator(load_directory(name, device, dtype), backend=backend, shortlist=shortlist)
-    check_int8(device)
-    loaded = load_directory(name, device)
-    return Translator(replace(loaded, model=quantize(loaded.model)), backend=backend, shortlist=shortlist)
+
+    def read(kind: torch.dtype, replacing: Replacing | None = None) -> Loaded:
+        return load_directory(name, device, kind, replacing)
+
+    alone = only_decoding and backend == "regard" and not shortlist and is_worth(device, find(name))
+    if dtype == torch.int8:
+        check_int8(device)
+        loaded = read_prepared(read, dtype) if alone else read_quantized(read)
+    else:
+        loaded = read_prepared(read, dtype) if alone else read(dtype)
+    return Translator(loaded, backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:

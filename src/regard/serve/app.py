@@ -157,7 +157,7 @@ def _translated(wanted: TranslateRequest, request: SplitRequest, caller: Caller)
     assert isinstance(backend, PoolBackend)
     backend.calls.waiting, backend.calls.decoding, backend.calls.caller = 0.0, 0.0, caller
     n_best = min(1 + wanted.alternatives, request.translator.decoding.beam)
-    found = request.translator.translate(wanted.texts, n_best=n_best, parts=request.parts)
+    found = request.translator.translate(wanted.texts, n_best=n_best, parts=request.parts, language=request.language)
     spent = {"waiting": backend.calls.waiting, "decoding": backend.calls.decoding}
     return found, ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in spent.items())
 

@@ -43,9 +43,12 @@ class DetectRequest(BaseModel):
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """A request that can be decoded: its translator, the parts of its texts, and the language that was detected."""
+    """A request that can be decoded: its translator, the language into which it translates, the parts of its texts, and
+    the language that was detected.
+    """
 
     translator: Translator
+    language: str
     parts: list[list[Part]]
     detected: dict[str, Any] | None
     unchanged: bool = False  # the texts are in the target language already
@@ -118,11 +121,12 @@ def split(wanted: TranslateRequest, translators: Mapping[Pair, Translator], limi
         pairs = sorted(pairs, key=lambda pair: surest.index(pair[0]))
         detected = rows[0]
         if detected["confidence"] and detected["language"] in {pair[1] for pair in pairs}:
-            return SplitRequest(translators[pairs[0]], [], detected, unchanged=True)
-    translator = translators[pairs[0]]
+            return SplitRequest(translators[pairs[0]], pairs[0][1], [], detected, unchanged=True)
+    translator, language = translators[pairs[0]], pairs[0][1]
     if sum(len(translator.tokenizer.normalize(text)) for text in wanted.texts) > limits.characters:
         raise TooMuch(f"q: a request may have {limits.characters:,} characters, after normalisation")
-    return SplitRequest(translator, translator.parts(wanted.texts, most=limits.in_hand), detected)
+    parts = translator.parts(wanted.texts, most=limits.in_hand, language=language)
+    return SplitRequest(translator, language, parts, detected)
 
 
 def known(pairs: Iterable[Pair]) -> list[str]:

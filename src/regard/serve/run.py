@@ -36,23 +36,28 @@ def serve(
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C. ``port`` 0 is any free one; standard error gives the address."""
     listening = _listening(host, port)
-    keep_memory()
     translators: dict[Pair, Translator] = {}
+    loaded: dict[str, Translator] = {}
     models: dict[str, Served] = {}
     for name in names:
-        translator = load(name, device, dtype)
+        translator = load(name, device, dtype, only_decoding=True)
         if beam is not None:
             translator.decoding = replace(translator.decoding, beam=beam)
-        pair = translator.settings.source, translator.settings.target
-        if pair in translators:
-            raise RegardError(f"{name}: another model translates {pair[0]} → {pair[1]} already; give one for each pair")
-        translators[pair] = translator
+        for target in translator.languages:
+            pair = translator.settings.source, target
+            if pair in translators:
+                raise RegardError(
+                    f"{name}: another model translates {pair[0]} → {pair[1]} already; give one for each pair"
+                )
+            translators[pair] = translator
+        loaded[name] = translator
         models[name] = Served(
             prepare(translator.model) if device.type == "cpu" else translator.model, translator.settings
         )
+    keep_memory()  # not earlier: what was needed to read the models is given back
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
     pool = WorkerPool(models, torch.get_num_threads(), tokens)
-    for name, translator in zip(names, translators.values(), strict=True):
+    for name, translator in loaded.items():
         translator.backend = PoolBackend(pool, name)
     torch.set_num_threads(1)  # this process splits and joins text; the workers compute
     config = uvicorn.Config(

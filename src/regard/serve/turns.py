@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from regard.decoding.engine import Input
+from regard.decoding.waiting import Input, size
 
 
 class Turns:
@@ -45,8 +45,3 @@ class Turns:
         gone = set(numbers)
         left = (deque(one for one in queue if one.number not in gone) for queue in self._queues)
         self._queues = deque(queue for queue in left if queue)
-
-
-def size(sentence: Input) -> int:
-    """The tokens of a sentence, end mark counted."""
-    return len(sentence.source or ()) + 1

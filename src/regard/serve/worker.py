@@ -10,9 +10,11 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from regard.decoding.engine import Input, steps
+from regard.decoding.messages import to_inputs
 from regard.decoding.search import Search
+from regard.decoding.waiting import size
 from regard.models.contract import Model
-from regard.serve.turns import Turns, size
+from regard.serve.turns import Turns
 from regard.text.settings import TextSettings
 
 AHEAD = 2  # running batches whose sentences the scheduler holds, so that a finished one is replaced at once
@@ -42,7 +44,7 @@ def work(models: Mapping[str, Served], pipe: Connection, batch_tokens: int) -> N
                     turns.drop(sentences)
                 continue
             turns = waiting.setdefault((name, search), Turns())
-            turns.add(Input(number, ids) for number, ids in sentences)
+            turns.add(to_inputs(sentences))
             wait = False
 
     with contextlib.suppress(EOFError, OSError):

@@ -18,14 +18,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from regard.decoding.engine import Step
+from regard.decoding.messages import of_inputs
 from regard.decoding.running_batch import Hypothesis, Result
 from regard.decoding.search import Search
+from regard.decoding.waiting import Input, size
 from regard.errors import RegardError
 from regard.machine.processes import as_a_child, forking
 from regard.serve.worker import Served, work, written
@@ -99,9 +102,9 @@ class WorkerPool:
         """Sentences that wait or are being decoded."""
         return sum(len(worker.pending) for worker in self._workers)
 
-    def submit(self, name: str, sources: Sequence[Sequence[int]], search: Search, caller: Caller) -> list[Future[Done]]:
+    def submit(self, name: str, inputs: Sequence[Input], search: Search, caller: Caller) -> list[Future[Done]]:
         """Give each sentence to the worker that has the fewest in hand."""
-        shares: dict[int, list[tuple[int, Sequence[int]]]] = {}
+        shares: dict[int, list[Input]] = {}
         futures: list[Future[Done]] = []
         with self._lock:
             if self._closed.is_set():
@@ -110,16 +113,16 @@ class WorkerPool:
                 raise ClientLeft()
             if not self._workers:
                 raise Unavailable("no decoding process is running: come again soon")
-            for ids in sources:
+            for one in inputs:
                 least = min(range(len(self._workers)), key=lambda i: len(self._workers[i].pending))
                 number, future = next(self._numbers), Future[Done]()
                 self._workers[least].pending[number] = future
-                shares.setdefault(least, []).append((number, ids))
+                shares.setdefault(least, []).append(replace(one, number=number))
                 futures.append(future)
             caller.waits_for = set(futures)
             chosen = [(self._workers[index], sentences) for index, sentences in shares.items()]
         for worker, sentences in chosen:
-            worker.send([name, written(search), sentences])
+            worker.send([name, written(search), of_inputs(sentences)])
         return futures
 
     def leave(self, caller: Caller) -> None:
@@ -256,18 +259,26 @@ class PoolBackend:
         self.pool, self.name = pool, name
         self.calls = Calls()
 
-    def __call__(self, sources: Sequence[list[int]], search: Search, batch_tokens: int) -> list[Result]:
+    def __call__(
+        self,
+        inputs: Sequence[Input],
+        search: Search,
+        batch_tokens: int,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Result]:
+        if on_step is not None:
+            raise RegardError("a server's decoding processes tell no steps")
         found: dict[int, Done] = {}
         came = time.monotonic()
         caller = self.calls.caller or Caller()
         for _ in range(TRIES):
-            missing = [i for i in range(len(sources)) if i not in found]
-            missing.sort(key=lambda i: -len(sources[i]))  # like lengths together
-            futures = self.pool.submit(self.name, [sources[i] for i in missing], search, caller)
+            missing = [i for i in range(len(inputs)) if i not in found]
+            missing.sort(key=lambda i: -size(inputs[i]))  # like lengths together
+            futures = self.pool.submit(self.name, [inputs[i] for i in missing], search, caller)
             for i, future in zip(missing, futures, strict=True):
                 with contextlib.suppress(WorkerEnded):
                     found[i] = future.result()
-            if len(found) == len(sources):
+            if len(found) == len(inputs):
                 break
         else:
             raise Unavailable("decoding processes end before they have decoded this text")
@@ -275,4 +286,4 @@ class PoolBackend:
             began = min(done.began for done in found.values())
             self.calls.waiting += began - came
             self.calls.decoding += time.monotonic() - began
-        return [Result(i, found[i].hypotheses) for i in range(len(sources))]
+        return [Result(one.number, found[i].hypotheses) for i, one in enumerate(inputs)]

@@ -82,3 +82,22 @@ def language_ids(settings: TextSettings, language: str) -> Ids:
             f"language {language!r:.40}: this model translates into {names:.400}{nearest(language, known)}"
         )
     return known[language]
+
+
+def chosen_languages(settings: TextSettings, language: str | Sequence[str] | None, count: int) -> list[str]:
+    """The target language of each of ``count`` texts: ``language`` for all, or one for each.
+
+    None or "" is text.json's own ``target``; it is an error where the model has several languages and none of its own.
+    """
+    given = [language or ""] * count if language is None or isinstance(language, str) else list(language)
+    if len(given) != count:
+        raise RegardError(f"{len(given)} languages and {count} texts: expected one for each")
+    own = settings.target if settings.target in settings.languages else ""
+    found = [one or own for one in given]
+    if settings.languages and "" in found:
+        raise RegardError(
+            f"this model translates into several languages: give one of {', '.join(sorted(settings.languages)):.400}"
+        )
+    for one in set(found):
+        language_ids(settings, one)
+    return found

@@ -34,15 +34,15 @@ def parts_of(
     texts: Sequence[str],
     tokenizer: Tokenizer,
     longest: int,
-    target: str,
+    targets: Sequence[str],
     warn: Warn | None = None,
     most: int | None = None,
 ) -> list[list[Part]]:
     """The parts of each text, at most ``longest`` subwords each; none for white space alone.
 
-    Each line is at least one part; parts of one line are joined as the language ``target`` joins sentences. ``warn`` is
-    called for each text that is cut. Raises TooMuch for more than ``most`` parts; for much longer texts before they are
-    cut, since cutting takes longer than tokenizing.
+    Each line is at least one part; parts of one line are joined as sentences are in the text's language of ``targets``.
+    ``warn`` is called for each text that is cut. Raises TooMuch for more than ``most`` parts; for much longer texts
+    before they are cut, since cutting takes longer than tokenizing.
     """
     lines = [[without_halves(line) for line in text.split("\n")] for text in texts]
     flat = [line.strip() for of_text in lines for line in of_text]
@@ -50,7 +50,7 @@ def parts_of(
     _check_subwords(sum(map(len, subwords)), longest, most)
     encoded = iter(zip(flat, subwords, strict=True))
     parts: list[list[Part]] = []
-    for number, of_text in enumerate(lines):
+    for number, (of_text, target) in enumerate(zip(lines, targets, strict=True)):
         found: list[Part] = []
         cut = 0
         for place, _ in enumerate(of_text):

@@ -34,10 +34,12 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, siz
 
 @torch.no_grad()
 def shape_rate(model: Model, rows: int, dtype: torch.dtype) -> float:
-    """Operations a second of products of ``rows`` rows with each matrix of the model, the output table included."""
+    """Operations a second of products of ``rows`` rows with each matrix of the model, an output table included."""
     matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    shapes = Counter(matrix.shape for matrix in [*matrices, model.output_table()[0]])
-    device = model.output_table()[0].device
+    if model.has_scores:
+        matrices.append(model.output_table()[0])
+    shapes = Counter(matrix.shape for matrix in matrices)
+    device = next(model.parameters()).device
     operations, total = 0.0, 0.0
     for (outputs, inputs), count in shapes.items():
         x, weight = torch.randn(rows, inputs, device=device).to(dtype), torch.randn(outputs, inputs, device=device)
@@ -48,7 +50,7 @@ def shape_rate(model: Model, rows: int, dtype: torch.dtype) -> float:
 
 def rate_for(model: Model, rows: int, dtype: torch.dtype, *, sizes: Sequence[int] = SIZES) -> float:
     """The larger of the matrix rate and the rate at the model's own shapes."""
-    device = model.output_table()[0].device
+    device = next(model.parameters()).device
     return max(matrix_rate(device, dtype, sizes=sizes), shape_rate(model, rows, dtype))
 
 
@@ -137,7 +139,8 @@ def work_of(model: Model) -> Work:
     solved, *_ = np.linalg.lstsq(terms, counted, rcond=None)
     coefficients = [3.0 * float(value) if abs(value) > 1e-6 * abs(solved).max() else 0.0 for value in solved]
     # The output product is not part of the forward pass, and runs on every real target token.
-    coefficients[1] += 6.0 * model.output_table()[0].numel()
+    if model.has_scores:
+        coefficients[1] += 6.0 * model.output_table()[0].numel()
     return Work(*coefficients)
 
 

@@ -1,0 +1,116 @@
+"""Hugging Face's LLaMA with random weights, read from its folder: logits, greedy and beam outputs, and back again.
+
+Rotary angles are fp32 in both, and their last digit may differ: 1e-5 at lengths up to 512.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+import transformers
+from hugging import config_for, drawn, lifted, mask_of, opened, sentences, worst
+from safetensors.torch import load_file
+
+from regard.accel.prepared import prepare
+from regard.decoding.engine import decode
+from regard.decoding.search import Search
+from regard.interop import published
+from regard.nn.positions import LinearScaling, Llama3Scaling
+
+BOS, EOS, OTHER = 1, 2, 5
+SIZES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+                         "num_key_value_heads": 2, "max_position_embeddings": 1024, "bos_token_id": BOS,
+                         "eos_token_id": EOS}  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "grouped": {},
+    "llama 3": {"rope_parameters": LLAMA3, "eos_token_id": [EOS, OTHER], "num_key_value_heads": 1},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}, "head_dim": 10},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "num_key_value_heads": 4},
+    "biases": {"attention_bias": True, "mlp_bias": True, "hidden_size": 24},
+    "biases of attention": {"attention_bias": True, "hidden_act": "gelu"},
+    "wide heads": {"head_dim": 22, "num_attention_heads": 2, "num_key_value_heads": 1},
+}
+QUICK = [pytest.param(name, marks=[] if name in ("grouped", "llama 3") else pytest.mark.slow) for name in SHAPES]
+
+
+def llama(name: str, seed: int = 0) -> Any:
+    return drawn(transformers.LlamaForCausalLM(config_for("LlamaConfig", **SIZES | SHAPES[name])), seed)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_logits_and_back(name: str, tmp_path: Path) -> None:
+    theirs = llama(name)
+    loaded = opened(theirs, tmp_path / "theirs")
+    assert loaded.task == "language_model" and loaded.settings is not None
+    assert loaded.settings.start == (BOS,) and loaded.settings.source_after == ()
+    assert loaded.settings.ends == ((EOS, OTHER) if name == "llama 3" else (EOS,))
+    text = sentences(1, [9, 1, 48 if name == "grouped" else 512, 4])
+    with torch.inference_mode(), lifted():
+        expected = theirs(input_ids=text.ids, attention_mask=mask_of(text)).logits
+        got = loaded.model.logits(loaded.model.forward(text, None).hidden)
+        assert worst(got, expected, text.lengths) <= 1e-5
+        prepared = prepare(published.load(tmp_path / "theirs").model, torch.float32)
+        got = prepared.logits(prepared.forward(text, None).hidden)
+        assert worst(got.double(), expected, text.lengths) <= 1e-3  # fp32, and angles at position 512
+    published.write(loaded, tmp_path / "ours")
+    before, after = (load_file(tmp_path / each / "model.safetensors") for each in ("theirs", "ours"))
+    assert before.keys() == {each for each in after if each in before}
+    assert all(torch.equal(before[each], after[each]) for each in before)
+    assert not any(after[each].any() for each in after.keys() - before.keys())  # ours has all biases or none
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float64).eval()
+    with torch.inference_mode(), lifted():
+        back = again(input_ids=text.ids, attention_mask=mask_of(text)).logits
+    assert worst(back, expected, text.lengths) <= 1e-12
+
+
+@pytest.mark.parametrize("name", [*QUICK[:2], pytest.param("linear", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("beam", "penalty"), [(1, 1.0), (4, 1.0), (3, 0.5)])
+def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
+    theirs = llama(name, seed=3)
+    loaded = opened(theirs, tmp_path / "theirs")
+    inputs = sentences(4, [1 + number % 9 for number in range(20)])
+    prompts = [row[:n].tolist() for row, n in zip(inputs.ids, inputs.lengths.tolist(), strict=True)]
+    search = Search(beam=beam, length_penalty=f"power:{penalty}", stopping="huggingface", max_extra=8)
+    seen = set()
+    with lifted():
+        for result in decode(loaded.model, None, loaded.settings, search, prompts=prompts):
+            prompt = torch.tensor([[BOS, *prompts[result.index]]])
+            beams: dict[str, Any] = {"length_penalty": penalty, "early_stopping": "never"} if beam > 1 else {}
+            with torch.inference_mode():
+                expected = theirs.generate(
+                    prompt, attention_mask=torch.ones_like(prompt), num_beams=beam, do_sample=False,
+                    max_new_tokens=len(prompts[result.index]) + 8, pad_token_id=0, **beams,
+                )[0].tolist()[prompt.shape[1]:]  # fmt: skip
+            ends = [at for at, token in enumerate(expected) if token in loaded.settings.ends]
+            expected = expected[: ends[0]] if ends else expected
+            assert result.hypotheses[0].ids == expected
+            seen.add(tuple(expected))
+    assert len(seen) >= 10 and len({token for ids in seen for token in ids}) >= 8
+
+
+def test_files_of_transformers_4(tmp_path: Path) -> None:
+    """rope_theta and rope_scaling stand apart there, and its kind may be called type."""
+    loaded = opened(llama("grouped"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    theta = config.pop("rope_parameters")["rope_theta"]
+    cases: list[tuple[dict[str, Any], Any]] = [
+        ({"rope_theta": theta}, None),
+        ({}, None),
+        ({"rope_scaling": None, "rope_theta": 1e4}, None),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, LinearScaling(4.0)),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                           "original_max_position_embeddings": 64}}, Llama3Scaling(8.0, 1.0, 4.0, 64)),
+    ]  # fmt: skip
+    for keys, scaling in cases:
+        (tmp_path / "config.json").write_text(json.dumps(config | keys), encoding="utf-8")
+        options = published.load(tmp_path).options
+        assert options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta
