@@ -109,7 +109,7 @@ def test_files_of_earlier_libraries(tmp_path: Path) -> None:
 def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
     saved(bert("texts"), tmp_path)
     path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     cases = [
         ({"problem_type": "multi_label_classification"}, "one label for a text"),
         ({"problem_type": "regression"}, "one label for a text"),
@@ -120,7 +120,7 @@ def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
         ({"is_decoder": True}, "is_decoder = True"),
     ]
     for changes, message in cases:
-        path.write_text(json.dumps(config | changes))
+        path.write_text(json.dumps(config | changes), encoding="utf-8")
         with pytest.raises(RegardError, match=f"config.json: .*{message}"):
             published.load(tmp_path)
 
