@@ -113,20 +113,8 @@ def test_files_of_transformers_4(tmp_path: Path) -> None:
 
 def test_its_tokenizer(tmp_path: Path) -> None:
     """A first token before every text, and pieces of bytes."""
-    names = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        "▁",
-        "t",
-        "h",
-        "e",
-        "th",
-        "the",
-        "▁the",
-        "w",
-        *(f"<0x{n:02X}>" for n in range(256)),
-    ]
+    letters = ["▁", "t", "h", "e", "th", "the", "▁the", "w"]
+    names = ["<unk>", "<s>", "</s>", *letters, *(f"<0x{number:02X}>" for number in range(256))]
     vocabulary = {name: number for number, name in enumerate(names)}
     tokenizer = transformers.LlamaTokenizer(
         vocab=vocabulary, merges=[("t", "h"), ("th", "e"), ("▁", "the")], add_bos_token=True

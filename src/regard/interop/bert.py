@@ -117,8 +117,8 @@ BERT = Family(
     only={"position_embedding_type": "absolute", "is_decoder": False, "is_encoder_decoder": False,
           "add_cross_attention": False, "pruned_heads": {}},
     fixed={"order": "post", "final_norm": False, "gated": False, "bias": True, "scale_embedding": False},
-    ignored=frozenset({"label2id", "num_labels", "_num_labels", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
-                       "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"}),
+    ignored=frozenset({"label2id", "num_labels", "_num_labels", "directionality", "pooler_fc_size",
+                       "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"}),
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     base=("BertModel", "bert."), table=table, longest=("max_position_embeddings", 512, POSITIONS),
 )  # fmt: skip
