@@ -60,8 +60,8 @@ def load(
 ) -> Loaded:
     """Read a published folder; every fault is a RegardError of one line that names the file.
 
-    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. Its memory is that of the weights and of one
-    tensor more, or of the few that make one of ours.
+    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. The
+    memory is that of the weights and of one tensor more, or of the few that make one of ours.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
