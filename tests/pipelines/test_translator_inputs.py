@@ -113,5 +113,10 @@ def test_the_longest_output_is_absolute_where_it_is_given(translator: Translator
     for most in (1, 7):
         found = endless.translate(TEXTS, language="fr", max_tokens=most, stopping="huggingface")
         assert [len(one.tokens) for one in found] == [most] * len(TEXTS)
+    said: list[str] = []
+    endless.translate(
+        TEXTS, language="fr", max_tokens=3, no_repeat=True, stopping="huggingface", warn=lambda _, why: said.append(why)
+    )
+    assert not any("does not end" in why for why in said), "it ends where it was to end"
     with pytest.raises(RegardError, match="max tokens 0: expected a whole number from 1"):
         endless.translate(TEXTS, language="fr", max_tokens=0)
