@@ -99,9 +99,9 @@ def test_a_prefix_is_continued(translator: Translator) -> None:
 
 
 def test_a_prefix_wants_a_text_of_one_part(translator: Translator) -> None:
-    with pytest.raises(RegardError, match="text 2: a prefix can be continued where .* this one has 2"):
+    with pytest.raises(RegardError, match=r"text 2: a prefix can be continued where .* this one has 2"):
         translator.translate(["Two dogs", "Two dogs\nA man"], language="fr", prefix="Deux")
-    with pytest.raises(RegardError, match="text 1: .* this one has 0"):
+    with pytest.raises(RegardError, match=r"text 1: .* this one has 0"):
         translator.translate(" ", language="fr", prefix="Deux")
     with pytest.raises(RegardError, match="1 prefixes and 2 texts"):
         translator.translate(TEXTS[:2], language="fr", prefix=["a"])
