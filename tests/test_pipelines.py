@@ -242,11 +242,11 @@ def test_no_alarm_for_numbers_and_sources_that_repeat(translator):
     from regard.decoding.engine import Hypothesis
 
     digits = translator.tokenizer.encode("1000000000")
-    assert translator._fault([5], Hypothesis(digits, -1.0, -1.0)) == ""
+    assert translator._fault(Input(0, [5]), Hypothesis(digits, -1.0, -1.0)) == ""
     words = translator.tokenizer.encode("dogs dogs dogs dogs dogs")
-    assert "repeats 'dogs'" in translator._fault([5], Hypothesis(words, -1.0, -1.0))
-    assert translator._fault(words, Hypothesis(words, -1.0, -1.0)) == ""
-    assert "does not end" in translator._fault([5], Hypothesis([7], -1.0, -1.0, at_limit=True))
+    assert "repeats 'dogs'" in translator._fault(Input(0, [5]), Hypothesis(words, -1.0, -1.0))
+    assert translator._fault(Input(0, words), Hypothesis(words, -1.0, -1.0)) == ""
+    assert "does not end" in translator._fault(Input(0, [5]), Hypothesis([7], -1.0, -1.0, at_limit=True))
 
 
 def test_wrong_options_are_errors(translator):

@@ -99,9 +99,9 @@ def test_a_prefix_is_continued(translator: Translator) -> None:
 
 
 def test_a_prefix_wants_a_text_of_one_part(translator: Translator) -> None:
-    with pytest.raises(RegardError, match="text 2: a prefix can be continued where .* this one has 2"):
+    with pytest.raises(RegardError, match=r"text 2: a prefix can be continued where .* this one has 2"):
         translator.translate(["Two dogs", "Two dogs\nA man"], language="fr", prefix="Deux")
-    with pytest.raises(RegardError, match="text 1: .* this one has 0"):
+    with pytest.raises(RegardError, match=r"text 1: .* this one has 0"):
         translator.translate(" ", language="fr", prefix="Deux")
     with pytest.raises(RegardError, match="1 prefixes and 2 texts"):
         translator.translate(TEXTS[:2], language="fr", prefix=["a"])
@@ -113,5 +113,10 @@ def test_the_longest_output_is_absolute_where_it_is_given(translator: Translator
     for most in (1, 7):
         found = endless.translate(TEXTS, language="fr", max_tokens=most, stopping="huggingface")
         assert [len(one.tokens) for one in found] == [most] * len(TEXTS)
+    said: list[str] = []
+    endless.translate(
+        TEXTS, language="fr", max_tokens=3, no_repeat=True, stopping="huggingface", warn=lambda _, why: said.append(why)
+    )
+    assert not any("does not end" in why for why in said), "it ends where it was to end"
     with pytest.raises(RegardError, match="max tokens 0: expected a whole number from 1"):
         endless.translate(TEXTS, language="fr", max_tokens=0)

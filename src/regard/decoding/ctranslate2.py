@@ -125,7 +125,9 @@ class CTranslate2:
         ids = ids[given:]
         normalized = search.length_penalty.apply(score, max(1, len(ids)))
         ended = bool(ids) and ids[-1] in self.settings.ends
-        return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
+        if not ended:
+            return Hypothesis(ids, score, normalized, at_limit=True)
+        return Hypothesis(ids[:-1], score, normalized, end=ids[-1])
 
 
 def _pieces(ids: Sequence[int]) -> list[str]:

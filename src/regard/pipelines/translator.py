@@ -26,6 +26,7 @@ from regard.decoding.scoring import forced_scores
 from regard.decoding.waiting import Input, size
 from regard.directory import TEXT, Loaded
 from regard.errors import RegardError
+from regard.pipelines.given import check_lengths, prompts_of
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
@@ -96,7 +97,7 @@ class Translator:
         batch_tokens = batch_tokens or given.batch_tokens
         languages = chosen_languages(self.settings, language, len(texts))
         parts = self.parts(texts, warn, language=languages) if parts is None else parts
-        prompts = self._prompts(prefix, parts)
+        prompts = prompts_of(prefix, parts, self.target_tokenizer)
         owner = [line for line, of_line in enumerate(parts) for _ in of_line]
         flat = [part for of_line in parts for part in of_line]
         inputs = [
@@ -155,8 +156,8 @@ class Translator:
         source_ids = self.tokenizer.encode_batch([without_halves(text) for text in sources])
         target_ids = self.target_tokenizer.encode_batch([without_halves(text) for text in targets])
         languages = chosen_languages(self.settings, language, len(sources))
-        self._check_positions("source", source_ids, self._around)
-        self._check_positions("target", target_ids, self._before)
+        check_lengths("source", source_ids, self._around, self.model.longest)
+        check_lengths("target", target_ids, self._before, self.model.longest)
         scored = forced_scores(
             self.model,
             source_ids,
@@ -169,21 +170,6 @@ class Translator:
             TextScore(one.score, one.token_scores, self.target_tokenizer.tokens(ids))
             for one, ids in zip(scored, target_ids, strict=True)
         ]
-
-    def _check_positions(self, side: str, rows: Sequence[Sequence[int]], marks: int) -> None:
-        """Refuse texts that are too long to be scored; unlike texts to translate, they cannot be split."""
-        longest = self.model.longest
-        for number, ids in enumerate(rows, start=1):
-            if longest is not None and len(ids) + marks > longest:
-                raise RegardError(
-                    f"{side} {number}: {len(ids)} subwords are too long to be scored: the model has learnt "
-                    f"{longest} positions, marks included"
-                )
-            if len(ids) > limits.LENGTH:
-                raise RegardError(
-                    f"{side} {number}: {len(ids):,} subwords are too long to be scored: expected at most "
-                    f"{limits.LENGTH:,}"
-                )
 
     def search(
         self,
@@ -250,24 +236,6 @@ class Translator:
         """The most marks that stand before a target."""
         return max(len(target_start(self.settings, one)) for one in self.languages)
 
-    def _prompts(self, prefix: str | Sequence[str] | None, parts: list[list[Part]]) -> list[tuple[int, ...]]:
-        """The ids with which each translation begins. A space at the end is left to the model, which writes its own."""
-        if prefix is None:
-            return [()] * len(parts)
-        prefixes = [prefix] * len(parts) if isinstance(prefix, str) else list(prefix)
-        if len(prefixes) != len(parts):
-            raise RegardError(
-                f"{len(prefixes)} prefixes and {len(parts)} texts: expected as many of one as of the other"
-            )
-        for number, (text, of_text) in enumerate(zip(prefixes, parts, strict=True), 1):
-            if text.strip() and sum(bool(part.ids) for part in of_text) != 1:
-                raise RegardError(
-                    f"text {number}: a prefix can be continued where the text is one sentence or short paragraph, "
-                    f"translated in one part; this one has {sum(bool(part.ids) for part in of_text)}"
-                )
-        ids = self.target_tokenizer.encode_batch([without_halves(text).rstrip() for text in prefixes])
-        return [tuple(each) for each in ids]
-
     def _decode(self, inputs: list[Input], search: Search, batch_tokens: int) -> list[list[Hypothesis]]:
         """The n best of each input, its prompt included; one that is empty is not decoded, equal ones once."""
         keys = [replace(one, number=0) for one in inputs]
@@ -290,20 +258,22 @@ class Translator:
         warn: Warn | None,
     ) -> None:
         """Replaces the outputs that repeat themselves or do not end by those of a search without repeated n-grams."""
-        faults = {i: why for i, one in enumerate(inputs) if one.source and (why := self._fault(one, hypotheses[i][0]))}
+        bounded = any(search.max_tokens is not None for search in searches)  # then the caller has chosen where it ends
+        real = [i for i, one in enumerate(inputs) if one.source]
+        faults = {i: why for i in real if (why := self._fault(inputs[i], hypotheses[i][0], bounded))}
         again = list(faults)
         if not again:
             return
         strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
         for i, better in zip(again, self._decode([inputs[i] for i in again], strict, batch_tokens), strict=True):
-            still = self._fault(inputs[i], better[0])
+            still = self._fault(inputs[i], better[0], bounded)
             hypotheses[i], searches[i] = better, strict
             if warn:
                 after = f", and {still} then too" if still else ""
                 warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
 
-    def _fault(self, given: Input, hypothesis: Hypothesis) -> str:
-        """The fault of an output, which repeats itself or does not end; "" without one.
+    def _fault(self, given: Input, hypothesis: Hypothesis, bounded: bool = False) -> str:
+        """The fault of an output, which repeats itself or does not end (unless it is ``bounded``); "" without one.
 
         A source that repeats itself may have such a translation, and repeated digits or signs ("1,000,000,000",
         "-----") are no fault: only repeated words are.
@@ -312,7 +282,7 @@ class Translator:
         text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
         if any(letter.isalpha() for letter in text) and not find_repetition(given.source or (), repeats=3):
             return f"gave an output that repeats {text[:40]!r}"
-        return "gave an output that does not end" if hypothesis.at_limit else ""
+        return "gave an output that does not end" if hypothesis.at_limit and not bounded else ""
 
     def _n_best(
         self,
