@@ -11,9 +11,10 @@ import torch
 from test_models import build
 from toy import EOS, Toy, ToySettings, sentences
 
-from regard.decoding.engine import Input, Search, decode, steps
+from regard.decoding.engine import Input, Search, decode, decode_inputs, steps
 from regard.decoding.sampling import Sampling, draw, gumbel, keys_of
 from regard.decoding.scoring import forced_scores
+from regard.decoding.workers import DecodingWorkers
 from regard.errors import RegardError
 
 torch.set_num_threads(1)
@@ -185,3 +186,21 @@ def test_wrong_options_are_refused() -> None:
             Sampling(**wrong)  # type: ignore[arg-type]
     with pytest.raises(RegardError, match="top-p 'x': expected a number from 0 to 1"):
         Sampling(top_p="x")  # type: ignore[arg-type]
+
+
+def test_draws_are_the_same_in_several_processes() -> None:
+    model, texts, sampling = build("decoder"), sentences(400, 9), Sampling(n=2, seed=6, max_tokens=10)
+    inputs = [Input(100 + number, None, text) for number, text in enumerate(texts)]
+    here = list(decode_inputs(model, inputs, SETTINGS, sampling))
+    torch.set_num_threads(2)
+    try:
+        workers = DecodingWorkers()
+        there = workers.decode(model, inputs, SETTINGS, sampling, batch_tokens=500)
+    finally:
+        torch.set_num_threads(1)
+    assert workers.forked is not None
+    for one, other in zip(here, there, strict=True):
+        assert one.index == other.index
+        assert [(h.ids, h.end, h.at_limit) for h in one.hypotheses] == [
+            (h.ids, h.end, h.at_limit) for h in other.hypotheses
+        ]

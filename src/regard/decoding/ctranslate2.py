@@ -115,9 +115,9 @@ class CTranslate2:
 
     def _hypothesis(self, pieces: list[str], normalized: float, given: int, search: Search) -> Hypothesis:
         ids = [int(piece) for piece in pieces][given:]
-        ended = bool(ids) and ids[-1] in self.settings.ends
+        end = ids[-1] if ids and ids[-1] in self.settings.ends else None
         score = normalized * len(ids) ** search.length_penalty.alpha
-        return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
+        return Hypothesis(ids if end is None else ids[:-1], score, normalized, end is None, end)
 
 
 def _pieces(ids: Sequence[int]) -> list[str]:
