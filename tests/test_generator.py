@@ -102,9 +102,8 @@ def test_a_stop_string_and_its_beginning_are_held_back() -> None:
 def language_model(folder: Path, tokenizer: Tokenizer | None = None, **changes: Any) -> Path:
     tokenizer = tokenizer or ours("bpe")
     torch.manual_seed(1)
-    options: dict[str, Any] = {"width": 16, "heads": 2, "feedforward": 32, "layers": 1}
     settings = TextSettings(**{"suppressed": (0, 2), **changes.pop("settings", {})})
-    options = DecoderOnly(**options, **changes)
+    options = DecoderOnly(width=16, heads=2, feedforward=32, layers=1, **changes)
     model = options.build(tokenizer.size).eval()
     for parameter in model.parameters():
         parameter.data.mul_(3)

@@ -16,7 +16,7 @@ from regard.decoding.running_batch import Result
 from regard.decoding.sampling import Strategy
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
-from regard.decoding.waiting import Input, size
+from regard.decoding.waiting import Input, tokens_of
 from regard.decoding.workers import DecodingWorkers
 from regard.directory import Loaded
 from regard.errors import RegardError
@@ -97,7 +97,7 @@ class Engine:
 
         Little text is decoded by the prepared model too where the native kernels need not be compiled first.
         """
-        much = search.rows * sum(map(size, inputs)) >= PROCESS_TOKENS
+        much = tokens_of(inputs, search) >= PROCESS_TOKENS
         if next(self.model.parameters()).device.type != "cpu" or watched(self.model) or not (much or native.at_hand()):
             return self.model
         if self._prepared is None or not self._prepared.is_current(self.model):

@@ -124,10 +124,8 @@ class CTranslate2:
         score = normalized * len(ids) ** search.length_penalty.alpha
         ids = ids[given:]
         normalized = search.length_penalty.apply(score, max(1, len(ids)))
-        ended = bool(ids) and ids[-1] in self.settings.ends
-        if not ended:
-            return Hypothesis(ids, score, normalized, at_limit=True)
-        return Hypothesis(ids[:-1], score, normalized, end=ids[-1])
+        end = ids[-1] if ids and ids[-1] in self.settings.ends else None
+        return Hypothesis(ids if end is None else ids[:-1], score, normalized, end is None, end)
 
 
 def _pieces(ids: Sequence[int]) -> list[str]:

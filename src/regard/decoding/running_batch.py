@@ -35,6 +35,11 @@ class Hypothesis(NamedTuple):
     at_limit: bool = False
     end: int | None = None
 
+    @property
+    def length(self) -> int:
+        """The length by which the score is normalised; the end token is missing at the limit alone."""
+        return len(self.ids) + (self.end is not None or not self.at_limit)
+
 
 @dataclass(frozen=True)
 class Result:

@@ -42,6 +42,12 @@ def size(one: Input) -> int:
     return max(len(one.source or ()), len(one.prompt)) + 1
 
 
+def tokens_of(inputs: Sequence[Input], search: Strategy) -> int:
+    """About how many tokens are computed: those of the inputs, and of outputs of an absolute length, by hypothesis."""
+    outputs = sum(one.max_tokens or search.max_tokens or 0 for one in inputs)
+    return search.rows * (sum(map(size, inputs)) + outputs)
+
+
 def inputs_of(
     sources: Sequence[Sequence[int]] | None, prompts: Sequence[Sequence[int]] | None = None, language: str = ""
 ) -> list[Input]:

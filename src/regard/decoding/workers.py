@@ -16,7 +16,7 @@ from regard.decoding.engine import Step, decode_inputs, steps
 from regard.decoding.messages import decoded, encoded, of_inputs, of_results, of_step, to_inputs, to_results, to_step
 from regard.decoding.running_batch import Result
 from regard.decoding.sampling import Strategy
-from regard.decoding.waiting import Input, size
+from regard.decoding.waiting import Input, size, tokens_of
 from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.contract import Model
 from regard.models.recorder import watched
@@ -60,7 +60,7 @@ class DecodingWorkers:
                 return _told(steps(model, to_inputs(mine), settings, search, **options))
             return encoded(of_results(list(decode_inputs(model, to_inputs(mine), settings, search, **options))))
 
-        tokens = search.rows * sum(map(size, inputs))
+        tokens = tokens_of(inputs, search)
         on_cpu = model.output_table()[0].device.type == "cpu"
         most = min(torch.get_num_threads(), tokens // PROCESS_TOKENS) if on_cpu and not watched(model) else 1
         with can_fork() as forks:

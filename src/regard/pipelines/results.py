@@ -61,7 +61,7 @@ def joined(
     for chosen in ways:
         text = "".join(one.text + part.after for one, part in zip(chosen, parts, strict=True))
         score = sum(one.hypothesis.score for one in chosen)
-        length = sum(len(one.hypothesis.ids) + 1 for one in chosen) - given
+        length = sum(one.hypothesis.length for one in chosen) - given
         normalized = penalty.apply(score, max(1, length))
         tokens = target.tokens([i for one in chosen for i in one.hypothesis.ids])
         found.append(Translation(text, tokens, score, normalized, source_tokens))
