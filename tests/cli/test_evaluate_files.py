@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_every_kind_of_file_and_of_columns(run: Run, files: Path) -> None:
     assert reports[0] == reports[1] == reports[2] == reports[3]
 
 
+def test_a_run_remembers_its_columns(run: Run, encoders: Path, files: Path) -> None:
+    shutil.copytree(encoders / "classification", files / "run")
+    (files / "run" / "run.toml").write_text(
+        'task = "classification"\n[data]\ntrain = ["a.csv"]\nvalid = "b.csv"\ntext = "review"\nlabel = "stars"\n'
+        '[model]\narchitecture = "encoder"\n',
+        "utf-8",
+    )
+    columns = ("--text", "review", "--label", "stars")
+    wanted = json.loads(run("evaluate", "classification", "some.csv", *columns, "--json")[1])["accuracy"]
+    code, out, err = run("evaluate", str(files / "run"), "some.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] == wanted
+    assert "'review'" in refused_here(run("evaluate", str(files / "run"), "named.tsv"))
+    assert run("evaluate", str(files / "run"), "named.tsv", "--text", "text", "--label", "label")[0] == 0
+
+
 def test_the_report_for_people(run: Run, files: Path) -> None:
     code, out, err = run("evaluate", "classification", "named.tsv", "--worst", 2)
     assert code == 0
@@ -132,7 +149,7 @@ def test_what_is_refused(run: Run, files: Path) -> None:
     assert "nothing to evaluate on" in message("classification")
     assert "task is masked, which has no scores on a FILE" in message("masked", "named.tsv")
     wanted = message("classification", "--source", "bare.tsv", "--reference", "bare.tsv")
-    assert "classification" in wanted or "translate" in wanted
+    assert wanted.endswith("the model's task is classification: it does not translate")
 
 
 def test_a_language_model_predicts_a_text(run: Run, files: Path) -> None:
