@@ -175,8 +175,8 @@ def test_inputs_that_nobody_wants_any_more_leave() -> None:
 
 def test_wrong_options_are_refused() -> None:
     for wrong in (
-        {"temperature": -1.0}, {"temperature": math.nan}, {"top_k": -1}, {"top_k": 1.5}, {"top_p": 1.1}, {"min_p": -0.1},
-        {"seed": -1}, {"n": 0}, {"max_tokens": 0},
+        {"temperature": -1.0}, {"temperature": math.nan}, {"top_k": -1}, {"top_k": 1.5}, {"top_p": 1.1},
+        {"min_p": -0.1}, {"seed": -1}, {"n": 0}, {"max_tokens": 0},
     ):  # fmt: skip
         with pytest.raises(RegardError, match="expected a"):
             Sampling(**wrong)  # type: ignore[arg-type]

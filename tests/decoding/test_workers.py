@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from toy import ToySettings, sentences
 import regard
 from regard.accel import native
 from regard.decoding import workers
-from regard.decoding.engine import decode, decode_inputs
+from regard.decoding.engine import Step, decode, decode_inputs
 from regard.decoding.search import Search
 from regard.decoding.waiting import Input, inputs_of
 from regard.models.recorder import record
@@ -67,6 +68,44 @@ def test_each_process_has_its_share_of_the_sentences_and_threads(monkeypatch: py
     assert of(FEW) == [(2, FEW)]
     with record(model, heads=[0]):
         assert of(MANY) == [(2, MANY)]  # a recording wants its calls here
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+def test_steps_of_every_process_reach_who_listens(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of a sentence, put together, are its result; they come in the caller's thread, with its numbers."""
+    model, search = build("transformer"), Search(beam=beam, max_extra=3)
+    inputs = [Input(7 + 3 * i, source) for i, source in enumerate(sentences(MANY, 5))]
+    seen: dict[int, list[Step]] = {one.number: [] for one in inputs}
+    asked: list[bool] = []
+    threads: set[int] = set()
+
+    def told(steps: Iterator[Step]) -> Generator[bytes, None, bytes]:
+        asked.append(True)  # in this process
+        return workers_told(steps)
+
+    def on_step(step: Step) -> None:
+        threads.add(threading.get_ident())
+        for number in step.sentences:
+            seen[number].append(step)
+
+    workers_told = workers._told
+    monkeypatch.setattr(workers, "_told", told)
+    kept = workers.DecodingWorkers()
+    expected = kept.decode(model, inputs, SETTINGS, search, batch_tokens=500)
+    assert not asked, "no message for a step where nobody listens"
+    assert kept.forked is not None
+    found = kept.decode(model, inputs, SETTINGS, search, batch_tokens=500, on_step=on_step)
+    assert asked == [True] and threads == {threading.get_ident()}
+    assert [(one.index, one.hypotheses) for one in found] == [(one.index, one.hypotheses) for one in expected]
+    for result in found:
+        steps = seen[result.index]
+        assert steps[0].first and not any(step.first and step.results for step in steps[1:])
+        (end,) = [one for step in steps for one in step.results if one.index == result.index]
+        assert end == result
+        if beam == 1:
+            rows = [int(step.tokens[step.sentences.index(result.index), 0]) for step in steps]
+            ids = result.hypotheses[0].ids
+            assert rows[: len(ids)] == ids
 
 
 def test_an_error_in_one_process_reaches_the_caller() -> None:

@@ -53,9 +53,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def refused(folder: Path, message: str) -> None:
@@ -93,10 +93,10 @@ def test_shards(folder: Path) -> None:
         safetensors.torch.save_file({each: weights[each] for each in part}, folder / name)
         places |= dict.fromkeys(part, name)
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}), encoding="utf-8")
     found = open_model(folder).model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    index.write_text(json.dumps({"weight_map": places | {"lm_head.weight": "../x.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": places | {"lm_head.weight": "../x.safetensors"}}), encoding="utf-8")
     refused(folder, "expected the name of a .safetensors file here")
 
 
@@ -222,3 +222,26 @@ def test_our_text_is_theirs(folder: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer("w5 w7")["input_ids"] == [2, 5, 7]
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id) == (3, 0, 2)
+
+
+def test_a_name_is_looked_for_in_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files there are links from snapshots/ into blobs/."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RegardError, match=r"org/tiny-llama: no such directory, and not in .*: hf download org/tiny-llama"
+    ):
+        open_model("org/tiny-llama")
+    place = tmp_path / "home" / "hub" / "models--org--tiny-llama"
+    snapshot, blobs = place / "snapshots" / ("a" * 40), place / "blobs"
+    for each in (snapshot, blobs, place / "refs"):
+        each.mkdir(parents=True)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(Path("..", "..", "blobs", str(number)))
+    (place / "refs" / "main").write_text("a" * 40, encoding="utf-8")
+    assert open_model("org/tiny-llama").task == "language_model"
+    (place / "refs" / "main").write_text("../../outside", encoding="utf-8")
+    with pytest.raises(RegardError, match="expected a revision of 40 hexadecimal digits"):
+        open_model("org/tiny-llama")

@@ -71,7 +71,7 @@ def test_post_processors(processor: Any, marks: Marks | None) -> None:
     ],
 )
 def test_other_post_processors_are_refused(processor: Any) -> None:
-    with pytest.raises(RegardError, match="tokenizer.json: post_processor: "):
+    with pytest.raises(RegardError, match=r"tokenizer\.json: post_processor: "):
         read_marks(processor)
 
 

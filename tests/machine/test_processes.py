@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -50,6 +50,39 @@ def test_much_goes_there_and_comes_back_from_several_at_once() -> None:
     for _ in range(2):
         assert ForkedWorkers(lambda job: job + job, 2).each(jobs) == [job + job for job in jobs]
     assert ForkedWorkers(lambda job: b"", 1).each([b"", b""]) == [b"", b""]
+
+
+def test_messages_come_here_from_every_process_before_its_result() -> None:
+    def work(job: bytes) -> Generator[bytes, None, bytes]:
+        for n in range(200):
+            yield b"%s %d %d" % (job, n, os.getpid()) + b" " * 5000  # more than a pipe holds
+        return job
+
+    workers, heard = ForkedWorkers(work, 2), []
+    for _ in range(2):
+        heard.clear()
+        assert workers.each([b"7", b"8", b"9"], heard.append) == [b"7", b"8", b"9"]
+        read = [list(map(int, one.split())) for one in heard]
+        for number in (7, 8, 9):
+            assert [n for job, n, _ in read if job == number] == list(range(200))
+        assert len({process for _, _, process in read}) == 3
+    assert workers.each([b"1", b"2", b"3"]) == [b"1", b"2", b"3"], "or to nobody"
+
+
+def test_the_messages_of_a_killed_worker_come_again() -> None:
+    here = os.getpid()
+
+    def work(job: bytes) -> Generator[bytes, None, bytes]:
+        yield job + b"a"
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield job + b"b"
+        return job
+
+    heard: list[bytes] = []
+    assert ForkedWorkers(work, 1).each([b"1", b"2"], heard.append) == [b"1", b"2"]
+    assert [one for one in heard if one[:1] == b"1"] == [b"1a", b"1b"]
+    assert [one for one in heard if one[:1] == b"2"] == [b"2a", b"2a", b"2b"]
 
 
 @pytest.mark.parametrize("how", ["killed", "error"])

@@ -14,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 import transformers
-from hugging import V, config_for, drawn, mask_of, opened, saved, sentences, worst
+from hugging import config_for, drawn, mask_of, opened, saved, sentences, worst
 from safetensors.torch import load_file, save_file
 
 from regard.accel.prepared import prepare
@@ -109,10 +109,10 @@ def test_files_of_earlier_libraries(tmp_path: Path) -> None:
 def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
     saved(bert("texts"), tmp_path)
     path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     cases = [
-        ({"problem_type": "multi_label_classification"}, "one label for a text"),
-        ({"problem_type": "regression"}, "one label for a text"),
+        ({"problem_type": "multi_label_classification"}, "one of several labels for a text"),
+        ({"problem_type": "regression"}, "one of several labels for a text"),
         ({"id2label": {"0": "LABEL_0"}}, "regression"),
         ({"id2label": {"0": "a", "2": "b"}}, "expected the labels of 0, 1, 2"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
@@ -120,7 +120,7 @@ def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
         ({"is_decoder": True}, "is_decoder = True"),
     ]
     for changes, message in cases:
-        path.write_text(json.dumps(config | changes))
+        path.write_text(json.dumps(config | changes), encoding="utf-8")
         with pytest.raises(RegardError, match=f"config.json: .*{message}"):
             published.load(tmp_path)
 

@@ -14,7 +14,7 @@ import torch
 
 import regard
 from regard.decoding.backends import build_backend
-from regard.decoding.engine import Search, decode
+from regard.decoding.engine import Input, Search, decode, decode_inputs
 from regard.decoding.ranking import LengthPenalty
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
@@ -48,13 +48,19 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+def of(model: Any, settings: TextSettings | None = None) -> Any:
+    """What a backend reads of a loaded model."""
+    settings = settings or TextSettings()
+    return SimpleNamespace(model=model, settings=settings, text=SimpleNamespace(settings=settings))
+
+
 def loaded(**changes: Any) -> Any:
     """A thin model whose weights are drawn wide, norms and biases too."""
     torch.manual_seed(5)
     model = Transformer(**{**SHAPE, **changes}).build(V).eval()
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    return SimpleNamespace(model=model, settings=TextSettings())
+    return of(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -137,6 +143,33 @@ def test_without_a_length_penalty_its_best_is_ours() -> None:
     assert differ, "CTranslate2 ends all sentences when Hugging Face does: `first` need not choose between them"
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_prompts_languages_and_limits(beam: int) -> None:
+    languages = {"fr": (20,), "de": (21, 22)}
+    for settings in (
+        TextSettings(languages=languages, source_before=(23,)),
+        TextSettings(languages=languages, language_in="target"),
+    ):
+        one = of(loaded().model, settings)
+        given = [[5, 6, 7], [8] * 9, [9, 10], [11, 12, 13, 14, 15, 16]]
+        inputs = [
+            Input(3 * i, source, prompt, language, most)
+            for i, (source, prompt, language, most) in enumerate(
+                zip(given, ([5], [], [6, 7, 8], [9]), ("fr", "de", "de", ""), (None, 3, 5, 5), strict=True)
+            )
+        ]
+        search = Search(beam=beam, length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_tokens=12)
+        backend: Any = build_backend("ctranslate2", one)
+        theirs, ours = backend(inputs, search, 4096), list(decode_inputs(one.model, inputs, settings, search))
+        assert [result.index for result in theirs] == [result.index for result in ours] == [0, 3, 6, 9]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.hypotheses[0].ids == other.hypotheses[0].ids
+            # Both in fp32; the logits reach hundreds.
+            assert mine.hypotheses[0].normalized == pytest.approx(other.hypotheses[0].normalized, abs=1e-4, rel=1e-5)
+    with pytest.raises(RegardError, match="CTranslate2 tells no steps"):
+        backend(inputs, search, 4096, print)
+
+
 def test_int8_is_another_precision_of_the_same_model() -> None:
     lines = ["我爱机器学习。", "今天天气很好。", "你叫什么名字？"]
     found = regard.load("zh-en", backend="ctranslate2:int8").translate(lines, beam=1)
@@ -184,7 +217,7 @@ def test_models_and_searches_that_ctranslate2_lacks_are_refused() -> None:
             build_backend("ctranslate2", loaded(**changes))
     build_backend("ctranslate2", loaded(key_value_heads=2, head_width=8))  # what they would be if not given
     with refused("architecture transformer only"):
-        build_backend("ctranslate2", SimpleNamespace(model=RNN(width=16).build(V), settings=TextSettings()))
+        build_backend("ctranslate2", of(RNN(width=16).build(V)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +231,7 @@ class AnotherAttention(MultiHeadAttention):
 
 def test_what_only_looks_like_a_transformer_is_refused() -> None:
     with pytest.raises(RegardError, match="architecture transformer only"):
-        build_backend("ctranslate2", SimpleNamespace(model=Another(**SHAPE).build(V), settings=TextSettings()))
+        build_backend("ctranslate2", of(Another(**SHAPE).build(V)))
     changed = loaded()
     layer = changed.model.decoder.layers[0]
     layer.self_attention = AnotherAttention(layer.spec.attention, 16)

@@ -100,7 +100,7 @@ def test_outputs(name: str, beam: int, penalty: float, tmp_path: Path) -> None:
 def test_files_of_transformers_4(tmp_path: Path) -> None:
     """rope_theta and rope_scaling stand apart there, and its kind may be called type."""
     loaded = opened(llama("grouped"), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     theta = config.pop("rope_parameters")["rope_theta"]
     cases: list[tuple[dict[str, Any], Any]] = [
         ({"rope_theta": theta}, None),
@@ -111,7 +111,7 @@ def test_files_of_transformers_4(tmp_path: Path) -> None:
                            "original_max_position_embeddings": 64}}, Llama3Scaling(8.0, 1.0, 4.0, 64)),
     ]  # fmt: skip
     for keys, scaling in cases:
-        (tmp_path / "config.json").write_text(json.dumps(config | keys))
+        (tmp_path / "config.json").write_text(json.dumps(config | keys), encoding="utf-8")
         options = published.load(tmp_path).options
         assert (
             options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta

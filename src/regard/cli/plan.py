@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -84,6 +85,7 @@ def _task(files: list[str], tables: Mapping[str, Any], overrides: list[str]) -> 
     if len(files) == 2 or typed & {"data.source", "data.target", "data.source_key", "data.target_key"}:
         return "translation"
     if not is_one_file(files[0]):
+        _refuse_side(files[0])
         return "language_model"
     if typed & {"data.label", "data.pair"}:
         return "classification"
@@ -91,6 +93,25 @@ def _task(files: list[str], tables: Mapping[str, Any], overrides: list[str]) -> 
         return "language_model"
     found = kind_of(files[0]) if not all(languages_in(files[0])) else ""
     return found if found in COLUMNS_OF else "translation"
+
+
+def _refuse_side(file: str) -> None:
+    """Raise for a text beside which one of another language has the same name: one side of a corpus of pairs."""
+    from regard.data.headers import language
+    from regard.data.holdout import languages_of
+    from regard.data.reading import bare
+
+    (own,) = languages_of([file])
+    if not language(own):
+        return
+    stem = Path(bare(Path(file).name)).stem
+    for other in sorted(Path(file).parent.glob(f"{glob.escape(stem)}.*")):
+        (theirs,) = languages_of([other.name])
+        if language(theirs) and language(theirs) != language(own) and Path(bare(other.name)).stem == stem:
+            raise RegardError(
+                f"{file}: {other.name} beside it is the other language's file: name both, or say --task language_model "
+                "for this text alone"
+            )
 
 
 def _languages(files: list[str], tables: Mapping[str, Any]) -> tuple[str, str]:
@@ -152,13 +173,14 @@ def _from_corpus(task: str, files: list[str], run: str, tables: dict[str, Any], 
 
 def _survey(config: Config) -> Any:
     """What is known of the corpus before a training: its size and characters, and what can be held out."""
-    from regard.data.columns import columns_of, is_stream
+    from regard.data.columns import is_stream
     from regard.data.corpus import is_one_file
     from regard.data.examples import file_of
     from regard.data.holdout import survey
     from regard.data.last_tenth import survey_text
+    from regard.tasks import task_named
 
-    columns, entry = columns_of(config), config.data.train[0]
+    columns, entry = task_named(config.task).columns(config.data), config.data.train[0]
     if is_stream(columns):
         path = file_of(entry, text=True)
         if not is_one_file(path):

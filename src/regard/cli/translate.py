@@ -36,12 +36,19 @@ if TYPE_CHECKING:
 def translate(
     model: Model,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Text, a sentence a line; - is standard input.")] = "-",
+    to: Annotated[
+        str, typer.Option("--to", metavar="LANG", help="The language to translate into; default: the model's own.")
+    ] = "",
     beam: Beam = 5,
     length_penalty: LengthPenalty = None,
     n_best: Annotated[
         int,
         typer.Option(min=1, max=limits.BEAM, help="Different texts, at most beam: 'N ||| text ||| score', N from 0."),
     ] = 1,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, max=limits.EXTRA_TOKENS, help="Most subwords of a translation; default: by its source."),
+    ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2', source-target pairs of subwords from 0.")
@@ -64,15 +71,19 @@ def translate(
     Example: echo 我爱机器学习 | regard translate zh-en --beam 5
     """
     from regard.data.corpus import open_lines, read_lines
+    from regard.text.marks import chosen_languages
 
     check_input(file)
     check_search(backend, shortlist, beam, n_best, length_penalty)
     lines = open_lines(file) if replace else (text for text, _ in read_lines(file))
     translator = open_translator(model, device, dtype, threads, backend, shortlist, only_decoding=not alignments)
+    chosen_languages(translator.settings, to, 1)  # an unknown one is refused though there may be no text
     # Typed lines are translated one at a time.
     typed = file == "-" and sys.stdin.isatty()
     results = translator.stream(
         lines,
+        language=to,
+        max_tokens=max_tokens,
         beam=beam,
         n_best=n_best,
         length_penalty=length_penalty,

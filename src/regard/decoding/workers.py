@@ -6,7 +6,7 @@ for one another. Each sentence comes out as it would alone (engine.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +54,7 @@ class DecodingWorkers:
         """
         options: dict[str, Any] = {"batch_tokens": batch_tokens, "shortlist": shortlist}
 
-        def work(job: bytes) -> bytes | Iterator[bytes]:
+        def work(job: bytes) -> bytes | Generator[bytes, None, bytes]:
             told, mine = decoded(job)
             if told:
                 return _told(steps(model, to_inputs(mine), settings, search, **options))
@@ -81,13 +81,13 @@ class DecodingWorkers:
         return [results[one.number] for one in inputs]
 
 
-def _told(steps: Iterator[Step]) -> Iterator[bytes]:
-    """The steps as messages, and at last the results."""
+def _told(steps: Iterator[Step]) -> Generator[bytes, None, bytes]:
+    """The steps as messages; returns the results."""
     results: list[Result] = []
     for step in steps:
         yield encoded(of_step(step))
         results += step.results
-    yield encoded(of_results(results))
+    return encoded(of_results(results))
 
 
 def _is(one: object, other: object) -> bool:

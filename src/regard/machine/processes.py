@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from io import FileIO
 from typing import BinaryIO
 
@@ -61,8 +61,8 @@ def as_a_child() -> None:
     torch.set_num_threads(1)
 
 
-#: What is made of a job: its result, or messages and at last its result.
-Work = Callable[[bytes], bytes | Iterator[bytes]]
+#: What is made of a job: its result, or a generator of messages, which returns the result.
+Work = Callable[[bytes], bytes | Generator[bytes, None, bytes]]
 Heard = Callable[[bytes], None]
 
 
@@ -203,15 +203,15 @@ def _serve(work: Work, jobs: BinaryIO, results: BinaryIO) -> None:
         _write(results, RESULT + _result(work(job), lambda message: _write(results, MESSAGE + message)))
 
 
-def _result(made: bytes | Iterator[bytes], heard: Heard) -> bytes:
-    """The result, after ``heard`` has got each message before it."""
+def _result(made: bytes | Generator[bytes, None, bytes], heard: Heard) -> bytes:
+    """The result, after ``heard`` has got each message."""
     if isinstance(made, bytes):
         return made
-    last = next(made)
-    for following in made:
-        heard(last)
-        last = following
-    return last
+    while True:
+        try:
+            heard(next(made))
+        except StopIteration as end:
+            return bytes(end.value)
 
 
 def _write(pipe: BinaryIO, message: bytes) -> None:

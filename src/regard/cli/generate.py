@@ -1,0 +1,143 @@
+"""``regard generate``: continues a prompt, as it is produced, or every line of a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regard import limits
+from regard.cli.common import (
+    BatchTokens,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    check_input,
+    one_line,
+    print_json,
+    show,
+)
+from regard.errors import RegardError
+from regard.terminal import printable
+
+if TYPE_CHECKING:
+    from regard.pipelines.generator import Generation, Generator
+
+AHEAD = 256  # lines that are continued together
+
+
+def generate(
+    model: Model,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="Prompts, one a line; - is standard input.")
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", metavar="TEXT", help="The text to continue.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, max=limits.EXTRA_TOKENS, help="The longest continuation.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=limits.TEMPERATURE, help="Below 1 likelier, above 1 stranger; 0: the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among the K likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw among the likeliest, P of the probability.")] = 1,
+    min_p: Annotated[float, typer.Option(min=0, max=1, help="Draw among tokens P times as likely as the best.")] = 0,
+    beam: Annotated[
+        int | None, typer.Option(min=1, max=limits.BEAM, help="Search with so many hypotheses; nothing is drawn.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=limits.SEED, help="Another seed draws another text.")] = 0,
+    n: Annotated[int, typer.Option("-n", min=1, max=limits.BEAM, help="Continuations of each prompt.")] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; may be repeated.")
+    ] = None,
+    batch_tokens: BatchTokens = 4096,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Continue a prompt: its continuation is printed as it is produced, without the prompt.
+
+    With FILE every line is a prompt, and line N of the output continues line N; line breaks in it are spaces (with
+    --json they are kept). Several continuations of a prompt are lines 'N ||| text ||| score', N from 0.
+
+    Example: regard generate runs/shakespeare --prompt "ROMEO:"
+    """
+    if file is not None and prompt:
+        raise RegardError(f"{file} and --prompt: expected one of them")
+    if file is not None:
+        check_input(file)
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "beam": beam, "seed": seed,
+    }  # fmt: skip
+    stops = tuple(stop or ())
+    if "" in stops:
+        raise RegardError("--stop is empty: expected at least one character")
+    if beam is not None and n > beam:
+        raise RegardError(f"-n {n}: expected at most the width of the beam, which is {beam}")
+    generator = open_generator(model, device, dtype, threads)
+    if file is not None:
+        _lines(generator, file, {**options, "n": n, "stop": stops, "batch_tokens": batch_tokens}, json)
+    elif json or n > 1 or beam is not None:
+        found = generator.generate([prompt], n=n, stop=stops, batch_tokens=batch_tokens, **options)
+        _print(0, found[0], n, json, whole=True)
+    else:
+        for piece in generator.stream(prompt, stop=stops, **options):
+            sys.stdout.write(printable(piece, keep="\t\n") if sys.stdout.isatty() else piece)
+            sys.stdout.flush()
+        print()
+
+
+def open_generator(model: str, device: str, dtype: str, threads: int) -> Generator:
+    """The language model ready to continue texts."""
+    from dataclasses import replace
+
+    import torch
+
+    from regard.accel.prepared import check_int8, quantize
+    from regard.machine import devices
+    from regard.machine.memory import keep_memory
+    from regard.pipelines.generator import Generator
+    from regard.pipelines.loading import open_model
+
+    if threads:
+        torch.set_num_threads(threads)
+    place, kind = devices.device(device), devices.dtype(dtype)
+    keep_memory()
+    if kind != torch.int8:
+        return Generator(open_model(model, place, kind))
+    check_int8(place)
+    loaded = open_model(model, place)
+    return Generator(replace(loaded, model=quantize(loaded.model)))
+
+
+def _lines(generator: Generator, file: str, options: dict[str, Any], json: bool) -> None:
+    """Continue every line of a file."""
+    from itertools import islice
+
+    from regard.cli.lines import is_typed, lines_of
+
+    lines, at_once = lines_of(file), 1 if is_typed(file, None) else AHEAD
+    while chunk := list(islice(lines, at_once)):
+        found = generator.generate([line.text for line in chunk], first=chunk[0].number, **options)
+        for line, one in zip(chunk, found, strict=True):
+            _print(line.number, one, options["n"], json, whole=False)
+        sys.stdout.flush()
+
+
+def _print(number: int, found: Generation, n: int, json: bool, whole: bool) -> None:
+    """Print the continuations of prompt ``number``; ``whole``: with the line breaks of a single one."""
+    if json:
+        print_json({**_described(found), "alternatives": [_described(other) for other in found.alternatives]})
+    elif n > 1:
+        for one in (found, *found.alternatives):
+            show(f"{number} ||| {one_line(one.text)} ||| {one.score:.4f}")
+    elif whole:
+        print(printable(found.text, keep="\t\n") if sys.stdout.isatty() else found.text)
+    else:
+        show(one_line(found.text))
+
+
+def _described(one: Generation) -> dict[str, Any]:
+    return {"text": one.text, "ids": one.ids, "tokens": one.tokens, "score": one.score, "finish": one.finish}
