@@ -149,7 +149,7 @@ def test_what_is_refused(run: Run, files: Path) -> None:
     assert "nothing to evaluate on" in message("classification")
     assert "task is masked, which has no scores on a FILE" in message("masked", "named.tsv")
     wanted = message("classification", "--source", "bare.tsv", "--reference", "bare.tsv")
-    assert wanted.endswith("the model's task is classification: it does not translate")
+    assert wanted.endswith("it is run by: regard classify")
 
 
 def test_a_language_model_predicts_a_text(run: Run, files: Path) -> None:
