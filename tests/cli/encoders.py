@@ -1,4 +1,4 @@
-"""Encoders of random weights in model directories, and the program run in this process: quicker than a new one."""
+"""Models of random weights in model directories, and the program run in this process: quicker than a new one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from regard import directory
 from regard.cli.main import main
+from regard.models.decoder import DecoderOnly
 from regard.models.encoder import Encoder
 from regard.models.heads import Head, MaskedWords, TextLabels, TokenLabels
 from regard.nn.positions import Learned
@@ -46,6 +47,9 @@ def write_encoders(base: Path) -> None:
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
         directory.save(base / task, model, options, settings, tokenizer, task=task)
+    decoder = DecoderOnly(width=16, layers=1, heads=2, feedforward=16)
+    settings = TextSettings(start=(3,), ends=(3,), source_after=(), max_length=16)
+    directory.save(base / "language_model", decoder.build(tokenizer.size), decoder, settings, tokenizer)
 
 
 def here(base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:

@@ -82,9 +82,11 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     message = refused_here(run("fill", "masked", "text"))
     assert message == "text:2: no mask in it: expected [MASK] in place of the word to fill in"
     assert message.startswith("text:2") and "--text: no mask" in refused_here(run("fill", "masked", "--text", "a"))
-    assert "task is tagging: it does not classify texts" in refused_here(run("classify", "tagging", "--text", "a"))
-    assert "task is masked: it does not tag words" in refused_here(run("tag", "masked", "--text", "a"))
-    assert "task is classification: it does not fill" in refused_here(run("fill", "classification", "--text", "[MASK]"))
+    assert "it is run by: regard tag" in refused_here(
+        run("classify", "tagging", "--text", "a")
+    )
+    assert "it is run by: regard fill" in refused_here(run("tag", "masked", "--text", "a"))
+    assert "it is run by: regard classify" in refused_here(run("fill", "classification", "--text", "[MASK]"))
     for verb, task in (("classify", "classification"), ("tag", "tagging"), ("fill", "masked")):
         assert "none: no such file" in refused_here(run(verb, task, "none"))
         assert "expected one of them" in refused_here(run(verb, task, "text", "--text", "a"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,9 +75,26 @@ def test_every_kind_of_file_and_of_columns(run: Run, files: Path) -> None:
     assert reports[0] == reports[1] == reports[2] == reports[3]
 
 
+def test_a_run_remembers_its_columns(run: Run, encoders: Path, files: Path) -> None:
+    shutil.copytree(encoders / "classification", files / "run")
+    (files / "run" / "run.toml").write_text(
+        'task = "classification"\n[data]\ntrain = ["a.csv"]\nvalid = "b.csv"\ntext = "review"\nlabel = "stars"\n'
+        '[model]\narchitecture = "encoder"\n',
+        "utf-8",
+    )
+    columns = ("--text", "review", "--label", "stars")
+    wanted = json.loads(run("evaluate", "classification", "some.csv", *columns, "--json")[1])["accuracy"]
+    code, out, err = run("evaluate", str(files / "run"), "some.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] == wanted
+    assert "'review'" in refused_here(run("evaluate", str(files / "run"), "named.tsv"))
+    assert run("evaluate", str(files / "run"), "named.tsv", "--text", "text", "--label", "label")[0] == 0
+
+
 def test_the_report_for_people(run: Run, files: Path) -> None:
     code, out, err = run("evaluate", "classification", "named.tsv", "--worst", 2)
     assert code == 0
+    assert "the first line names the columns: text is 'text', label is 'label'" in err
     for wanted in (
         "accuracy ",
         " % (95 %: ",
@@ -130,7 +149,26 @@ def test_what_is_refused(run: Run, files: Path) -> None:
     assert "nothing to evaluate on" in message("classification")
     assert "task is masked, which has no scores on a FILE" in message("masked", "named.tsv")
     wanted = message("classification", "--source", "bare.tsv", "--reference", "bare.tsv")
-    assert "classification" in wanted or "translate" in wanted
+    assert wanted.endswith("it is run by: regard classify")
+
+
+def test_a_language_model_predicts_a_text(run: Run, files: Path) -> None:
+    text = "the capital of france is paris . " * 30
+    (files / "text.txt").write_text(text, "utf-8")
+    code, out, err = run("evaluate", "language_model", "text.txt", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["tokens"] == 7 * 30 and report["characters"] == len(text)  # after the start mark, each is predicted
+    assert report["perplexity"] == pytest.approx(math.exp(report["loss"]))
+    assert report["bits_per_character"] == pytest.approx(report["loss"] * 210 / math.log(2) / len(text))
+    code, out, _ = run("evaluate", "language_model", "text.txt")
+    assert f"loss {report['loss']:.4f} nats a token" in out and "bits a character" in out
+    (files / "two.jsonl").write_text('{"text": "the capital"}\n{"text": "of france"}\n', "utf-8")
+    assert json.loads(run("evaluate", "language_model", "two.jsonl", "--json")[1])["tokens"] == 6  # with two end marks
+    for name, content in (("empty.txt", b""), ("nul.txt", b"a\0"), ("not.txt", b"\xff\xfe\xfd")):
+        (files / name).write_bytes(content)
+        assert name in refused_here(run("evaluate", "language_model", name))
+    assert "--worst, --label" in refused_here(run("evaluate", "language_model", "text.txt", "--worst", 1))
 
 
 def test_long_texts_and_hostile_labels(run: Run, files: Path) -> None:

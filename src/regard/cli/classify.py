@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regard.cli.common import BatchTokens, Device, Json, Model, Threads, one_line, print_json, read_parallel, show
-from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_loaded, results
+from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_pipeline, results
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
-    from regard.pipelines.classifier import Classification
+    from regard.pipelines.classifier import Classification, Classifier
     from regard.text.parts import Warn
 
 
@@ -39,11 +39,9 @@ def classify(
 
     Example: echo "A film to remember." | regard classify runs/reviews --scores
     """
-    from regard.pipelines.classifier import Classifier
-
     check_lines(file, text)
     lines, seconds = _texts(file, text, pair)
-    classifier = Classifier(open_loaded(model, device, dtype, threads))
+    classifier: Classifier = open_pipeline(model, "classification", device, dtype, threads)
 
     def run(some: list[Line], warn: Warn) -> list[Classification]:
         texts = [line.text for line in some]

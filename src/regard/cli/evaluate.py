@@ -32,7 +32,10 @@ def evaluate(
     context: typer.Context,
     model: Model,
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="Labelled texts for a classifier: .tsv, .csv or .jsonl.")
+        str,
+        typer.Argument(
+            metavar="[FILE]", help="Labelled texts (.tsv, .csv, .jsonl) for a classifier; a text for a language model."
+        ),
     ] = "",
     source: Annotated[str, typer.Option("--source", help="Test sentences of a translation, one a line.")] = "",
     reference: Annotated[
@@ -72,7 +75,8 @@ def evaluate(
 
     A translation model translates --source: sacreBLEU and chrF with their signatures, and the reference's perplexity.
     BLEU is cased, on raw text, with sacreBLEU's zh tokenizer for Chinese targets and 13a for others. A classifier
-    labels FILE: accuracy with its 95 % interval, F1 and the confusion matrix.
+    labels FILE: accuracy with its 95 % interval, F1 and the confusion matrix. A language model predicts FILE: loss,
+    perplexity, bits a character.
 
     Example: regard evaluate runs/zh-en --source test.zh --reference test.en --compare zh-en --worst 5
     """

@@ -1,7 +1,8 @@
-"""The scores of a model on one file, by its task: a classifier's on labelled texts."""
+"""The scores of a model on one file, by its task: a classifier's on labelled texts, a language model's on a text."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,12 +47,13 @@ def evaluate_file(
 ) -> None:
     """Print the scores of a model on ``file``; ``keys`` name its columns, "" those that the run remembers."""
     loaded = open_loaded(model, device, dtype, threads)
-    if loaded.task != "classification":
+    if loaded.task not in REPORTS:
         raise RegardError(
             f"{loaded.path}: the model's task is {loaded.task}, which has no scores on a FILE: a classifier is "
-            "evaluated on a FILE of labels, a translation model with --source and --reference"
+            "evaluated on a FILE of labels, a language model on a text, a translation model with --source and "
+            "--reference"
         )
-    parts = classification(loaded, file, keys, worst, batch_tokens)
+    parts = REPORTS[loaded.task](loaded, file, keys, worst, batch_tokens)
     print_parts({"model": model, "file": file}, parts, json)
 
 
@@ -76,6 +78,59 @@ def classification(
     if worst:
         parts.append(partial(_worst, examples, found, classifier.labels, worst))
     return parts
+
+
+def language_model(
+    loaded: Loaded, file: str, keys: Mapping[str, str], worst: int, batch_tokens: int
+) -> list[Callable[[], Part]]:
+    """The parts of the report on a language model."""
+    if worst or keys["label"] or keys["pair"]:
+        raise RegardError("--worst, --label and --pair are for classifiers: a language model is evaluated on a text")
+    ids, characters = read_stream(loaded, file, keys["text"])
+    return [partial(_loss, loaded, ids, characters, batch_tokens)]
+
+
+#: What is printed of a model of each task.
+REPORTS: dict[str, Callable[[Loaded, str, Mapping[str, str], int, int], list[Callable[[], Part]]]] = {
+    "classification": classification,
+    "language_model": language_model,
+}
+
+
+def read_stream(loaded: Loaded, file: str, key: str) -> tuple[list[int], int]:
+    """The ids of a file's documents, and how many characters they have; an end mark stands after each of several."""
+    from regard.config import DataConfig
+    from regard.data.columns import Column
+    from regard.data.streams import grouped, is_one_document, read_documents
+
+    settings, tokenizer, _ = loaded.text
+    data = DataConfig(train=(file,), valid=file)
+    pieces = read_documents(file, data, [Column("text", key=key)])
+    after = () if is_one_document([file]) else settings.ends[:1]
+    ids: list[int] = []
+    characters = 0
+    for piece in pieces if tokenizer.cut else grouped(pieces):
+        ids += tokenizer.encode_batch([piece.text], continued=not piece.first)[0]
+        ids += after if piece.last else ()
+        characters += len(piece.text)
+    if not characters:
+        raise RegardError(f"{file}: has no text: there is nothing to score")
+    return ids, characters
+
+
+def _loss(loaded: Loaded, ids: list[int], characters: int, batch_tokens: int) -> Part:
+    from regard.pipelines.stream_loss import stream_loss
+
+    found = stream_loss(loaded, ids, batch_tokens)
+    loss, bits = found.nats / found.tokens, found.nats / math.log(2) / characters
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    keys = {"loss": loss, "perplexity": perplexity, "bits_per_character": bits}
+    lines = [
+        f"loss {loss:.4f} nats a token, perplexity {perplexity:.3f}",
+        f"{bits:.4f} bits a character",
+        f"{found.tokens:,} tokens, {characters:,} characters",
+    ]
+    return {**keys, "tokens": found.tokens, "characters": characters}, lines
 
 
 def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> Labelled:

@@ -9,7 +9,7 @@ import typer
 
 from regard import limits
 from regard.cli.common import BatchTokens, Device, Json, Model, Threads, one_line, print_json, show
-from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_loaded, results
+from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_pipeline, results
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ def fill(
 
     Example: regard fill ./bert --text "the capital of france is \\[MASK]." -k 3
     """
-    from regard.pipelines.filler import Filler
-
     check_lines(file, text)
-    filler = Filler(open_loaded(model, device, dtype, threads))
+    filler: Filler = open_pipeline(model, "masked", device, dtype, threads)
 
     def run(some: list[Line], warn: Warn) -> list[Filled]:
         return filler.fill([line.text for line in some], k, batch_tokens=batch_tokens, warn=warn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from regard.cli.common import check_input, warn_of_line
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
+    import torch
+
     from regard.directory import Loaded
     from regard.text.parts import Warn
 
@@ -34,19 +36,34 @@ class Line(NamedTuple):
     number: int
 
 
+def open_pipeline(model: str, task: str, device: str, dtype: str, threads: int) -> Any:
+    """The pipeline of a model, which must be for ``task``."""
+    from regard.tasks import load
+
+    place, kind = _place(device, dtype, threads)
+    return load(model, place, kind, task=task)
+
+
 def open_loaded(model: str, device: str, dtype: str, threads: int) -> Loaded:
-    """A model directory or a published folder, for a pipeline that reads whole texts."""
+    """A model directory or a published folder, of any task."""
+    from regard.pipelines.loading import open_model
+
+    place, kind = _place(device, dtype, threads)
+    return open_model(model, place, kind)
+
+
+def _place(device: str, dtype: str, threads: int) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype by name; int8 is refused, since only decoding has products in int8."""
     import torch
 
     from regard.machine import devices
-    from regard.pipelines.loading import open_model
 
     if threads:
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
     if kind == torch.int8:
         raise RegardError("--dtype int8: expected auto, fp32, bf16 or fp16: int8 is for decoding alone")
-    return open_model(model, place, kind)
+    return place, kind
 
 
 def check_lines(file: str, text: str | None) -> None:

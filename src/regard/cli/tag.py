@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regard.cli.common import BatchTokens, Device, Json, Model, Threads, one_line, print_json, show
-from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_loaded, results
+from regard.cli.lines import Dtype, File, Line, Text, check_lines, is_typed, lines_of, open_pipeline, results
 
 if TYPE_CHECKING:
-    from regard.pipelines.tagger import Tagged
+    from regard.pipelines.tagger import Tagged, Tagger
     from regard.text.parts import Warn
 
 
@@ -34,10 +34,8 @@ def tag(
 
     Example: regard tag ./ner --text "Ada Lovelace lived in London." --json
     """
-    from regard.pipelines.tagger import Tagger
-
     check_lines(file, text)
-    tagger = Tagger(open_loaded(model, device, dtype, threads))
+    tagger: Tagger = open_pipeline(model, "tagging", device, dtype, threads)
 
     def run(some: list[Line], warn: Warn) -> list[Tagged]:
         texts = [line.text.split() if words else line.text for line in some]

@@ -125,16 +125,9 @@ class Filler:
 
     def _part(self, part: str, after: bool, before: bool) -> list[int]:
         """The ids of the text between two masks; ``after``, ``before``: a mask stands there."""
-        tokenizer = self.tokenizer
-        if tokenizer.cut is None:
-            return tokenizer.encode(part)
-        # Of regard's subwords a space belongs to the word after it, which here may be the mask; and only a text's
-        # first word has a ▁ without a space: a digit, which stands alone, takes the place of the mask before the part.
-        part = part.removesuffix(" ") if before else part
-        words = (
-            tokenizer.cut(tokenizer.normalize("0" + part))[1:] if after else tokenizer.cut(tokenizer.normalize(part))
-        )
-        return [index for word in words for index in tokenizer.encode_word(word)] if part else []
+        # Of regard's subwords a space belongs to the word after it, which here may be the mask.
+        part = part.removesuffix(" ") if before and self.tokenizer.cut is not None else part
+        return self.tokenizer.encode_batch([part], continued=after)[0]
 
     def _filled(self, text: str, best: Tensor) -> Filled:
         """The words for the masks of a text, of which ``best`` [masks, 2, k] are probabilities and ids."""
