@@ -113,4 +113,6 @@ def test_files_of_transformers_4(tmp_path: Path) -> None:
     for keys, scaling in cases:
         (tmp_path / "config.json").write_text(json.dumps(config | keys), encoding="utf-8")
         options = published.load(tmp_path).options
-        assert options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta
+        assert (
+            options.positions.scaling == scaling and options.positions.theta == theta == loaded.options.positions.theta
+        )

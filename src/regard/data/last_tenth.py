@@ -78,7 +78,7 @@ class TextSurvey:
             begun += len(text)
         if not all(texts):
             raise RegardError(
-                f"{self.path}: {total:,} characters cannot be divided into text to train on and a last tenth for "
+                f"{self.path}: {total:,} character{'s' * (total != 1)}: too few to train on and to hold out a tenth for "
                 "validation; name a validation text with --valid"
             )
         return TextSplit(self.path, total, cut)
