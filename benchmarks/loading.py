@@ -10,6 +10,7 @@ peer is transformers' ``from_pretrained`` of a MarianMT or LLaMA folder of the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -41,6 +42,8 @@ def growth(job: dict[str, Any]) -> dict[str, int]:
         kind = getattr(transformers, job["class"])
         before = _begun()
         model: Any = kind.from_pretrained(job["folder"], dtype=dtype).eval()
+        for parameter in model.parameters():
+            parameter.detach().sum()  # pages of a mapped file are read when they are used, in decoding at the latest
     else:
         from regard import directory
         from regard.accel import native
@@ -65,10 +68,8 @@ def growth(job: dict[str, Any]) -> dict[str, int]:
 
 def _begun() -> int:
     """The resident memory now, from which the peak is counted anew."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak of the imports stands, which only makes the growth look larger
+    with contextlib.suppress(OSError):  # where it cannot be, the peak of the imports only makes the growth look larger
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return _status("VmRSS")
 
 

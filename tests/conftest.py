@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-pytest_plugins = ["fake_gpu"]
+pytest_plugins = ["fake_gpu", "tiny_config"]
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = "missing: "

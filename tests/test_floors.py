@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("serve", "bench"),
     ("training",),
+    ("tasks",),
     ("look",),
     ("pipelines",),
     ("decoding",),

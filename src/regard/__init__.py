@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from regard.models.recorder import record as record
-    from regard.pipelines import load as load
+    from regard.tasks import load as load
 
 # `import regard` imports nothing heavy: these names are imported when first used.
-_LAZY = {"load": "regard.pipelines", "record": "regard.models.recorder"}
+_LAZY = {"load": "regard.tasks", "record": "regard.models.recorder"}
 
 
 def __getattr__(name: str) -> Any:

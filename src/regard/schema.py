@@ -183,9 +183,13 @@ class TrainingConfig:
     )
     save_every: int = option(500, "updates between checkpoints to resume from", least=1)
     keep_checkpoints: int = option(2, "newest checkpoints kept to resume from", least=1)
-    metric: Literal["bleu", "loss"] = option("bleu", "validation measure by which the best weights are chosen")
-    validate_sentences: int = option(0, "validate on the first so many sentences; 0 = all", least=0)
-    samples: int = option(3, "sample translations shown at each validation", least=0)
+    metric: Literal["auto", "bleu", "loss", "accuracy", "macro_f1"] = option(
+        "auto",
+        "validation measure by which the best weights are chosen: auto = bleu of translations, accuracy of labels, "
+        "loss of other tasks",
+    )
+    validate_sentences: int = option(0, "validate on the first so many examples; 0 = all", least=0)
+    samples: int = option(3, "samples shown at each validation", least=0)
     log_every: int = option(50, "updates between lines of the log", least=1)
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "precision of matrix products: auto = bf16 where the device supports it in hardware; weights stay fp32"

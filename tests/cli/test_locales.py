@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from regard.training.validation import Validator
 
 import regard as package
 from regard.config import read_config
 from regard.training.loop import train
-from regard.training.validation import Validator
 
 from .conftest import PROGRAM, Regard, pairs, refused, write_corpus
 

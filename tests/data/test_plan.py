@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.data.plan import Update, draw, largest, plan
+from regard.data import plan as plans_of
+from regard.data.plan import Update, draw, largest
 from regard.errors import RegardError
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=150)
@@ -18,6 +20,11 @@ LENGTHS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=1
 def arrays(lengths: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     table = np.array(lengths, dtype=np.int32).reshape(-1, 2)
     return table[:, 0], table[:, 1]
+
+
+def plan(source: np.ndarray, target: np.ndarray, **options: Any) -> list[Update]:
+    """The plan of pairs whose sides have one mark each."""
+    return plans_of.plan(np.maximum(source, target) + 1, target + 1, **options)
 
 
 def batches(updates: list[Update]) -> list[np.ndarray]:
@@ -117,13 +124,13 @@ def test_the_largest_batch_has_the_most_cells() -> None:
     source, target = random.integers(0, 60, 500), random.integers(0, 60, 500)
     updates = plan(source, target, batch_tokens=512, accumulate=3, seed=1, epoch=0)
     cells = [len(batch) * (source[batch].max() + target[batch].max() + 2) for batch in batches(updates)]
-    found = largest(updates, source, target)
+    found = largest(updates, (source + 1, target + 1))
     assert len(found) * (source[found].max() + target[found].max() + 2) == max(cells)
 
 
 def test_errors() -> None:
     lengths = np.array([3, 70, 5])
-    with pytest.raises(RegardError, match=r"batch_tokens = 50 is less than the longest pair's 71 tokens \(pair 1\)"):
+    with pytest.raises(RegardError, match=r"= 50 is less than the longest example's 71 tokens \(number 1\)"):
         plan(lengths, lengths, batch_tokens=50, seed=1, epoch=0)
     with pytest.raises(RegardError, match="shares has 1 numbers, but there are 3 corpora"):
         draw(3, seed=1, epoch=0, corpus_of=np.array([0, 1, 2]), shares=(1.0,))

@@ -16,7 +16,7 @@ from regard.config import Config, DataConfig
 from regard.data import prepare as module
 from regard.data.checks import Overlap
 from regard.data.corpus import read_pairs
-from regard.data.prepare import Prepared, prepare
+from regard.data.prepare import Prepared, learnt_length, prepare
 from regard.errors import RegardError
 from regard.text.normalize import normalizer
 
@@ -95,8 +95,7 @@ def test_ids_lengths_and_texts_agree(files: Path) -> None:
     assert isinstance(train._ids[0], np.memmap) and not train._ids[0].flags.writeable
     with pytest.raises(IndexError):
         train.source_ids(len(train))
-    assert prepared.settings.source == "zh" and prepared.settings.max_length >= 16
-    assert prepared.settings.suppressed == (0, 1, 2), "padding, unknown and start are no outputs"
+    assert learnt_length(train) >= 16
 
 
 def test_a_second_run_builds_nothing(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +182,7 @@ def test_given_tokenizers_are_used(files: Path) -> None:
     given = prepare(config(files, normalize=("nfkc", "lower")), files / "data").tokenizer
     prepared = prepare(config(files, vocabulary=8000), files / "other", tokenizers=(given, given))
     assert prepared.tokenizer.fingerprint == given.fingerprint
-    assert prepared.settings.normalize == prepared.tokenizer.normalization == ("nfkc", "lower")
+    assert prepared.tokenizer.normalization == ("nfkc", "lower")
     assert prepared.train.target_ids(0).tolist() == given.encode("i love you")
 
 

@@ -230,7 +230,7 @@ def test_a_name_is_looked_for_in_the_cache(folder: Path, tmp_path: Path, monkeyp
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        RegardError, match="org/tiny-llama: no such directory, and not in .*: hf download org/tiny-llama"
+        RegardError, match=r"org/tiny-llama: no such directory, and not in .*: hf download org/tiny-llama"
     ):
         open_model("org/tiny-llama")
     place = tmp_path / "home" / "hub" / "models--org--tiny-llama"

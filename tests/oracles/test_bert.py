@@ -111,8 +111,8 @@ def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     cases = [
-        ({"problem_type": "multi_label_classification"}, "one label for a text"),
-        ({"problem_type": "regression"}, "one label for a text"),
+        ({"problem_type": "multi_label_classification"}, "one of several labels for a text"),
+        ({"problem_type": "regression"}, "one of several labels for a text"),
         ({"id2label": {"0": "LABEL_0"}}, "regression"),
         ({"id2label": {"0": "a", "2": "b"}}, "expected the labels of 0, 1, 2"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),

@@ -147,8 +147,8 @@ def test_without_a_length_penalty_its_best_is_ours() -> None:
 def test_prompts_languages_and_limits(beam: int) -> None:
     languages = {"fr": (20,), "de": (21, 22)}
     for settings in (
-        TextSettings(languages=languages, source_before=(23,), suppressed=(0, 2)),
-        TextSettings(languages=languages, language_in="target", suppressed=(0, 2)),
+        TextSettings(languages=languages, source_before=(23,)),
+        TextSettings(languages=languages, language_in="target"),
     ):
         one = of(loaded().model, settings)
         given = [[5, 6, 7], [8] * 9, [9, 10], [11, 12, 13, 14, 15, 16]]

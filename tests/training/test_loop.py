@@ -171,7 +171,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_named(
     result = train(tiny(), tmp_path / "run")
     assert result.skipped == 2 and result.step == 12
     rows = read_rows(tmp_path / "run" / METRICS, "skipped")
-    assert [row["step"] for row in rows] == [7, 8] and "train.de:" in rows[0]["pairs"][0]
+    assert [row["step"] for row in rows] == [7, 8] and "train.de:" in rows[0]["examples"][0]
     err = capsys.readouterr().err
     assert "update 7 skipped" in err and f"{tmp_path / 'corpus' / 'train.de'}:" in err
     assert checkpoint.load(checkpoint.folder(tmp_path / "run", 12)).position["skipped"] == 2

@@ -4,6 +4,8 @@ import math
 from rich.console import Console
 
 from regard.config import TrainingConfig
+from regard.tasks.measuring import in_words
+from regard.tasks.translation import Translation
 from regard.training.progress import Pace, Progress, describe
 
 VALUES = {
@@ -49,7 +51,7 @@ def drawn(terminal: bool, silent: bool = False) -> str:
         progress.doing("validating")
         progress.updated(20, 4.25, pace(), 0)
         progress.logged(20, 4.25, pace(), 0)
-        progress.validated(VALUES, 20, best=True)
+        progress.validated(in_words(Translation.figures, VALUES), VALUES["samples"], 20, best=True)
     return out.getvalue()
 
 

@@ -3,8 +3,8 @@ import math
 import pytest
 
 from regard.config import TrainingConfig
+from regard.data.random_streams import stream_key
 from regard.training.schedule import learning_rate, peak_rate
-from regard.training.streams import stream_key
 
 
 @pytest.mark.parametrize("step", [1, 2, 3999, 4000, 4001, 100_000])

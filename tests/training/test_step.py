@@ -12,17 +12,19 @@ import torch
 from regard.accel import thresholds
 from regard.config import Config
 from regard.data.prepare import Prepared, prepare
+from regard.data.random_streams import seed_stream
 from regard.models import registry
+from regard.tasks import task_named
 from regard.training.feed import Feed, Item
 from regard.training.optimizer import optimizer_tensors
 from regard.training.preflight import run_largest
 from regard.training.step import Trainer
-from regard.training.streams import seed_stream
 
 
 def feed_of(config: Config, folder: Path) -> tuple[Feed, Prepared]:
-    prepared = prepare(config, folder / "data")
-    return Feed(config, prepared.train, (prepared.tokenizer, prepared.target_tokenizer), prepared.settings), prepared
+    task = task_named(config.task)
+    prepared = prepare(config, folder / "data", task.columns(config.data))
+    return Feed(config, task.examples(config, prepared, task.settings(config, prepared))), prepared
 
 
 def trainer_of(config: Config, prepared: Prepared) -> Trainer:
@@ -49,12 +51,12 @@ def test_a_feed_goes_on_from_any_update(tiny: Callable[..., Config], tmp_path: P
 
 def test_subword_dropout_cuts_anew_and_counts_what_it_cut(tiny: Callable[..., Config], tmp_path: Path) -> None:
     feed, prepared = feed_of(tiny(**{"data.subword_dropout": 0.5}), tmp_path)
-    first, second = (feed.batch(np.arange(5), epoch) for epoch in (0, 1))
+    first, second = (feed.examples.batch(np.arange(5), epoch) for epoch in (0, 1))
     assert first.labels.tolist() != second.labels.tolist()
     assert first.target_tokens == int((first.labels >= 0).sum())
     for row, index in zip(first.labels, range(5), strict=True):
         text = prepared.target_tokenizer.decode([i for i in row.tolist() if i > 3])
-        assert text == prepared.train.target_text(index)
+        assert text == prepared.train.text(1, index)
     item = next(feed.items(0, 0))
     assert item.target_tokens == sum(int((batch.labels >= 0).sum()) for batch in item.batches) > item.planned_tokens
 
@@ -63,8 +65,8 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny: Callable[..., Config
     config = tiny(**{"model.dropout": 0.0})
     feed, prepared = feed_of(config, tmp_path)
     trainer = trainer_of(config, prepared)
-    together = feed.batch(np.arange(24), 0)
-    parts = [feed.batch(part, 0) for part in np.split(np.arange(24), [3, 11])]  # parts of very different size
+    together = feed.examples.batch(np.arange(24), 0)
+    parts = [feed.examples.batch(part, 0) for part in np.split(np.arange(24), [3, 11])]  # parts of very different size
     trainer.gradients(Item.of(0, 0, [], [together]), 1)
     whole = [parameter.grad.clone() for parameter in trainer.parameters]
     sums = trainer.gradients(Item.of(0, 0, [], parts), 1)
@@ -88,7 +90,7 @@ def test_a_batch_on_several_cores_has_the_gradients_of_the_whole(
 ) -> None:
     feed, prepared = feed_of(tiny(**{"model.dropout": 0.0, "training.label_smoothing": 0.1}), tmp_path)
     trainer = trainer_of(feed.config, prepared)
-    batch = feed.batch(np.arange(23), 0)
+    batch = feed.examples.batch(np.arange(23), 0)
     parts = trainer.parallel.parts(batch)
     assert len(parts) == 3
     assert sum(part.target_tokens for part in parts) == batch.target_tokens
@@ -108,7 +110,7 @@ def test_what_several_cores_drop_is_the_same_each_time(
 ) -> None:
     feed, prepared = feed_of(tiny(**{"model.dropout": 0.5, "model.attention_dropout": attention_dropout}), tmp_path)
     trainer = trainer_of(feed.config, prepared)
-    batches = [feed.batch(np.arange(40), 0), feed.batch(np.arange(40, 60), 0)]
+    batches = [feed.examples.batch(np.arange(40), 0), feed.examples.batch(np.arange(40, 60), 0)]
     item = Item.of(0, 0, [], batches)
 
     def gradients(step: int) -> list[torch.Tensor]:

@@ -148,7 +148,7 @@ def _items(seed: int, vocabulary: int, batch_tokens: int, length: float, count: 
     items: list[Item] = []
     epoch = 0
     while True:
-        for update in plan(*lengths, batch_tokens=batch_tokens, seed=seed, epoch=epoch):
+        for update in plan(np.maximum(*lengths) + 1, lengths[1] + 1, batch_tokens=batch_tokens, seed=seed, epoch=epoch):
             if len(items) == count:
                 return items
             rows = update.micro[0]

@@ -75,14 +75,16 @@ def open_translator(
 
     from regard.machine import devices
     from regard.machine.memory import keep_memory
-    from regard.pipelines import load
+    from regard.tasks import load
 
     if threads:
         torch.set_num_threads(threads)
     place, kind = devices.device(device), devices.dtype(dtype)
-    translator = load(model, place, kind, backend, shortlist, only_decoding)
+    found: Translator = load(
+        model, place, kind, task="translation", only_decoding=only_decoding, backend=backend, shortlist=shortlist
+    )
     keep_memory()  # not earlier: what was needed to read a model is given back
-    return translator
+    return found
 
 
 def files_of_model(name: str) -> list[Path]:

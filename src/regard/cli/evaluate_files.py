@@ -84,7 +84,7 @@ def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> 
     from regard.data.examples import read_examples, remarks
     from regard.errors import nearest
 
-    data = DataConfig(train=file, valid=file)
+    data = DataConfig(train=(file,), valid=file)
     number = {label: index for index, label in enumerate(labels)}
     seconds: list[str] = []
     found = Labelled([], seconds if len(columns) == 3 else None, [], [])

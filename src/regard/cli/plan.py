@@ -177,13 +177,14 @@ def _from_corpus(task: str, files: list[str], run: str, tables: dict[str, Any], 
 
 def _survey(config: Config) -> Any:
     """What is known of the corpus before a training: its size and characters, and what can be held out."""
-    from regard.data.columns import columns_of, is_stream
+    from regard.data.columns import is_stream
     from regard.data.corpus import is_one_file
     from regard.data.examples import file_of
     from regard.data.holdout import survey
     from regard.data.last_tenth import survey_text
+    from regard.tasks import task_named
 
-    columns, entry = columns_of(config), config.data.train[0]
+    columns, entry = task_named(config.task).columns(config.data), config.data.train[0]
     if is_stream(columns):
         path = file_of(entry, text=True)
         if not is_one_file(path):

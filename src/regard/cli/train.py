@@ -90,30 +90,34 @@ def _with_model_defaults(config: Config) -> Config:
 
 
 def _check_model(config: Config) -> None:
-    """Raise for a wrong option of the model, before anything is written."""
+    """Raise for a wrong option of the model, or one that does not fit the task, before anything is written."""
+    from regard import tasks
     from regard.models import registry
 
+    if not config.training.init:
+        tasks.check(config)
     vocabulary = config.data.vocabulary
     try:
-        options = registry.options_from(config.model)
+        options = tasks.task_named(config.task).options(registry.options_from(config.model), ("yes", "no"))
         registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
     except (ValueError, TypeError) as error:
         raise RegardError(f"model: {error}") from None
 
 
 def _say_choices(config: Config, split: HeldOut, run: Path) -> None:
-    from regard.data.columns import columns_of
     from regard.data.examples import remarks
+    from regard.tasks import metric_of, task_named
 
     data, task = config.data, config.task
     entry = split.files[0] if len(split.files) == 1 else (split.files[0], split.files[1])
-    for line in remarks(entry, data, columns_of(config)):
+    for line in remarks(entry, data, task_named(task).columns(data)):
         talk(line)
     what = f"{data.source} → {data.target}" if task == "translation" else f"{task} ({data.tokenizer})"
     talk(f"{what}: {split.described()}")
     talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
     if config.training.minutes:
-        measure = "BLEU" if config.training.metric == "bleu" else f"the {config.training.metric}"
+        metric = metric_of(config)
+        measure = "BLEU" if metric == "bleu" else f"the {metric.replace('_', ' ')}"
         talk(
             f"at most {config.training.minutes:g} minutes (--minutes), less if {measure} on the held-out "
             f"{'pairs' if task == 'translation' else 'text'} stops {'falling' if measure == 'the loss' else 'rising'}"
@@ -121,6 +125,7 @@ def _say_choices(config: Config, split: HeldOut, run: Path) -> None:
 
 
 def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> int:
+    from regard.tasks import task_named
     from regard.training.distributed import Group
     from regard.training.loop import train as run_training
 
@@ -130,7 +135,7 @@ def _train(plan: Plan, device: str, resume: bool, force: bool, json: bool) -> in
     if not Group.from_environment().first:
         pass  # the first process prints for all
     elif json:
-        scores = ("loss", "perplexity", "bleu", "bleu_signature")
+        scores = (*task_named(plan.config.task).figures, "bleu_signature")
         print_json(
             {
                 **{key: getattr(result, key) for key in ("step", "stopped", "chosen", "skipped", "seconds")},

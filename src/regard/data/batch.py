@@ -1,4 +1,4 @@
-"""A batch of sentence pairs as tensors, padded on the right."""
+"""A batch of examples as tensors, padded on the right."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ IGNORED = -100  # the label of padding and of forced tokens, which have no loss
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of B pairs; ``source`` is None for a model without one.
+    """A batch of B examples; ``source`` is None for a model without one.
 
-    ``source``: ids with their marks, [B, S]. ``target``: start marks + ids, [B, T]. ``labels`` [B, T]: the token after
-    each target token, ids + end mark, or ``IGNORED``. ``target_tokens`` counts the labels that are not ignored, end
-    marks included; it is a Python number, so that reading it never waits for a device.
+    ``source``: ids with their marks, [B, S]. ``target``: start marks + ids, [B, T]. ``labels`` [B, T]: what is to be
+    predicted at each target token (of texts the next token, the end mark included), or ``IGNORED``; [B]: the labels of
+    whole texts. ``target_tokens`` counts the labels that are not ignored; it is a Python number, so that reading it
+    never waits for a device.
     """
 
     source: Tokens | None
@@ -41,7 +42,7 @@ class Batch:
     def dealt(self, count: int) -> list[Batch]:
         """Divide the batch into ``count`` batches with about equally many tokens, each padded to its own longest.
 
-        The longest pairs are dealt first, in the order 0, 1, 1, 0, 0, 1 ….
+        The longest examples are dealt first, in the order 0, 1, 1, 0, 0, 1 ….
         """
         tokens = self.target.lengths + (0 if self.source is None else self.source.lengths)
         order = tokens.argsort(descending=True, stable=True)
@@ -51,7 +52,8 @@ class Batch:
 
     def _some(self, rows: Tensor) -> Batch:
         target = self.target.some(rows)
-        labels = self.labels[rows, : target.ids.shape[1]]
+        labels = self.labels[rows]
+        labels = labels if labels.dim() == 1 else labels[:, : target.ids.shape[1]]
         source = None if self.source is None else self.source.some(rows)
         return Batch(source, target, labels, int((labels != IGNORED).sum()))
 

@@ -40,6 +40,7 @@ class Job:
     say: Say
     tokenizers: tuple[Tokenizer, Tokenizer] | None  # None: to be learnt
     labels: dict[str, int]
+    specials: tuple[str, ...] = ()  # further special tokens of vocabularies that are learnt
 
     def examples(self) -> Iterator[tuple[int, Example]]:
         """Every example of all training corpora, with the number of its corpus."""
@@ -94,7 +95,7 @@ def build(folder: Path, job: Job) -> None:
         job = replace(job, labels={label: number for number, label in enumerate(counts)})
     if job.tokenizers is None:
         job.say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
-        job = replace(job, tokenizers=learn_tokenizers(job, overlap))
+        job = replace(job, tokenizers=_with_specials(learn_tokenizers(job, overlap), job.specials))
     _write_tokenizers(folder, job)
     job.say("tokenizing")
     if is_stream(job.columns):
@@ -110,6 +111,14 @@ def build(folder: Path, job: Job) -> None:
     if job.labels:
         document["labels"] = list(job.labels)
     write(folder / INFO, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _with_specials(pair: tuple[Tokenizer, Tokenizer], names: Sequence[str]) -> tuple[Tokenizer, Tokenizer]:
+    source, target = pair
+    if not names:
+        return pair
+    extended = source.with_specials(names)
+    return extended, extended if target is source else target.with_specials(names)
 
 
 def _write_tokenizers(folder: Path, job: Job) -> None:

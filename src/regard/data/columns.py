@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from regard.config import Config
 from regard.data.headers import SOURCE, TARGET, meaning
 from regard.errors import RegardError
 
@@ -50,18 +49,6 @@ class Example(NamedTuple):
 
 
 PAIRS = (Column("source"), Column("target", tokenizer=1))
-
-
-def columns_of(config: Config) -> tuple[Column, ...]:
-    """The columns of a task's corpora."""
-    data = config.data
-    if config.task == "translation":
-        return Column("source", key=data.source_key), Column("target", key=data.target_key, tokenizer=1)
-    text = Column("text", key=data.text)
-    if config.task in ("language_model", "masked"):
-        return (text,)
-    pair = (Column("pair", key=data.pair),) if data.pair else ()
-    return text, *pair, Column("label", "label", key=data.label)
 
 
 def is_pairs(columns: Sequence[Column]) -> bool:

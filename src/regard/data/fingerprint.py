@@ -27,6 +27,7 @@ def fingerprint_of(
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     columns: Sequence[Column] = PAIRS,
     after: Sequence[int] = (),
+    specials: Sequence[str] = (),
 ) -> str:
     """SHA-256 of the corpora's bytes and of the settings on which the shards depend."""
     digest = hashlib.sha256()
@@ -46,6 +47,8 @@ def fingerprint_of(
     if not is_pairs(columns):
         settings["columns"] = [dataclasses.astuple(column) for column in columns]
         settings["after"] = list(after) if is_stream(columns) else []
+    if specials:
+        settings["specials"] = list(specials)
     settings["tokenizers"] = [item.fingerprint for item in tokenizers or ()]
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Plans: the pairs of each batch of an epoch, as a pure function of lengths, seed and epoch.
+"""Plans: the examples of each batch of an epoch, as a pure function of lengths, seed and epoch.
 
 The position in the data is (epoch, update), on any number of workers. The number of target tokens of an update, by
 which its loss is divided, is known before anything is computed.
@@ -33,8 +33,8 @@ class Update:
 
 
 def plan(
-    lengths_source: NDArray[np.integer],
-    lengths_target: NDArray[np.integer],
+    sizes: NDArray[np.integer],
+    targets: NDArray[np.integer],
     *,
     batch_tokens: int,
     accumulate: int = 1,
@@ -44,20 +44,21 @@ def plan(
     corpus_of: NDArray[np.integer] | None = None,
     shares: Sequence[float] = (),
 ) -> list[Update]:
-    """The updates of one epoch. Lengths [n] are in subwords without end marks; the mark adds one to each side.
+    """The updates of one epoch over n examples.
 
-    In a micro-batch, sentences × the longest side is at most ``batch_tokens``. Without ``shares`` each pair comes
-    exactly once; with them ``draw`` chooses the pairs of each corpus.
+    ``sizes`` [n] is the length of each example's longest side, ``targets`` [n] how many labels have a loss, marks
+    counted in both. In a micro-batch, examples × the largest size is at most ``batch_tokens``. Without ``shares`` each
+    example comes exactly once; with them ``draw`` chooses those of each corpus.
     """
-    longest = np.maximum(lengths_source, lengths_target).astype(np.int64) + 1
+    longest = np.asarray(sizes, dtype=np.int64)
     chosen = draw(len(longest), seed=seed, epoch=epoch, corpus_of=corpus_of, shares=shares)
     if not len(chosen):
         return []
     if int(longest[chosen].max()) > batch_tokens:
         worst = int(chosen[longest[chosen].argmax()])
         raise RegardError(
-            f"training.batch_tokens = {batch_tokens} is less than the longest pair's {int(longest[worst])} tokens "
-            f"(pair {worst}): raise it, or lower data.max_length"
+            f"training.batch_tokens = {batch_tokens} is less than the longest example's {int(longest[worst])} "
+            f"tokens (number {worst}): raise it, or lower data.max_length"
         )
     random = _random(seed, epoch, _ORDER)
     shuffled = random.permutation(chosen)
@@ -65,7 +66,7 @@ def plan(
     order = shuffled[np.argsort(longest[shuffled], kind="stable")]
     batches = [order[first:last] for first, last in _cut(longest[order], batch_tokens)]
     batches = [batches[index] for index in random.permutation(len(batches))]
-    return [_update(group, ranks, lengths_target) for group in _grouped(batches, accumulate * ranks)]
+    return [_update(group, ranks, targets) for group in _grouped(batches, accumulate * ranks)]
 
 
 def draw(
@@ -97,13 +98,11 @@ def draw(
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
-def largest(
-    updates: Sequence[Update], lengths_source: NDArray[np.integer], lengths_target: NDArray[np.integer]
-) -> Indices:
-    """The micro-batch with the most positions, padding included, source and target together."""
+def largest(updates: Sequence[Update], sides: Sequence[NDArray[np.integer]]) -> Indices:
+    """The micro-batch with the most positions, padding included, all ``sides`` [n] together."""
 
     def cells(batch: Indices) -> int:
-        return len(batch) * (int(lengths_source[batch].max()) + int(lengths_target[batch].max()) + 2)
+        return len(batch) * sum(int(side[batch].max()) for side in sides)
 
     return max((batch for update in updates for rank in update.micro for batch in rank), key=cells)
 
@@ -129,6 +128,6 @@ def _grouped(batches: list[Indices], size: int) -> Iterator[list[Indices]]:
         yield batches[group * len(batches) // count : (group + 1) * len(batches) // count]
 
 
-def _update(group: list[Indices], ranks: int, lengths_target: NDArray[np.integer]) -> Update:
-    tokens = sum(int(lengths_target[batch].sum()) + len(batch) for batch in group)
+def _update(group: list[Indices], ranks: int, targets: NDArray[np.integer]) -> Update:
+    tokens = sum(int(targets[batch].sum()) for batch in group)
     return Update([group[rank::ranks] for rank in range(ranks)], tokens)

@@ -7,7 +7,6 @@ same data: the first builds, the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from regard.config import Config, DataConfig
 from regard.data.build import INFO, Job, Say, build, unit_of
 from regard.data.checks import Report
-from regard.data.columns import Column, columns_of, is_stream
+from regard.data.columns import PAIRS, Column
 from regard.data.examples import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
@@ -24,7 +23,6 @@ from regard.errors import RegardError
 from regard.files import finish, locked, write_folder
 from regard.manifest import verify
 from regard.regular import read_json
-from regard.text.settings import TextSettings
 from regard.text.specials import EOS, SPECIALS
 from regard.text.tokenizer import Tokenizer
 
@@ -41,7 +39,6 @@ class Prepared:
     test: Corpus | None
     tokenizer: Tokenizer
     target_tokenizer: Tokenizer
-    settings: TextSettings
     report: Report
     fingerprint: str
     labels: tuple[str, ...] = ()
@@ -54,26 +51,27 @@ class OtherData(Exception):
 def prepare(
     config: Config,
     folder: Path,
-    columns: Sequence[Column] = (),
+    columns: tuple[Column, ...] = PAIRS,
     *,
     after: tuple[int, ...] = (SPECIALS.index(EOS),),
+    specials: tuple[str, ...] = (),
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
     expected: str = "",
     say: Say = lambda line: None,
 ) -> Prepared:
-    """Find or build the shards of a configuration, with the ``columns`` of its task, or others.
+    """Find or build the shards of a configuration, with the ``columns`` of its task.
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
     learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a text
-    alone (the end mark of tokenizers that regard learns). Raises ``OtherData``, before anything is written, if
+    alone (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
+    learnt. Raises ``OtherData``, before anything is written, if
     the fingerprint is not the ``expected`` one.
     """
     data = config.data
     if tokenizers is not None:
         data = replace(data, normalize=tokenizers[0].normalization)
-    columns = tuple(columns) or columns_of(config)
-    digest = fingerprint_of(data, tokenizers, columns, after)
+    digest = fingerprint_of(data, tokenizers, columns, after, specials)
     if expected and digest != expected:
         raise OtherData
     if data.cache:
@@ -83,7 +81,7 @@ def prepare(
         if reason:
             if folder.exists():
                 say(f"{folder}: {reason}; building it again")
-            job = Job(data, columns, digest, after, say, tokenizers, {})
+            job = Job(data, columns, digest, after, say, tokenizers, {}, specials)
             write_folder(folder, lambda place: build(place, job), name="shards")
             reason = _fault(folder, digest)
             if reason:
@@ -116,27 +114,18 @@ def _open(folder: Path, data: DataConfig, columns: tuple[Column, ...]) -> Prepar
         if name in corpora:
             # A cache may have been built from the same files in another place.
             corpora[name].files = [files_of(entry, data, columns)[0] for entry in entries]
-    settings = TextSettings(
-        source=data.source,
-        target=data.target,
-        normalize=data.normalize,
-        max_length=data.max_length if is_stream(columns) else _learnt_length(corpora["train"]),
-    )
-    # No corpus holds these tokens; a model early in training might still produce them.
-    settings = replace(settings, suppressed=(settings.pad, settings.unk, *settings.start))
     return Prepared(
         corpora["train"],
         corpora["valid"],
         corpora.get("test"),
         tokenizer,
         target,
-        settings,
         Report.from_dict(info["report"], unit_of(columns)),
         info["fingerprint"],
         tuple(info.get("labels", ())),
     )
 
 
-def _learnt_length(corpus: Corpus) -> int:
+def learnt_length(corpus: Corpus) -> int:
     """The 99.9th percentile of the training sources' lengths: a model learns nothing from a few longer ones."""
     return max(int(np.quantile(corpus.lengths[0], 0.999, method="higher")), 16)

@@ -80,16 +80,18 @@ class CTranslate2:
             )
         if on_step is not None:
             raise RegardError("CTranslate2 tells no steps: use regard's own engine")
-        alike: dict[int | None, list[Input]] = {}  # inputs with a limit of their own apart: a call has one limit
+        # A call has one limit, which counts the prefix too; one that depends on the source is that of the longest.
+        alike: dict[int, list[Input]] = {}
         for one in inputs:
-            alike.setdefault(one.max_tokens, []).append(one)
+            relative = one.max_tokens is None and search.max_tokens is None
+            alike.setdefault(0 if relative else len(self._prefix(one)) + one.limit(search), []).append(one)
         results = [result for some in alike.values() for result in self._results(some, search, batch_tokens)]
         found = {result.index: result for result in results}
         return [found[one.number] for one in inputs]
 
     def _results(self, inputs: Sequence[Input], search: Search, batch_tokens: int) -> Iterator[Result]:
         settings = self.settings
-        prefixes = [[*target_start(settings, one.language)[1:], *one.prompt] for one in inputs]
+        prefixes = [self._prefix(one) for one in inputs]
         found = self.translator.translate_batch(
             [_pieces(source_ids(settings, one.source or (), language=one.language)) for one in inputs],
             [_pieces(prefix) for prefix in prefixes] if any(prefixes) else None,
@@ -102,7 +104,6 @@ class CTranslate2:
             batch_type="tokens",
             max_input_length=0,
             min_decoding_length=0,  # an output may be empty, as ours may
-            # One limit for all: that of the longest.
             max_decoding_length=max(
                 len(prefix) + one.limit(search) for one, prefix in zip(inputs, prefixes, strict=True)
             ),
@@ -113,10 +114,17 @@ class CTranslate2:
             pairs = zip(result.hypotheses, result.scores, strict=True)
             yield Result(one.number, [self._hypothesis(pieces, score, len(prefix), search) for pieces, score in pairs])
 
+    def _prefix(self, one: Input) -> list[int]:
+        """What stands before the output, but for the first mark, which CTranslate2 puts there itself."""
+        return [*target_start(self.settings, one.language)[1:], *one.prompt]
+
     def _hypothesis(self, pieces: list[str], normalized: float, given: int, search: Search) -> Hypothesis:
-        ids = [int(piece) for piece in pieces][given:]
-        ended = bool(ids) and ids[-1] in self.settings.ends
+        ids = [int(piece) for piece in pieces]
+        # CTranslate2 counts the given tokens in the length, and does not score them.
         score = normalized * len(ids) ** search.length_penalty.alpha
+        ids = ids[given:]
+        normalized = search.length_penalty.apply(score, max(1, len(ids)))
+        ended = bool(ids) and ids[-1] in self.settings.ends
         return Hypothesis(ids[:-1] if ended else ids, score, normalized, at_limit=not ended)
 
 

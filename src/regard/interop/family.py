@@ -29,8 +29,9 @@ TRAINING = ("dropout", "embedding_dropout", "activation_dropout", "attention_dro
 class Family:
     """The tables of one ``model_type``.
 
-    ``tasks``: their classes and the task of each. ``keys``: entries of ``config.json``. ``fixed``: our options that
-    every model of the family has. ``free``: options that need not be as in the file. ``ignored``: keys of this family
+    ``tasks``: their classes and the task of each. ``keys``: entries of ``config.json``. ``only``: keys that have
+    one value in every file that we can hold, where they stand in it. ``fixed``: our options that every model of the
+    family has. ``free``: options that need not be as in the file. ``ignored``: keys of this family
     that change no number of inference. ``tensors``: {key: tensor}, keys that no file has, true where the weights have
     the tensor. ``renamed``: older endings of tensors' names. ``base``: a class whose tensors' names lack a beginning.
     ``longest``: the key with the number of positions, its default, and the most.
@@ -44,6 +45,7 @@ class Family:
     table: Callable[[Any, Values], list[Entry]]
     longest: tuple[str, int, int]
     vocabularies: tuple[str, ...] = ("vocab_size",)
+    only: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     free: tuple[str, ...] = ()
     ignored: frozenset[str] = frozenset()
@@ -56,7 +58,16 @@ class Family:
         if config.get("model_type", self.model_type) != self.model_type:
             raise RegardError(f"model_type = {config['model_type']!r:.60}: expected '{self.model_type}'")
         defaults = {key: default for entry in self.keys for key, default in entry.defaults.items()}
-        known = {"model_type", *defaults, *self.vocabularies, self.longest[0], *self.ignored, *HARMLESS, *SPECIALS}
+        known = {
+            "model_type",
+            *defaults,
+            *self.vocabularies,
+            self.longest[0],
+            *self.only,
+            *self.ignored,
+            *HARMLESS,
+            *SPECIALS,
+        }
         known -= self.tensors.keys()
         for key, value in config.items():
             if key not in known and value is not None:
@@ -64,18 +75,22 @@ class Family:
                     f"{key!r:.60} = {value!r:.60}: regard does not know this key, which may change what the model "
                     f"computes{nearest(key, defaults)}"
                 )
+        for key, value in self.only.items():
+            found = value if config.get(key) is None else config[key]
+            if type(found) is not type(value) or found != value:
+                raise RegardError(f"{key} = {found!r:.60}: regard has models with {value!r} alone")
         names = set(tensors)
-        found = {key: config.get(key) for key in (*defaults, *self.vocabularies)}
-        found |= {key: name in names for key, name in self.tensors.items()}
-        for key, value in found.items():
-            found[key] = defaults.get(key) if value is None else value
-            if found[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
+        values = {key: config.get(key) for key in (*defaults, *self.vocabularies)}
+        values |= {key: name in names for key, name in self.tensors.items()}
+        for key, value in values.items():
+            values[key] = defaults.get(key) if value is None else value
+            if values[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
                 raise RegardError(f"config.json has no '{key}'")
         key, default, most = self.longest
         positions = default if config.get(key) is None else config[key]
         if not isinstance(positions, int) or isinstance(positions, bool) or not 2 <= positions <= most:
             raise RegardError(f"{key} = {positions!r:.40}: expected 2 to {most}")
-        return {**found, key: positions}
+        return {**values, key: positions}
 
     def options_from(self, config: Values, tensors: Iterable[str] = ()) -> Any:
         """Our options from their ``config.json`` and the names of their ``tensors``."""

@@ -1,7 +1,8 @@
 """Entries of someone else's ``config.json`` and the options of ours that they stand for, each read both ways.
 
     option(key, name)       a key with the value of one option, or with another name for each value
-    must(key, value, …)     a key that has one of these values in every file that we can hold
+    norm(key, kind, …)      a key with the ε of norms
+    model_class(name, …)    the class in "architectures"
     options(defaults, …)    any other relation between keys and options
 
 Every key is declared, with its value where a file leaves it out. ``HARMLESS`` are the keys that may stand in any file
@@ -89,17 +90,13 @@ def option(
     return Key(dict.fromkeys(keys, default), read, write)
 
 
-def must(key: str, *allowed: Any) -> Key:
-    """The key has one of these values, or is left out; it is not written."""
-
-    def read(given: Values) -> dict[str, Any]:
-        if not any(type(given[key]) is type(value) and given[key] == value for value in allowed):
-            raise RegardError(
-                f"{key} = {given[key]!r:.60}: regard has models with {' or '.join(map(repr, allowed))} alone"
-            )
-        return {}
-
-    return Key({key: allowed[0]}, read, lambda ours: {})
+def norm(key: str, kind: str, default: float, *names: str) -> Key:
+    """The key is the ε of the norms with these names, all of one kind."""
+    return Key(
+        {key: default},
+        lambda given: {name: {"kind": kind, "eps": given[key]} for name in names},
+        lambda ours: {key: getattr(ours, names[0]).eps},
+    )
 
 
 def model_class(*names: str) -> Key:

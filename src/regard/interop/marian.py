@@ -12,7 +12,7 @@ from typing import Any
 from regard import limits
 from regard.errors import RegardError
 from regard.interop.family import Family
-from regard.interop.keys import ACTIVATIONS, Values, model_class, must, option, options
+from regard.interop.keys import ACTIVATIONS, Values, model_class, option, options
 from regard.interop.tables import Entry, absent, constant, modules, repeat, same
 from regard.interop.transforms import unstack
 from regard.nn.norm import LayerNorm
@@ -59,8 +59,7 @@ def _layer(stack: str, attentions: dict[str, str]) -> list[Entry]:
     for ours, theirs in attentions.items():
         names |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in parts.items()}
         names[f"{ours}_residual.norm"] = f"{theirs}_layer_norm"
-    names = {f"{stack}.layers.#.{a}": f"model.{stack}.layers.#.{b}" for a, b in names.items()}
-    return modules(names, "weight", "bias")
+    return modules(names, "weight", "bias", ours=f"{stack}.layers.#.", theirs=f"model.{stack}.layers.#.")
 
 
 MARIAN = Family(
@@ -88,13 +87,9 @@ MARIAN = Family(
                 "tie_word_embeddings": o.share != "none",
             },
         ),
-        must("is_encoder_decoder", True),
-        must("is_decoder", False),
-        must("normalize_before", False),
-        must("normalize_embedding", False),
-        must("add_final_layer_norm", False),
-        must("static_position_embeddings", True),
     ),
+    only={"is_encoder_decoder": True, "is_decoder": False, "normalize_before": False, "normalize_embedding": False,
+          "add_final_layer_norm": False, "static_position_embeddings": True},
     fixed={
         "positions": Sinusoidal(interleaved=False),
         "norm": LayerNorm(eps=1e-5),

@@ -19,7 +19,7 @@ from regard.interop import specials
 from regard.interop.family import Family
 from regard.interop.specials import GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, Described
 from regard.models import registry
-from regard.models.assign import assign, names
+from regard.models.assign import Replacing, assign, names
 from regard.models.registry import Uninitialized
 from regard.regular import JSON_LIMIT, parse_json, read_bytes, read_json
 from regard.text.settings import TextSettings
@@ -52,10 +52,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     return found
 
 
-def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+def load(
+    folder: Path | str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    replacing: Replacing | None = None,
+) -> Loaded:
     """Read a published folder; every fault is a RegardError of one line that names the file.
 
-    The folder may lack a tokenizer: the model is read, and takes ids. Its memory is that of the weights and of one
+    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. Its memory is that of the weights and of one
     tensor more, or of the few that make one of ours.
     """
     folder = Path(folder)
@@ -80,7 +85,7 @@ def load(folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dt
     with _naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
         tensors = family.readable(options, config, found, ours)
-    assign(model, tensors, dtype, _device(device))
+    assign(model, tensors, dtype, _device(device), replacing)
     card = folder / CARD
     text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
     model.options = options

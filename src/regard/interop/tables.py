@@ -104,9 +104,12 @@ def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def modules(names: Mapping[str, str], *kinds: str) -> list[Entry]:
-    """The tensors of modules, {ours: theirs}, that have the same shapes; ``kinds`` are "weight" and "bias"."""
-    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in names.items() for kind in kinds]
+def modules(names: Mapping[str, str], *kinds: str, ours: str = "", theirs: str = "") -> list[Entry]:
+    """The tensors of modules, {ours: theirs}, that have the same shapes; ``kinds`` are "weight" and "bias".
+
+    All our names begin with ``ours``, theirs with ``theirs``.
+    """
+    return [same(f"{ours}{one}.{kind}", f"{theirs}{other}.{kind}") for one, other in names.items() for kind in kinds]
 
 
 def readable(

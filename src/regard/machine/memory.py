@@ -44,14 +44,18 @@ def keep_memory() -> str:
 @contextlib.contextmanager
 def other_sizes() -> Iterator[None]:
     """Return free pages before and after work with blocks of other sizes, which the kept pages hardly fit."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    give_back()
     try:
         yield
     finally:
-        if trim is not None:
-            trim(0)
+        give_back()
+
+
+def give_back() -> None:
+    """Return the free pages of the C library's heap to the system, where it can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def peak_memory() -> int:

@@ -21,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError, nearest
+from regard.machine.memory import give_back
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-CHUNK = 1 << 22  # numbers that are read at once
+CHUNK = 1 << 20  # numbers that are read at once
+
+GIVEN_BACK = 1 << 24  # bytes after which the free pages of the heap are given back
 
 
 class Readable(Protocol):
@@ -124,17 +127,22 @@ def assign(
     """Fill a model on the meta device with the tensors ``found``, whose names and shapes ``check`` has accepted.
 
     Floats become ``dtype``, or what ``replacing`` says. A RegardError names a tensor that is of another kind, or holds
-    numbers that are not finite. The largest are read first, so that what is needed for them is gone before the memory
-    is full.
+    numbers that are not finite. The modules with the largest are read first, so that what is needed for them is gone
+    before the memory is full.
     """
     taken = set() if replacing is None else replacing.begin(model, lambda name, kind: Rows(name, found[name], kind))
-    places = _Places(model, dtype, device, replacing)
-    for name in sorted(places.of, key=lambda name: -places.of[name].numel()):
+    places, read = _Places(model, dtype, device, replacing), 0
+    for name in places.in_order():
         if name not in taken:
             room = places.room(name)
             _copy(Rows(name, found[name], room.dtype), room)
             places.filled(name)
+            read += room.nbytes
+            if read > GIVEN_BACK:
+                read = 0
+                give_back()  # blocks of many sizes come and go, and leave holes in the heap
     places.check()
+    give_back()
 
 
 def _copy(rows: Rows, room: Tensor) -> None:
@@ -180,6 +188,15 @@ class _Places:
                     self._parents.setdefault(id(child), []).append((module, name))
         self._real: dict[int, Tensor] = {}
 
+    def in_order(self) -> list[str]:
+        """The names module by module, so that each can be replaced soon, those with the largest tensors first."""
+        modules: dict[int, list[str]] = {}
+        for name, view in self.of.items():
+            owners = self._owners.get(_storage(view))
+            modules.setdefault(id(owners[0][2]) if owners else 0, []).append(name)
+        by_size = sorted(modules.values(), key=lambda names: -max(self.of[name].numel() for name in names))
+        return [name for names in by_size for name in names]
+
     def room(self, name: str) -> Tensor:
         """The memory of a stored tensor: a view of its parameter."""
         view = self.of[name]
@@ -207,7 +224,7 @@ class _Places:
         if self._missing[key]:
             return
         del self._real[key]
-        for _, _, module in self._owners[key]:
+        for _, _, module in self._owners.pop(key):  # what is replaced must not be kept here
             if self.replacing is None or any(tensor.is_meta for tensor in _own(module)):
                 continue
             other = self.replacing.replace(module)

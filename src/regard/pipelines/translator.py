@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from regard import limits
-from regard.accel.prepared import Prepared, check_int8
-from regard.accel.preparing import is_worth, read_prepared, read_quantized
+from regard.accel.prepared import Prepared
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
@@ -26,10 +24,8 @@ from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, w
 from regard.decoding.repetition import find_repetition
 from regard.decoding.scoring import forced_scores
 from regard.decoding.waiting import Input, size
-from regard.directory import TEXT, Loaded, find
-from regard.directory import load as load_directory
+from regard.directory import TEXT, Loaded
 from regard.errors import RegardError
-from regard.models.assign import Replacing
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
@@ -349,33 +345,6 @@ class Translator:
             if of_line and len(found) < n and warn:
                 warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")
         return ways
-
-
-def load(
-    name: str,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    backend: str = "regard",
-    shortlist: str | Path = "",
-    only_decoding: bool = False,
-) -> Translator:
-    """A model directory, or a packaged model by its name, ready to use; ``backend``, ``shortlist``: ``build_backend``.
-
-    ``dtype`` is that of the arithmetic; ``torch.int8``: products in int8 on a CPU, of a model that is read in fp32.
-    ``only_decoding``: on a CPU the weights are held once, prepared, and the model cannot be recorded, nor gives
-    alignments.
-    """
-
-    def read(kind: torch.dtype, replacing: Replacing | None = None) -> Loaded:
-        return load_directory(name, device, kind, replacing)
-
-    alone = only_decoding and backend == "regard" and not shortlist and is_worth(device, find(name))
-    if dtype == torch.int8:
-        check_int8(device)
-        loaded = read_prepared(read, dtype) if alone else read_quantized(read)
-    else:
-        loaded = read_prepared(read, dtype) if alone else read(dtype)
-    return Translator(loaded, backend=backend, shortlist=shortlist)
 
 
 def _decoding_of(loaded: Loaded) -> DecodingConfig:

@@ -13,12 +13,13 @@ import uvicorn
 from regard.accel.prepared import prepare
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
-from regard.pipelines import Translator, load
+from regard.pipelines import Translator
 from regard.serve.app import build_app
 from regard.serve.limits import Limits
 from regard.serve.requests import Pair
 from regard.serve.worker import Served
 from regard.serve.workers import PoolBackend, WorkerPool
+from regard.tasks import load
 
 GRACE = 10  # seconds that requests in hand are given when the server is told to end
 
@@ -40,7 +41,7 @@ def serve(
     loaded: dict[str, Translator] = {}
     models: dict[str, Served] = {}
     for name in names:
-        translator = load(name, device, dtype, only_decoding=True)
+        translator: Translator = load(name, device, dtype, task="translation", only_decoding=True)
         if beam is not None:
             translator.decoding = replace(translator.decoding, beam=beam)
         for target in translator.languages:

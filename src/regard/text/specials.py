@@ -4,3 +4,4 @@ from __future__ import annotations
 
 PAD, UNK, BOS, EOS = SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+MASK = "<mask>"  # of vocabularies for masked words, after all other entries

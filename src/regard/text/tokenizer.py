@@ -103,6 +103,19 @@ class Tokenizer:
             raise RegardError(f"{path}: {error}") from None
         return found
 
+    def with_specials(self, names: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with further special tokens, which have the next free ids."""
+        inner = tokenizers.Tokenizer.from_str(self._json)
+        inner.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in names])
+        return Tokenizer(inner, self.normalization)
+
+    def id_of(self, name: str) -> int:
+        """The id of a special token; a RegardError where the vocabulary has none."""
+        index = self.inner.token_to_id(name)
+        if index is None:
+            raise RegardError(f"the vocabulary has no token {name!r:.40}")
+        return int(index)
+
     def write(self, path: Path) -> None:
         """Write ``tokenizer.json``: for use inside a folder that is written as a whole."""
         write(path, self._json.encode())

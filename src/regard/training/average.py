@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from regard.errors import RegardError
+from regard.models.contract import Model
 
 
 def average(many: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -40,3 +42,17 @@ def follow(ema: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float, 
     slow = min(decay, step / (step + 9))  # a short memory first, so that the random start is soon forgotten
     names = [name for name, tensor in ema.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([ema[name] for name in names], [weights[name] for name in names], 1.0 - slow)
+
+
+@contextlib.contextmanager
+def swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model with these parameters inside; an empty mapping changes nothing."""
+    parameters = dict(model.named_parameters())
+    own = {name: parameters[name].data for name in weights}
+    for name, tensor in weights.items():
+        parameters[name].data = tensor
+    try:
+        yield
+    finally:
+        for name, tensor in own.items():
+            parameters[name].data = tensor

@@ -8,24 +8,24 @@ from pathlib import Path
 from regard import directory, files
 from regard.data.prepare import prepare
 from regard.errors import RegardError
-from regard.models import registry
+from regard.tasks import metric_of, task_named
+from regard.tasks.measuring import score_of
 from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
 from regard.training.rundir import CONFIG, DATA, read_file
-from regard.training.start import settings_of, start_from
+from regard.training.start import given_by, parts_of, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
     """The steps of the ``last`` or ``best`` so many validations, ascending; an error if weights are missing."""
     config = read_file(_file(run, CONFIG))
     rows = read_rows(_file(run, METRICS), "validation")
-    by_bleu = config.training.metric == "bleu"
-    measure = "bleu" if by_bleu else "loss"
+    metric = metric_of(config)
     for row in rows:
-        if not isinstance(row.get(measure), int | float):
-            raise RegardError(f"{run / METRICS}: the validation of update {row['step']} has no '{measure}'")
-    scores = [(row["step"], row["bleu"] if by_bleu else -row["loss"]) for row in rows]
+        if not isinstance(row.get(metric), int | float):
+            raise RegardError(f"{run / METRICS}: the validation of update {row['step']} has no '{metric}'")
+    scores = [(row["step"], score_of(metric, row)) for row in rows]
     wanted = snapshots.best(scores, best) if best else snapshots.last(scores, last)
     steps = sorted(step for step in wanted if snapshots.folder(run, step).is_dir())
     if len(steps) < (best or last):
@@ -46,23 +46,19 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
     note = f"# Average of a run\n\nThe mean of the weights of {run} after the updates {listed}.\n"
     if (files.current(run) / directory.CONFIG).exists():
         model = directory.load(run)
-        options, sizes = model.options, model.vocabulary
-        task: str | None = model.task
-        settings, tokenizer, target = model.text
+        options, settings, sizes = model.options, model.settings, model.vocabulary
+        tokenizers, task = (model.tokenizer, model.target_tokenizer), model.task
         note += f"\nThe card of that run follows; its figures are not this model's.\n\n{model.card}"
     else:
         config = read_file(_file(run, CONFIG))
-        start = start_from(config)
-        tokenizers = None if start is None else start.text[1:]
-        prepared = prepare(config, run / DATA, tokenizers=tokenizers)
-        options = registry.options_from(config.model) if start is None else start.options
-        settings = settings_of(config, prepared, start)
-        tokenizer, target = prepared.tokenizer, prepared.target_tokenizer
-        task = None if start is None else start.task
-        sizes = directory.sizes_of(tokenizer, target) if start is None else start.vocabulary
+        start, task = start_from(config), config.task
+        columns = task_named(task).columns(config.data)
+        prepared = prepare(config, run / DATA, columns, **given_by(task_named(task), start))
+        options, settings, sizes = parts_of(config, task_named(task), prepared, start)
+        tokenizers = prepared.tokenizer, prepared.target_tokenizer
     built = options.build(*sizes)
     snapshots.put(built, weights)
-    return directory.save(out, built, options, settings, tokenizer, target, note, task=task, vocabulary=sizes)
+    return directory.save(out, built, options, settings, *tokenizers, note, task=task, vocabulary=sizes)
 
 
 def _file(run: Path, name: str) -> Path:

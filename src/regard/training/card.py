@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from collections.abc import Mapping
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -21,30 +22,31 @@ if TYPE_CHECKING:
 def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str, Any]], stopped: str) -> str:
     """The card as Markdown; ``measured`` holds each candidate's scores on the validation corpus."""
     config, position, prepared = session.config, session.position, session.prepared
-    data, options = config.data, registry.to_dict(session.options)
+    data, options, task = config.data, registry.to_dict(session.options), session.task
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items() if key != "architecture")
-    best, sentences = measured[chosen], len(session.validator.references)
+    best, examples = measured[chosen], session.validation.count
+    card = task.card(config, session.loaded)
+    figures = {key: how for key, how in task.figures.items() if any(key in values for values in measured.values())}
     lines = [
-        f"# {data.source} → {data.target}",
+        f"# {card.title}",
         "",
-        f"A {options['architecture']} with {parameters:,} parameters, trained with regard {__version__}.",
+        f"{'An' if options['architecture'][0] in 'aeiou' else 'A'} {options['architecture']} with {parameters:,} parameters, trained with regard {__version__}.",
         "",
         "```",
-        f"regard translate {quote(str(session.run))} input.{data.source}",
+        card.command.format(run=quote(str(session.run))),
         "```",
         "",
         "## Figures",
         "",
-        f"On the validation corpus ({sentences:,} sentences of {named(data.valid)}); the weights were chosen "
+        f"On the validation corpus ({examples:,} {card.examples} of {named(data.valid)}); the weights were chosen "
         "on it, so that a test set gives the fairer figure: `regard evaluate`.",
         "",
-        "| weights | loss | perplexity | BLEU |",
-        "| --- | --- | --- | --- |",
-        *(_row(name + " (kept)" * (name == chosen), values) for name, values in measured.items()),
+        f"| weights | {' | '.join(name.removeprefix('validation ') for name, _ in figures.values())} |",
+        f"| --- |{' --- |' * len(figures)}",
+        *(_row(name + " (kept)" * (name == chosen), values, figures) for name, values in measured.items()),
         "",
-        f"BLEU: sacreBLEU `{best.get('bleu_signature', 'not measured')}`, beam {config.decoding.beam}, length penalty "
-        f"{config.decoding.length_penalty}. Loss: nats a subword, without label smoothing.",
+        card.note.format_map(defaultdict(lambda: "not measured", best)),
         "",
         "## Data",
         "",
@@ -73,9 +75,9 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
     return "\n".join(lines)
 
 
-def _row(name: str, values: Mapping[str, Any]) -> str:
-    bleu = f"{values['bleu']:.2f}" if "bleu" in values else "–"
-    return f"| {name} | {values['loss']:.4f} | {values['perplexity']:.2f} | {bleu} |"
+def _row(name: str, values: Mapping[str, Any], figures: Mapping[str, tuple[str, str]]) -> str:
+    cells = [f"{values[key]:{form}}" if key in values else "–" for key, (_, form) in figures.items()]
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def _plain(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from regard.config import Config
-from regard.data.batch import Batch, collate
+from regard.data.batch import Batch
 from regard.data.plan import Indices, Update, plan
-from regard.data.shards import Corpus
 from regard.errors import RegardError
-from regard.text.dropout import SubwordDropout
-from regard.text.settings import TextSettings
-from regard.text.tokenizer import Tokenizer
+from regard.tasks.task import Examples
 from regard.training.distributed import Group
-from regard.training.streams import stream_key
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Item:
     """This process's batches of one update.
 
     ``target_tokens`` counts those of its batches, ``planned_tokens`` those of all processes. ``lengths`` are
-    (source [n], target [n]) of its n pairs, without padding, marks included.
+    (source [n], target [n]) of its n examples, without padding, marks included; a side that is not there is 0 long.
     """
 
     epoch: int
@@ -42,8 +38,11 @@ class Item:
         """An item of batches on the host; without ``planned_tokens`` this process is the only one."""
         tokens = sum(batch.target_tokens for batch in batches)
         none = np.zeros(0, dtype=np.int64)
-        sources = [batch.source.lengths.numpy() for batch in batches if batch.source is not None]
         targets = [batch.target.lengths.numpy() for batch in batches]
+        sources = [
+            np.zeros_like(target) if batch.source is None else batch.source.lengths.numpy()
+            for batch, target in zip(batches, targets, strict=True)
+        ]
         lengths = np.concatenate([none, *sources]), np.concatenate([none, *targets])
         return Item(epoch, number, indices, batches, tokens, planned_tokens or tokens, lengths)
 
@@ -55,39 +54,26 @@ class Item:
 class Feed:
     """Endless updates, epoch after epoch."""
 
-    def __init__(
-        self,
-        config: Config,
-        corpus: Corpus,
-        tokenizers: tuple[Tokenizer, Tokenizer],
-        settings: TextSettings,
-        group: Group | None = None,
-    ) -> None:
-        self.config, self.corpus, self.settings = config, corpus, settings
+    def __init__(self, config: Config, examples: Examples, group: Group | None = None) -> None:
+        self.config, self.examples = config, examples
+        self.sizes = np.maximum.reduce(examples.sides)  # [n] the longest side of each example
         self.group = group or Group()
-        self.longest = max(int(lengths.max(initial=0)) for lengths in corpus.lengths)
-        self.dropouts: list[SubwordDropout] = []
-        if config.data.subword_dropout:
-            # A stream for each side: with one, a name on both sides would always be cut alike.
-            self.dropouts = [
-                SubwordDropout(tokenizer, config.data.subword_dropout, stream_key(config.seed, f"subwords {side}"))
-                for side, tokenizer in zip(("source", "target"), tokenizers, strict=True)
-            ]
 
     def plan(self, epoch: int) -> list[Update]:
         """The updates of one epoch, for all processes."""
         updates = plan(
-            *self.corpus.lengths,
+            self.sizes,
+            self.examples.targets,
             batch_tokens=self.config.training.batch_tokens,
             accumulate=self.config.training.accumulate,
             ranks=self.group.ranks,
             seed=self.config.seed,
             epoch=epoch,
-            corpus_of=self.corpus.corpus_of,
+            corpus_of=self.examples.corpus_of,
             shares=self.config.data.shares,
         )
         if not updates and not self.config.data.shares:
-            raise RegardError("no training pair is left after the checks: see the counts above")
+            raise RegardError("no training example is left after the checks: see the counts above")
         return updates
 
     def items(self, epoch: int, update: int) -> Iterator[Item]:
@@ -99,27 +85,9 @@ class Feed:
                 yield self._item(updates[number], epoch, number)
             empty = 0 if updates else empty + 1
             epoch, update = epoch + 1, 0
-        raise RegardError("data.shares leave no pair in 1000 epochs: raise them")
-
-    def batch(self, indices: Indices, epoch: int) -> Batch:
-        """The pairs ``indices`` as tensors; subword dropout cuts their words anew for each epoch."""
-        sources, targets = [], []
-        for index in map(int, indices):
-            sources.append(self._side(0, index, epoch, self.corpus.source_ids(index)))
-            targets.append(self._side(1, index, epoch, self.corpus.target_ids(index)))
-        return collate(sources, targets, self.settings)
-
-    def _side(
-        self, side: int, index: int, epoch: int, ids: Sequence[int] | NDArray[np.integer]
-    ) -> Sequence[int] | NDArray[np.integer]:
-        if not self.dropouts:
-            return ids
-        text = self.corpus.target_text(index) if side else self.corpus.source_text(index)
-        cut = self.dropouts[side].encode(text, epoch, index)
-        # Keep the usual subwords if dropout gives more than any text has: the pre-flight tried no longer text.
-        return cut if len(cut) <= self.longest else ids
+        raise RegardError("data.shares leave no example in 1000 epochs: raise them")
 
     def _item(self, update: Update, epoch: int, number: int) -> Item:
         indices = update.micro[self.group.rank]
-        batches = [self.batch(micro, epoch) for micro in indices]
+        batches = [self.examples.batch(micro, epoch) for micro in indices]
         return Item.of(epoch, number, indices, batches, update.target_tokens)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from regard import directory
 from regard.errors import RegardError
+from regard.tasks.measuring import Abandoned, in_words
 from regard.training import previous, snapshots
 from regard.training.average import average
 from regard.training.card import model_card
-from regard.training.validation import Abandoned
 
 if TYPE_CHECKING:
     from regard.training.session import Session
@@ -94,25 +94,27 @@ def _choose(session: Session, stopped: str) -> tuple[str, dict[str, Any]]:
             fault = f"{name} cannot be used: {' '.join(str(error).split())[:200]}"
             session.progress.say(fault)
             continue
-        measured[name] = values = session.validator.measure(decoding)
+        measured[name] = values = session.validation.measure(decoding)
         session.write("choice", {"name": name, "steps": steps, **{k: v for k, v in values.items() if k != "samples"}})
-        bleu = f" · BLEU {values['bleu']:.2f}, beam {decoding.beam}" if "bleu" in values else ""
-        session.progress.say(f"{name}: validation loss {values['loss']:.3f}{bleu}")
+        session.progress.say(f"{name}: {in_words(session.task.figures, values)}")
     if not measured:
         raise RegardError(f"{session.run}: none of the validated weights can be used; {fault}")
-    chosen = max(measured, key=lambda name: session.validator.score(measured[name]))
+    chosen = max(measured, key=lambda name: session.score(measured[name]))
     snapshots.put(session.model, weights[chosen])
-    card = model_card(session, chosen, measured, stopped)
+    loaded = session.loaded
     directory.save(
         session.run,
         session.model,
         session.options,
-        session.settings,
-        session.prepared.tokenizer,
-        session.prepared.target_tokenizer,
-        card,
+        loaded.settings,
+        loaded.tokenizer,
+        loaded.target_tokenizer,
+        model_card(session, chosen, measured, stopped),
+        task=loaded.task,
+        vocabulary=loaded.vocabulary,
     )
     if session.metrics is not None:
         session.metrics.sync()
-    session.progress.say(f"kept: {chosen}; try it: regard translate {quote(str(session.run))}")
+    command = session.task.card(session.config, session.loaded).command.format(run=quote(str(session.run)))
+    session.progress.say(f"kept: {chosen}; try it: {command}")
     return chosen, measured[chosen]

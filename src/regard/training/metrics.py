@@ -93,7 +93,7 @@ class Metrics:
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         for number, sample in enumerate(values.get("samples", ())):
-            lines = [f"    {side}: {sample[side]}" for side in ("source", "reference", "hypothesis")]
+            lines = [f"    {side}: {sample[side]}" for side in ("source", "reference", "hypothesis") if side in sample]
             self._board.add_text(f"{kind}/sample {number + 1}", "\n".join(lines), step)
 
 

@@ -19,7 +19,7 @@ from regard.training.feed import Feed, Item
 from regard.training.progress import duration
 from regard.training.step import Trainer
 
-WARM = 5000  # pairs that subword dropout cuts before memory is measured
+WARM = 5000  # examples that subword dropout cuts before memory is measured
 SETTLING = 1.1  # growth of the C heap over the first hundred updates (measured: 1.08 to 1.12); later a tenth more
 SHAPES = 8  # batches of different sizes run before memory is measured: the heap grows for each
 
@@ -41,7 +41,8 @@ class Estimate:
         return min(by_steps, training.minutes * 60) if training.minutes else by_steps
 
     def lines(self, training: TrainingConfig) -> list[str]:
-        shape = f"{self.sentences} × {self.source_length} and {self.target_length} tokens"
+        sides = [str(length) for length in (self.source_length, self.target_length) if length]
+        shape = f"{self.sentences} × {' and '.join(sides)} tokens"
         seconds = self.seconds(training)
         updates = min(training.steps, int(seconds / self.seconds_per_update))
         return [
@@ -56,28 +57,27 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
 
     A resumed run has its optimizer's moments already, and they are not touched.
     """
-    updates = feed.plan(epoch)
-    lengths = feed.corpus.lengths
-    indices = largest(updates, *lengths)
-    batch = feed.batch(indices, epoch)
-    longest = int(np.maximum(*lengths).argmax())
-    if feed.dropouts:
+    updates, examples, count = feed.plan(epoch), feed.examples, len(feed.sizes)
+    indices = largest(updates, examples.sides)
+    batch = examples.batch(indices, epoch)
+    longest = int(feed.sizes.argmax())
+    if feed.config.data.subword_dropout:
         # Fill the sample pools of common words first: allocated later, they would fragment the heap between tensors.
-        feed.batch(np.linspace(0, len(feed.corpus) - 1, min(len(feed.corpus), WARM), dtype=np.int64), epoch)
+        examples.batch(np.linspace(0, count - 1, min(count, WARM), dtype=np.int64), epoch)
     kernels.slow_calls.clear()
     try:
         with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
-            # The longest pair first: a model may have too few positions. Adam's moments exist from here on.
-            _run(trainer, feed.batch(np.array([longest]), epoch), fresh)
-            for chosen in (indices, *_others(updates, *lengths)):
-                _run(trainer, feed.batch(chosen, epoch))
+            # The longest example first: a model may have too few positions. Adam's moments exist from here on.
+            _run(trainer, examples.batch(np.array([longest]), epoch), fresh)
+            for chosen in (indices, *_others(updates, feed.sizes)):
+                _run(trainer, examples.batch(chosen, epoch))
             peak = _peak(trainer.device)
             seconds = _seconds_per_update(trainer, feed, updates, epoch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise
         raise RegardError(
-            f"the largest batch ({len(indices)} pairs) does not fit into memory: lower training.batch_tokens "
+            f"the largest batch ({len(indices)} examples) does not fit into memory: lower training.batch_tokens "
             f"(now {feed.config.training.batch_tokens}) and raise training.accumulate, or lower data.max_length"
         ) from error
     finally:
@@ -88,10 +88,10 @@ def run_largest(trainer: Trainer, feed: Feed, epoch: int, *, fresh: bool) -> Est
     return Estimate(peak, seconds, len(indices), source, batch.target.ids.shape[1], slow)
 
 
-def _others(updates: list[Update], source: NDArray[np.integer], target: NDArray[np.integer]) -> list[Indices]:
-    """The micro-batch with the longest sentences, the one with the most, and ``SHAPES`` from short to long."""
+def _others(updates: list[Update], sizes: NDArray[np.integer]) -> list[Indices]:
+    """The micro-batch with the longest examples, the one with the most, and ``SHAPES`` from short to long."""
     micros = [micro for update in updates for rank in update.micro for micro in rank]
-    micros.sort(key=lambda micro: int(np.maximum(source[micro], target[micro]).max()))
+    micros.sort(key=lambda micro: int(sizes[micro].max()))
     spread = [micros[len(micros) * number // SHAPES] for number in range(min(SHAPES, len(micros)))]
     return [micros[-1], max(micros, key=len), *spread]
 
@@ -106,7 +106,7 @@ def _seconds_per_update(trainer: Trainer, feed: Feed, updates: list[Update], epo
     # With a very small corpus this process may have no batch: time another's.
     middle = chosen.micro[feed.group.rank] or next(filter(None, chosen.micro))
     start = time.perf_counter()
-    _run(trainer, feed.batch(middle[0], epoch))
+    _run(trainer, feed.examples.batch(middle[0], epoch))
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()  # before the clock is read
     return (time.perf_counter() - start) * len(middle)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -121,15 +121,14 @@ class Progress:
         if self._bar is None:
             self.say(describe(step, epoch, loss, pace, self.training))
 
-    def validated(self, values: dict[str, Any], step: int, best: bool) -> None:
-        """Print the scores and sample translations of a validation."""
-        figures = f"step {step:,} · validation loss {values['loss']:.3f} · perplexity {values['perplexity']:.2f}"
-        if "bleu" in values:
-            figures += f" · BLEU {values['bleu']:.2f}"
-        self.say(figures + (" · the best so far" if best else ""))
-        for sample in values.get("samples", ()):
-            source, hypothesis, reference = (printable(sample[name]) for name in ("source", "hypothesis", "reference"))
-            self.say(f"    {source}\n      → {hypothesis}\n      = {reference}")
+    def validated(self, figures: str, samples: Iterable[Mapping[str, str]], step: int, best: bool) -> None:
+        """Print the measures of a validation, as one line, and its samples."""
+        self.say(f"step {step:,} · {figures}" + (" · the best so far" if best else ""))
+        for sample in samples:
+            lines = [f"    {printable(sample['source'])}", f"      → {printable(sample['hypothesis'])}"]
+            if "reference" in sample:
+                lines.append(f"      = {printable(sample['reference'])}")
+            self.say("\n".join(lines))
 
 
 def describe(step: int, epoch: int, loss: float, pace: Pace, training: TrainingConfig) -> str:

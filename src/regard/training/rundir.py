@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from regard import directory, files, manifest, regular
 from regard.config import Config, read_config, to_toml
-from regard.data.columns import columns_of
 from regard.data.examples import files_of
 from regard.errors import RegardError
 from regard.surrogates import has_half
+from regard.tasks import task_named
 from regard.training import checkpoint, previous
 from regard.training.distributed import Group
 from regard.training.metrics import METRICS, TENSORBOARD, TIMING
@@ -183,7 +183,7 @@ def _read(config: Config, hold_out: HeldOut | None) -> list[str]:
     if hold_out is not None:
         return [*hold_out.files, *init]
     entries = [*data.train, data.valid, *([data.test] if data.test else [])]
-    columns = columns_of(config)
+    columns = task_named(config.task).columns(data)
     return [*(path for entry in entries for path in files_of(entry, data, columns)), *init]
 
 

@@ -10,16 +10,20 @@ from typing import Any
 
 import torch
 
-from regard import directory, files
+from regard import directory, files, tasks
 from regard.config import Config
 from regard.data.prepare import OtherData, Prepared, prepare
+from regard.data.random_streams import seed_stream
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory, peak_memory
 from regard.models import registry
 from regard.models.contract import Model
 from regard.nn.positions import TooLong
+from regard.tasks.measuring import Abandoned, in_words, score_of
+from regard.tasks.task import Task, Validation
 from regard.training import checkpoint, previous, snapshots
+from regard.training.average import swapped
 from regard.training.distributed import Group
 from regard.training.feed import Feed, Item
 from regard.training.metrics import Metrics
@@ -30,11 +34,9 @@ from regard.training.progress import Pace, Progress
 from regard.training.rates import SIZES, rate_for, work_of
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
-from regard.training.start import settings_of
+from regard.training.start import given_by, parts_of
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
-from regard.training.streams import seed_stream
-from regard.training.validation import Abandoned, Validator, swapped
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 SKIPS = 10  # updates in a row without a finite gradient, after which a run stops
@@ -62,11 +64,17 @@ class Session:
         self.on_event = on_event or (lambda kind, values: None)
         if device.type == "cpu" and (note := keep_memory()):
             progress.say(note)
-        tokenizers = None if start is None else start.text[1:]
+        tasks.check(config, "" if start is None else registry.architecture_of(start.options))
+        self.task: Task = tasks.task_named(config.task)
         self.position = RunPosition() if state is None else position_of(state)
         try:
             self.prepared: Prepared = prepare(
-                config, run / DATA, tokenizers=tokenizers, expected=self.position.corpus, say=progress.say
+                config,
+                run / DATA,
+                self.task.columns(config.data),
+                **given_by(self.task, start),
+                expected=self.position.corpus,
+                say=progress.say,
             )
         except RegardError as error:
             if state is None or "no such file" not in str(error):
@@ -78,15 +86,23 @@ class Session:
                 f"{run}: the training data is not what the run was begun with; restore it to go on, or name where it "
                 "is now with --set data.train=… and --valid"
             ) from None
-        self.options = registry.options_from(config.model) if start is None else start.options
-        self.settings = settings_of(config, self.prepared, start)
-        self.model: Model = self._build() if start is None else start.model
+        self.options, settings, sizes = parts_of(config, self.task, self.prepared, start)
+        self.model: Model = self._build(sizes) if start is None else start.model
         self.model.to(device)
-        pair = (self.prepared.tokenizer, self.prepared.target_tokenizer)
-        loaded = Loaded(self.model, self.options, self.settings, *pair, card="", path=run)
-        self.trainer = Trainer(config, self.model, device, group)
-        self.feed = Feed(config, self.prepared.train, pair, self.settings, group)
-        self.validator = Validator(config, self.prepared.valid, loaded, interrupted)
+        self.loaded = Loaded(
+            model=self.model,
+            options=self.options,
+            settings=settings,
+            tokenizer=self.prepared.tokenizer,
+            target_tokenizer=self.prepared.target_tokenizer,
+            card="",
+            path=run,
+            task=config.task,
+            vocabulary=sizes,
+        )
+        self.trainer = Trainer(config, self.model, device, group, self.task.objective(config.training))
+        self.feed = Feed(config, self.task.examples(config, self.prepared, settings), group)
+        self.validation: Validation = self.task.validation(config, self.prepared.valid, self.loaded, interrupted)
         self.position.corpus = self.prepared.fingerprint
         self.pace = Pace()
         self.environment = checkpoint.environment(device) | {"processes": str(group.ranks)}
@@ -95,12 +111,11 @@ class Session:
         if state is not None:
             self._restore(state)
 
-    def _build(self) -> Model:
+    def _build(self, sizes: tuple[int, int | None]) -> Model:
         """A model with new weights, the same for the same seed."""
-        tokenizer, target = self.prepared.tokenizer, self.prepared.target_tokenizer
         seed_stream(self.config.seed, "weights")
         try:
-            return self.options.build(tokenizer.size, None if target is tokenizer else target.size)  # type: ignore[no-any-return]
+            return self.options.build(*sizes)  # type: ignore[no-any-return]
         except ValueError as error:
             raise RegardError(f"model: {error}") from None
 
@@ -133,14 +148,14 @@ class Session:
         """Report faults of the data, run the largest batch, measure the machine, open the logs."""
         for line in self.prepared.report.lines():
             self.progress.say(line)
-        if self.validator.remark:
-            self.progress.say(self.validator.remark)
+        if self.validation.remark:
+            self.progress.say(self.validation.remark)
         self.progress.say(self._size())
         try:
             estimate = run_largest(self.trainer, self.feed, self.position.epoch, fresh=self.position.step == 0)
-            self.validator.rehearse()
+            self.validation.rehearse()
         except TooLong as error:
-            raise RegardError(f"the longest pairs do not fit the model: {error}; lower data.max_length") from None
+            raise RegardError(f"the longest examples do not fit the model: {error}; lower data.max_length") from None
         training = self.config.training
         for line in estimate.lines(training):
             self.progress.say(line)
@@ -182,18 +197,23 @@ class Session:
             self.progress.doing(f"step {step:,} · validating")
             with swapped(self.model, self.trainer.ema):
                 try:
-                    values = self.validator.measure()
+                    values = self.validation.measure()
                 except Abandoned:
                     return
                 files.point("validate:measured")
                 snapshots.write_snapshot(self.run, step, directory.stored(self.model))
-            score = self.validator.score(values)
+            score = self.score(values)
             self.write("validation", values)
-            self.progress.validated(values, step, best=score > self.position.best()[1])
+            line = in_words(self.task.figures, values)
+            self.progress.validated(line, values.get("samples", ()), step, best=score > self.position.best()[1])
             self.position.scores.append((step, score))
             self.metrics.time("validation", step, {"seconds": time.perf_counter() - start})
             files.point("validate:recorded")
         self.position.validated = step
+
+    def score(self, values: Mapping[str, Any]) -> float:
+        """One number for a measurement, by the metric of the configuration; more is better, NaN is worst."""
+        return score_of(tasks.metric_of(self.config), values)
 
     def save(self) -> None:
         """Write a checkpoint; then delete older ones, and snapshots that no checkpoint needs."""
@@ -268,10 +288,10 @@ class Session:
         self.pace.restart()
 
     def _report_skip(self, item: Item, loss: float) -> None:
-        """Report the pairs of a skipped update; stop the run after ``SKIPS`` in a row."""
+        """Report the examples of a skipped update; stop the run after ``SKIPS`` in a row."""
         step, inside = self.position.step, [int(index) for micro in item.indices for index in micro]
-        places = [self.prepared.train.where(index) for index in inside]
-        self.write("skipped", {"loss": repr(loss), "pairs": places})
+        places = [self.feed.examples.where(index) for index in inside]
+        self.write("skipped", {"loss": repr(loss), "examples": places})
         shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")
         if self.position.skipped_in_a_row >= SKIPS:
@@ -279,7 +299,7 @@ class Session:
                 self.save()
             raise RegardError(
                 f"{self.run}: stopped at update {step}: {SKIPS} updates in a row had no finite loss or gradient; lower "
-                "training.learning_rate, set training.clip_norm = 1, or look at the pairs in metrics.jsonl"
+                "training.learning_rate, set training.clip_norm = 1, or look at the examples in metrics.jsonl"
             )
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:

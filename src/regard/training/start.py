@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from regard import directory
 from regard.config import Config
 from regard.data.prepare import Prepared
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
+from regard.pipelines.loading import open_model
+from regard.tasks.task import Task
 from regard.text.settings import TextSettings
 
 
@@ -18,7 +19,11 @@ def start_from(config: Config) -> Loaded | None:
     """The initial model. Keys of ``[model]`` replace its options; an error names the first weight that does not fit."""
     if not config.training.init:
         return None
-    start = directory.load(config.training.init)
+    start = open_model(config.training.init)
+    if start.task != config.task:
+        raise RegardError(
+            f"training.init = {config.training.init}: it is a model of task '{start.task}', and task = '{config.task}'"
+        )
     options = _options(start.options, config.model)
     if options == start.options:
         return start
@@ -37,12 +42,33 @@ def start_from(config: Config) -> Loaded | None:
     return replace(start, model=model.eval(), options=options)
 
 
-def settings_of(config: Config, prepared: Prepared, start: Loaded | None) -> TextSettings:
-    """The text settings of the trained model."""
-    settings = (
-        prepared.settings if start is None else replace(start.text.settings, max_length=prepared.settings.max_length)
-    )
-    return replace(settings, length_penalty=config.decoding.length_penalty)
+def given_by(task: Task, start: Loaded | None) -> dict[str, Any]:
+    """What data is prepared with: the tokenizers of the initial model, or what a task's new vocabulary needs."""
+    if start is None:
+        return {"specials": task.specials}
+    settings, *pair = start.text
+    return {"tokenizers": tuple(pair), "after": settings.ends[:1]}
+
+
+class Parts(NamedTuple):
+    """What a training's model is built from: options, text settings, and the rows of its tables."""
+
+    options: Any
+    settings: TextSettings
+    vocabulary: tuple[int, int | None]
+
+
+def parts_of(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> Parts:
+    """The parts of the trained model: those of the initial model, or what task and corpus say."""
+    settings = task.settings(config, prepared)
+    if start is not None:
+        settings = replace(start.text.settings, max_length=settings.max_length)
+    settings = replace(settings, length_penalty=config.decoding.length_penalty)
+    if start is not None:
+        return Parts(start.options, settings, start.vocabulary)
+    source, target = prepared.tokenizer, prepared.target_tokenizer
+    sizes = source.size, None if target is source else target.size
+    return Parts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:

@@ -13,15 +13,15 @@ from regard.accel.fused import Fused
 from regard.accel.ways import switched_on
 from regard.config import Config
 from regard.data.batch import Batch
+from regard.data.random_streams import seed_stream, stream_key
 from regard.models.contract import Model
 from regard.nn.dropout import drawing_from
+from regard.tasks.objectives import Objective, Sums, of_tokens
 from regard.training import average
 from regard.training.distributed import Group
 from regard.training.feed import Item
-from regard.training.objective import Sums, build_objective
 from regard.training.optimizer import build_optimizer, gradient_norm, sum_gradients, update
 from regard.training.schedule import learning_rate
-from regard.training.streams import seed_stream, stream_key
 from regard.training.thread_parallel import ThreadParallel
 
 Stream = tuple[int, str, int, int, int]  # of random numbers: seed, purpose, update, micro-batch, rank
@@ -41,13 +41,21 @@ class Statistics:
 class Trainer:
     """A model, its optimizer and its running average, moved one update at a time."""
 
-    def __init__(self, config: Config, model: Model, device: torch.device, group: Group | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        device: torch.device,
+        group: Group | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        """``objective``: the task's; None: that of tokens."""
         self.config, self.model, self.device = config, model, device
         self.group = group or Group()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(model, config.training)
         self.fused = Fused(model, device) if config.training.compile else None
-        self.objective = build_objective(config.training)
+        self.objective = objective or of_tokens(config.training)
         self.precision = precision(config.training.precision, device)
         self.parallel = ThreadParallel(device)
         self.ema: dict[str, Tensor] = {}

@@ -1,6 +1,9 @@
+"""Translation: the loss and BLEU of a validation, what is left out of them, and how a validation stops."""
+
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,28 +15,39 @@ from regard.data.prepare import Prepared, prepare
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models import registry
+from regard.tasks.measuring import Abandoned, score_of
+from regard.tasks.translation import Translation, Translations
+from regard.training.average import swapped
 from regard.training.loop import train
-from regard.training.validation import Abandoned, Validator, swapped
 
 
-def around(config: Config, prepared: Prepared, model: torch.nn.Module) -> Loaded:
-    """The model with what stands around it, as a session has it."""
-    options = registry.options_from(config.model)
-    return Loaded(model, options, prepared.settings, prepared.tokenizer, prepared.target_tokenizer, "", Path("nowhere"))
+def validation_of(
+    config: Config, folder: Path, stop: Callable[[], bool] = lambda: False, **options: Any
+) -> tuple[Translations, Prepared]:
+    """The validation of a fresh model, as a session makes it."""
+    task = Translation()
+    prepared = prepare(config, folder, task.columns(config.data), **options)
+    torch.manual_seed(1)
+    architecture = registry.options_from(config.model)
+    model = architecture.build(prepared.tokenizer.size).train()
+    loaded = Loaded(
+        model, architecture, task.settings(config, prepared), prepared.tokenizer, prepared.target_tokenizer, "",
+        Path("nowhere"),
+    )  # fmt: skip
+    return task.validation(config, prepared.valid, loaded, stop), prepared
 
 
 def test_loss_perplexity_and_samples(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny(**{"training.samples": 2})
-    prepared = prepare(config, tmp_path / "data")
-    model = registry.options_from(config.model).build(prepared.tokenizer.size)
-    validator = Validator(config, prepared.valid, around(config, prepared, model))
-    values = validator.measure()
+    validation, prepared = validation_of(config, tmp_path / "data")
+    model = validation.model
+    values = validation.measure()
 
     model.eval()
     total, tokens = 0.0, 0
     for index in range(12):
-        source, target = prepared.valid.source_ids(index), prepared.valid.target_ids(index)
-        batch = collate([source], [target], prepared.settings)
+        source, target = prepared.valid.ids(0, index), prepared.valid.ids(1, index)
+        batch = collate([source], [target], validation.loaded.settings)
         logits = model.logits(model(batch.target, model.encode(batch.source)).hidden)[0]
         total += F.cross_entropy(logits, batch.labels[0], reduction="sum").item()
         tokens += len(target) + 1
@@ -46,27 +60,25 @@ def test_loss_perplexity_and_samples(tiny: Callable[..., Config], tmp_path: Path
 
 def test_training_goes_on_as_it_was(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny(**{"training.metric": "loss", "training.validate_sentences": 5})
-    prepared = prepare(config, tmp_path / "data")
-    model = registry.options_from(config.model).build(prepared.tokenizer.size).train()
-    validator = Validator(config, prepared.valid, around(config, prepared, model))
+    validation, _ = validation_of(config, tmp_path / "data")
+    model = validation.model
     state = torch.get_rng_state()
-    values = validator.measure()
+    values = validation.measure()
     assert model.training and torch.equal(torch.get_rng_state(), state)
-    assert "bleu" not in values and validator.score(values) == -values["loss"]
-    assert len(validator.references) == 5
-    assert validator.score({"loss": math.nan}) == -math.inf
-    assert validator.measure() == values
-    assert validator.measure(config.decoding)["bleu"] >= 0
+    assert "bleu" not in values and score_of("loss", values) == -values["loss"]
+    assert len(validation.references) == 5
+    assert score_of("loss", {"loss": math.nan}) == -math.inf
+    assert validation.measure() == values
+    assert validation.measure(config.decoding)["bleu"] >= 0
 
 
 def test_a_validation_that_is_told_to_stop_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny()
-    prepared = prepare(config, tmp_path / "data")
-    model = registry.options_from(config.model).build(prepared.tokenizer.size).train()
     asked = iter([False, True])
-    validator = Validator(config, prepared.valid, around(config, prepared, model), lambda: next(asked))
+    validation, _ = validation_of(config, tmp_path / "data", lambda: next(asked))
+    model = validation.model
     with pytest.raises(Abandoned):
-        validator.measure()
+        validation.measure()
     assert model.training
 
 
@@ -82,7 +94,7 @@ def test_pairs_that_do_not_fit_the_model_are_named_before_the_first_step(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tiny(**{"model.positions": {"kind": "learned", "length": 9}})
-    with pytest.raises(RegardError, match=r"longest pairs do not fit the model: .* 9 were learned; lower data.max"):
+    with pytest.raises(RegardError, match=r"longest examples do not fit the model: .* 9 were learned; lower data.max"):
         train(config, tmp_path / "run")
 
 
@@ -101,23 +113,21 @@ def test_pairs_without_text_are_counted_and_have_no_part_in_the_scores(
 ) -> None:
     config = tiny(**{"training.samples": 0})
     _with_lines(tmp_path, {2: ("", "x"), 5: ("x", " \u3000"), 11: ("\u200b", "y")})
-    prepared = prepare(config, tmp_path / "data")
-    model = registry.options_from(config.model).build(prepared.tokenizer.size)
-    validator = Validator(config, prepared.valid, around(config, prepared, model))
+    validation, prepared = validation_of(config, tmp_path / "data")
     places = [prepared.valid.where(index) for index in range(12)]
     assert (
-        validator.remark == f"3 pairs of the validation corpus without text on a side: not scored (first: {places[2]})"
+        validation.remark == f"3 pairs of the validation corpus without text on a side: not scored (first: {places[2]})"
     )
-    assert len(validator.references) == len(validator.sources) == 9 and validator.counted.tolist() == [
+    assert len(validation.references) == len(validation.sources) == 9 and validation.held_out.chosen.tolist() == [
         0, 1, 3, 4, 6, 7, 8, 9, 10,
     ]  # fmt: skip
-    values = validator.measure()
+    values = validation.measure()
     lines = {side: (tmp_path / "corpus" / f"valid.{side}").read_text("utf-8").split("\n")[:12] for side in ("de", "en")}
     for side, kept in lines.items():
         text = "".join(line + "\n" for number, line in enumerate(kept) if number not in (2, 5, 11))
         (tmp_path / "corpus" / f"valid.{side}").write_text(text, "utf-8")
-    alone = prepare(config, tmp_path / "other", tokenizers=(prepared.tokenizer, prepared.target_tokenizer))
-    other = Validator(config, alone.valid, around(config, alone, model))
+    pair = prepared.tokenizer, prepared.target_tokenizer
+    other, _ = validation_of(config, tmp_path / "other", tokenizers=pair)
     assert other.measure() == values and other.remark == ""
 
 

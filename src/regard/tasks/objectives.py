@@ -1,15 +1,17 @@
-"""Training objectives: loss sums over the real target tokens of a batch; the trainer divides them."""
+"""Training objectives: loss sums over the labels of a batch that have a loss; the trainer divides them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from regard.config import TrainingConfig
 from regard.data.batch import Batch
-from regard.models.contract import Model
+from regard.models.contract import LabelModel, Model
 from regard.nn.loss import linear_cross_entropy
 from regard.nn.rdrop import linear_rdrop
 from regard.nn.sequences import Output
@@ -34,8 +36,8 @@ class Objective(Protocol):
     def __call__(self, model: Model, batch: Batch) -> Sums: ...
 
 
-def build_objective(training: TrainingConfig) -> Objective:
-    """The objective of a configuration."""
+def of_tokens(training: TrainingConfig) -> Objective:
+    """The objective of tasks whose labels are tokens."""
     if training.rdrop:
         return RDrop(training.label_smoothing, training.rdrop)
     return CrossEntropy(training.label_smoothing)
@@ -94,3 +96,23 @@ def forward(model: Model, batch: Batch) -> Output:
     memory = model.encode(batch.source) if model.has_source and batch.source is not None else None
     output: Output = model(batch.target, memory)
     return output
+
+
+@dataclass(frozen=True)
+class LabelCrossEntropy:
+    """Cross entropy of the labels of texts, [B] in the batch, with label smoothing."""
+
+    smoothing: float = 0.0
+    passes = 1
+
+    def __call__(self, model: Model, batch: Batch) -> Sums:
+        scores = labelled(model).label_scores(batch.target)  # [B, C]
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        loss = F.cross_entropy(scores, batch.labels, label_smoothing=self.smoothing, reduction="sum")
+        nll = F.cross_entropy(scores.detach(), batch.labels, reduction="sum")
+        return Sums(loss, nll)
+
+
+def labelled(model: Model) -> LabelModel:
+    """The model as one that gives scores of labels; its architecture says whether it does (registry.py)."""
+    return cast("LabelModel", model)

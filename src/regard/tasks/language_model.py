@@ -1,0 +1,172 @@
+"""Language models: a text is predicted token by token. Documents stand one after another, cut into blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regard import files
+from regard.accel.ways import switched_on
+from regard.config import Config, DataConfig, DecodingConfig, TrainingConfig
+from regard.data.batch import Batch
+from regard.data.columns import Column
+from regard.data.plan import Indices
+from regard.data.prepare import Prepared
+from regard.data.random_streams import stream_key
+from regard.data.shards import Corpus
+from regard.directory import Loaded
+from regard.errors import RegardError
+from regard.machine.memory import other_sizes
+from regard.models.registry import Architecture
+from regard.nn.sequences import Tokens
+from regard.tasks.measuring import HeldOut, evaluating, spread
+from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
+from regard.tasks.task import Card, Stop
+from regard.text.settings import TextSettings
+from regard.text.specials import EOS
+
+PROMPT, SAMPLE = 16, 48  # tokens of a sample's prompt, and of its continuation
+
+
+class LanguageModel:
+    """The task of predicting a text; see ``regard.tasks.task.Task``."""
+
+    name = "language_model"
+    metrics = ("loss",)
+    specials: tuple[str, ...] = ()
+    figures: Mapping[str, tuple[str, str]] = {
+        "loss": ("validation loss", ".4f"),
+        "perplexity": ("perplexity", ".2f"),
+    }
+
+    def check(self, config: Config, architecture: Architecture) -> None:
+        check_stream(config)
+        if architecture.source or not architecture.generates:
+            raise RegardError(
+                "task = 'language_model': this architecture does not continue a text: expected --architecture decoder"
+            )
+
+    def columns(self, data: DataConfig) -> tuple[Column, ...]:
+        return (Column("text", "text", data.text),)
+
+    def settings(self, config: Config, prepared: Prepared) -> TextSettings:
+        # A document's end mark is the start mark of the next one, as in GPT-2; a text of one document has neither.
+        end = prepared.tokenizer.id_of(EOS)
+        mark = (end,) if end in prepared.train.stream[-1:] else ()
+        return TextSettings(
+            start=mark, ends=mark, source_after=(), normalize=config.data.normalize, max_length=config.data.max_length
+        )
+
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
+        return options
+
+    def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Blocks:
+        return Blocks(prepared.train, config.data.max_length, config.seed)
+
+    def objective(self, training: TrainingConfig) -> Objective:
+        return of_tokens(training)
+
+    def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> Continuations:
+        return Continuations(config, corpus, loaded, stop)
+
+    def card(self, config: Config, loaded: Loaded) -> Card:
+        return Card(
+            title="Language model",
+            command="regard generate {run} --prompt TEXT",
+            examples="blocks",
+            note=f"Loss: nats a token, in blocks of {config.data.max_length} tokens, without label smoothing.",
+        )
+
+    def pipeline(self, loaded: Loaded, **options: Any) -> Any:
+        from regard.pipelines.generator import Generator
+
+        return Generator(loaded, **options)
+
+
+def check_stream(config: Config) -> None:
+    """RegardError for data settings that a text in blocks does not have."""
+    if config.data.shares:
+        raise RegardError(f"data.shares is for corpora of single examples: task = '{config.task}' has none")
+    if config.data.subword_dropout:
+        raise RegardError(f"data.subword_dropout is for corpora of single examples: task = '{config.task}' has none")
+
+
+class Blocks:
+    """Blocks of ``size`` + 1 tokens of a stream, each begun with the last token of the one before: T inputs, T labels.
+
+    In training the first block begins at a place that each epoch draws anew, so that blocks are cut elsewhere; without
+    a ``seed`` it begins at 0, and a shorter last block is kept: every token but the first is predicted once.
+    """
+
+    corpus_of = None
+
+    def __init__(self, corpus: Corpus, size: int, seed: int | None = None) -> None:
+        self.corpus, self.size, self.seed = corpus, size, seed
+        labels = len(corpus.stream) - 1
+        if labels < 1:
+            raise RegardError(f"{corpus.name}: a text of {labels + 1} tokens: expected two or more")
+        self.drawn = min(size, max(1, labels - size + 1)) if seed is not None else 1  # how many first places there are
+        count = max(1, (labels - self.drawn + 1) // size) if seed is not None else -(-labels // size)
+        self.targets = np.minimum(size, labels - np.arange(count, dtype=np.int64) * size)
+        self.sides: tuple[NDArray[np.int64], ...] = (self.targets,)
+
+    def first(self, index: int, epoch: int) -> int:
+        """Where a block begins in the stream."""
+        offset = 0 if self.seed is None else stream_key(self.seed, "blocks", epoch) % self.drawn
+        return offset + int(index) * self.size
+
+    def batch(self, indices: Indices, epoch: int) -> Batch:
+        rows = [self.tokens(int(index), epoch) for index in indices]
+        lengths = torch.tensor([len(row) - 1 for row in rows])
+        ids, labels = torch.zeros(2, len(rows), int(lengths.max()), dtype=torch.int64)
+        labels.fill_(-100)
+        for row, into, after in zip(rows, ids, labels, strict=True):
+            tokens = torch.from_numpy(row.astype(np.int64))
+            into[: len(row) - 1], after[: len(row) - 1] = tokens[:-1], tokens[1:]
+        return Batch(None, Tokens(ids, lengths), labels, int(lengths.sum()))
+
+    def tokens(self, index: int, epoch: int) -> NDArray[np.integer]:
+        """The T + 1 tokens of a block."""
+        first = self.first(index, epoch)
+        return self.corpus.stream[first : first + int(self.targets[index]) + 1]
+
+    def where(self, index: int) -> str:
+        return self.corpus.where(self.first(index, 0))
+
+
+class Continuations:
+    """A validation text: its loss in blocks, and samples that continue some of its places."""
+
+    remark = ""
+
+    def __init__(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> None:
+        self.config, self.loaded, self.model = config, loaded, loaded.model
+        blocks = Blocks(corpus, config.data.max_length)
+        self.count = min(config.training.validate_sentences or len(blocks.targets), len(blocks.targets))
+        self.held_out = HeldOut(config, blocks, stop, np.arange(self.count))
+        places = [blocks.tokens(index, 0) for index in spread(min(config.training.samples, self.count), self.count)]
+        self.prompts = [loaded.text.tokenizer.decode(tokens[:PROMPT].tolist()) for tokens in places]
+
+    def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
+        """The loss a token without smoothing, the perplexity, and samples drawn with temperature 0.8."""
+        with other_sizes(), evaluating(self.model), switched_on():
+            files.point("validate:begin")
+            loss = self.held_out.loss(self.model, CrossEntropy())
+            files.point("validate:loss")
+            values: dict[str, Any] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+            if self.prompts and decoding is None:
+                from regard.pipelines.generator import Generator
+
+                found = Generator(self.loaded).generate(self.prompts, max_tokens=SAMPLE, temperature=0.8, seed=1)
+                values["samples"] = [
+                    {"source": prompt, "hypothesis": one.text} for prompt, one in zip(self.prompts, found, strict=True)
+                ]
+        return values
+
+    def rehearse(self) -> None:
+        self.held_out.rehearse(self.model, CrossEntropy())

@@ -1,0 +1,185 @@
+"""Masked words (BERT, Devlin et al. 2018, section 3.1): some tokens are hidden, and predicted from both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regard import files
+from regard.accel.ways import switched_on
+from regard.config import Config, DataConfig, DecodingConfig, TrainingConfig
+from regard.data.batch import IGNORED, Batch
+from regard.data.columns import Column
+from regard.data.plan import Indices
+from regard.data.prepare import Prepared
+from regard.data.random_streams import stream_key
+from regard.data.shards import Corpus
+from regard.directory import Loaded
+from regard.errors import RegardError
+from regard.machine.memory import other_sizes
+from regard.models.heads import MaskedWords
+from regard.models.registry import Architecture
+from regard.nn.sequences import Tokens
+from regard.pipelines.filler import Filler
+from regard.tasks.language_model import Blocks, check_stream
+from regard.tasks.measuring import HeldOut, evaluating, spread
+from regard.tasks.objectives import CrossEntropy, Objective, forward, of_tokens
+from regard.tasks.task import Card, Stop
+from regard.text.marks import source_ids
+from regard.text.settings import TextSettings
+from regard.text.specials import BOS, EOS, MASK
+
+SHARE = 0.15  # of the tokens that are predicted; of these
+HIDDEN, OTHER = 0.8, 0.1  # become the mask, become a random token; the rest stay as they are
+
+
+class Masked:
+    """The task of predicting masked words; see ``regard.tasks.task.Task``."""
+
+    name = "masked"
+    metrics = ("loss", "accuracy")
+    specials = (MASK,)
+    figures: Mapping[str, tuple[str, str]] = {
+        "loss": ("validation loss", ".4f"),
+        "perplexity": ("perplexity", ".2f"),
+        "accuracy": ("accuracy", ".2%"),
+    }
+
+    def check(self, config: Config, architecture: Architecture) -> None:
+        check_stream(config)
+        if not architecture.labels:
+            raise RegardError("task = 'masked': this architecture predicts no masked words: expected encoder")
+
+    def columns(self, data: DataConfig) -> tuple[Column, ...]:
+        return (Column("text", "text", data.text),)
+
+    def settings(self, config: Config, prepared: Prepared) -> TextSettings:
+        begin, end, mask = (prepared.tokenizer.id_of(name) for name in (BOS, EOS, MASK))
+        return TextSettings(
+            start=(),
+            ends=(),
+            source_before=(begin,),
+            source_after=(end,),
+            pair_between=(end,),
+            mask=mask,
+            normalize=config.data.normalize,
+            max_length=config.data.max_length,
+        )
+
+    def options(self, options: Any, labels: tuple[str, ...]) -> Any:
+        return options if isinstance(options.head, MaskedWords) else replace(options, head=MaskedWords())
+
+    def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> MaskedBlocks:
+        return MaskedBlocks(prepared.train, settings, prepared.tokenizer.size, config.seed, training=True)
+
+    def objective(self, training: TrainingConfig) -> Objective:
+        return of_tokens(training)
+
+    def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> MaskedText:
+        return MaskedText(config, corpus, loaded, stop)
+
+    def card(self, config: Config, loaded: Loaded) -> Card:
+        return Card(
+            title="Masked words",
+            command='regard fill {run} --text "A text with a [MASK]."',
+            examples="blocks",
+            note=f"{SHARE:.0%} of the tokens are predicted. Loss: nats such a token, without label smoothing.",
+        )
+
+    def pipeline(self, loaded: Loaded, **options: Any) -> Filler:
+        return Filler(loaded, **options)
+
+
+class MaskedBlocks:
+    """Blocks of a text between their marks, some of whose tokens are hidden; each epoch hides others in training."""
+
+    corpus_of = None
+
+    def __init__(
+        self, corpus: Corpus, settings: TextSettings, vocabulary: int, seed: int, training: bool = False
+    ) -> None:
+        assert settings.mask is not None, "masked words need a mask"
+        self.settings, self.mask, self.vocabulary, self.seed = settings, settings.mask, vocabulary, seed
+        # The last token of the block before is not part of a block here: all tokens are inputs.
+        self.blocks = Blocks(corpus, settings.max_length, seed if training else None)
+        lengths = self.blocks.targets
+        self.targets = np.maximum(1, np.round(SHARE * lengths)).astype(np.int64)
+        marks = len(settings.source_before) + len(settings.source_after)
+        self.sides: tuple[NDArray[np.int64], ...] = (lengths + marks,)
+
+    def batch(self, indices: Indices, epoch: int) -> Batch:
+        pairs = [self._hidden(int(index), epoch) for index in indices]
+        lengths = torch.tensor([len(ids) for ids, _ in pairs])
+        size = (len(pairs), int(lengths.max()))
+        ids, labels = torch.full(size, self.settings.pad), torch.full(size, IGNORED)
+        for row, (inputs, wanted) in enumerate(pairs):
+            ids[row, : len(inputs)], labels[row, : len(wanted)] = torch.from_numpy(inputs), torch.from_numpy(wanted)
+        return Batch(None, Tokens(ids, lengths), labels, int(self.targets[indices].sum()))
+
+    def where(self, index: int) -> str:
+        return self.blocks.where(index)
+
+    def _hidden(self, index: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A block with its marks, and its labels: the hidden tokens, else ``IGNORED``."""
+        tokens = self.blocks.tokens(index, epoch)[1:].astype(np.int64)
+        random = np.random.default_rng(stream_key(self.seed, "masks", epoch, index))
+        chosen = random.permutation(len(tokens))[: int(self.targets[index])]
+        labels = np.full(len(tokens), IGNORED)
+        labels[chosen] = tokens[chosen]
+        draws, others = random.random(len(chosen)), random.integers(self.vocabulary, size=len(chosen))
+        becomes = np.where(draws < HIDDEN, self.mask, np.where(draws < HIDDEN + OTHER, others, tokens[chosen]))
+        tokens[chosen] = becomes
+        before, after = len(self.settings.source_before), len(self.settings.source_after)
+        marked = np.array(source_ids(self.settings, tokens.tolist()))
+        return marked, np.pad(labels, (before, after), constant_values=IGNORED)
+
+
+class MaskedText:
+    """A validation text whose hidden tokens are the same at every measurement."""
+
+    remark = ""
+
+    def __init__(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> None:
+        self.config, self.model = config, loaded.model
+        settings, self.tokenizer, _ = loaded.text
+        self.examples = MaskedBlocks(corpus, settings, self.tokenizer.size, config.seed)
+        total = len(self.examples.targets)
+        self.count = min(config.training.validate_sentences or total, total)
+        self.held_out = HeldOut(config, self.examples, stop, np.arange(self.count))
+
+    def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
+        """The loss a hidden token, its perplexity, the share that is found, and samples."""
+        right = wanted = 0
+        device = next(self.model.parameters()).device
+        with other_sizes(), evaluating(self.model), switched_on():
+            files.point("validate:begin")
+            loss = self.held_out.loss(self.model, CrossEntropy())
+            files.point("validate:loss")
+            for _, batch in self.held_out.each():
+                hidden, labels = self._found(batch.to(device))
+                right, wanted = right + int((hidden == labels).sum()), wanted + len(labels)
+            values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / max(wanted, 1)}
+            return {**values, "samples": self._samples(device)}
+
+    def rehearse(self) -> None:
+        self.held_out.rehearse(self.model, CrossEntropy())
+
+    def _found(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest token of each hidden one, [M], and the token itself."""
+        real = batch.labels != IGNORED
+        return self.model.logits(forward(self.model, batch).hidden[real]).argmax(-1), batch.labels[real]
+
+    def _samples(self, device: torch.device) -> list[dict[str, str]]:
+        found = []
+        for index in spread(min(self.config.training.samples, self.count), self.count):
+            batch = self.examples.batch(np.array([index]), 0).to(device)
+            best, labels = self._found(batch)
+            words = [self.tokenizer.decode(ids.tolist()) for ids in (batch.target.ids[0], best, labels)]
+            found.append({"source": words[0], "hypothesis": words[1], "reference": words[2]})
+        return found

@@ -1,0 +1,148 @@
+"""Every task end to end: trained by ``regard train``, resumed, validated, loaded by ``regard.load`` and used."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import regard
+from regard.cli.main import main
+from regard.errors import RegardError
+from regard.models import registry
+from regard.pipelines.classifier import Classifier
+from regard.pipelines.filler import Filler
+from regard.pipelines.generator import Generator
+from regard.schema import Config
+from regard.tasks import TASKS, metric_of, pipeline_of, task_named
+
+WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
+MODEL = (
+    "--set",
+    "model.width=32",
+    "--set",
+    "model.layers=1",
+    "--set",
+    "model.heads=2",
+    "--set",
+    "model.feedforward=32",
+)
+BRIEF = ("--steps", "6", "--save-every", "3", "--validate-every", "3", "--log-every", "3", "--device", "cpu")
+
+
+def text(lines: int) -> str:
+    draw = random.Random(1)
+    return "".join(" ".join(draw.choices(WORDS, k=8)).capitalize() + ".\n" for _ in range(lines))
+
+
+def labelled(rows: int, seed: int = 1) -> str:
+    """Sentences that have "gold" in them are rich."""
+    draw, lines = random.Random(seed), ["text\tlabel"]
+    for _ in range(rows):
+        words = draw.choices(WORDS[:-1], k=6) + ["gold"] * draw.choice((0, 1))
+        draw.shuffle(words)
+        lines.append(f"{' '.join(words)}\t{'rich' if 'gold' in words else 'poor'}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "plays.txt").write_text(text(300), "utf-8")
+    (tmp_path / "wealth.tsv").write_text(labelled(300), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["train", *arguments, "--json"]) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_language_model(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = train(capsys, "plays.txt", "-o", "run", "--max-length", "32", "--batch-tokens", "256", *MODEL, *BRIEF)
+    assert found["step"] == 6 and found["loss"] > 0 and found["perplexity"] > 1
+    generator = regard.load("run")
+    assert isinstance(generator, Generator)
+    (one,) = generator.generate(["The king"], max_tokens=5, temperature=0)
+    assert one.text
+    config = json.loads((corpora / "run" / "config.json").read_text("utf-8"))
+    assert config["task"] == "language_model" and config["format_version"] == 2
+    rows = [json.loads(line) for line in (corpora / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    samples = next(row for row in rows if row["kind"] == "validation")["samples"]
+    assert samples and all(sample["source"] for sample in samples)
+
+
+def test_masked_words(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = train(
+        capsys, "plays.txt", "--task", "masked", "-o", "run", "--max-length", "24", "--batch-tokens", "256", *MODEL,
+        *BRIEF,
+    )  # fmt: skip
+    assert found["step"] == 6 and 0 <= found["accuracy"] <= 1
+    filler = regard.load("run")
+    assert isinstance(filler, Filler)
+    assert filler.fill(["The king and [MASK] of all lands."], k=2)
+
+
+def test_a_classifier_learns(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-o", "run", "--batch-tokens", "512", *MODEL, "--learning-rate", "0.01", "--warmup-steps", "10"]
+    found = train(capsys, "wealth.tsv", *arguments, "--steps", "80", "--validate-every", "40", "--device", "cpu")
+    assert found["accuracy"] > 0.9 and found["macro_f1"] > 0.9
+    classifier = regard.load("run")
+    assert isinstance(classifier, Classifier)
+    rich, poor = classifier.classify(["good king of gold", "good king of sea"])
+    assert (rich.label, poor.label) == ("rich", "poor")
+    assert json.loads((corpora / "run" / "config.json").read_text("utf-8"))["options"]["labels"] == ["poor", "rich"]
+
+
+@pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
+def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = "wealth.tsv" if task == "classification" else "plays.txt"
+    given = [file, "--task", task, "--max-length", "24", "--batch-tokens", "256", *MODEL, *BRIEF]
+    train(capsys, *given, "-o", "whole")
+    steps = [word if word != "6" else "4" for word in given]
+    train(capsys, *steps, "-o", "parts")
+    train(capsys, "--resume", "parts", "--steps", "6", "--device", "cpu")
+    weights = [(corpora / run / "model.safetensors").read_bytes() for run in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plays.txt", "--task", "language_model", "--architecture", "encoder"], "expected --architecture decoder"),
+        (["plays.txt", "--task", "masked", "--architecture", "decoder"], "predicts no masked words: expected encoder"),
+        (["wealth.tsv", "--architecture", "decoder"], "gives no labels: expected encoder"),
+        (["wealth.tsv", "--metric", "bleu"], "training.metric = 'bleu': task 'classification' measures accuracy"),
+        (["plays.txt", "--subword-dropout", "0.1"], "data.subword_dropout is for corpora of single examples"),
+        (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    arguments: list[str], words: str, corpora: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *arguments, "-o", "run"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (corpora / "run").exists()
+
+
+def test_the_table_of_tasks() -> None:
+    assert all(pipeline_of(name) for name in TASKS)
+    for name, entry in TASKS.items():
+        if entry.task:
+            task = task_named(name)
+            assert task.name == name and set(task.metrics) <= {"bleu", "loss", "accuracy", "macro_f1"}
+            assert set(task.metrics) <= task.figures.keys()
+    with pytest.raises(RegardError, match="no such task — did you mean 'tagging'"):
+        pipeline_of("taging")
+    with pytest.raises(RegardError, match="'tagging': models of this task cannot be trained yet; expected one of tran"):
+        task_named("tagging")
+
+
+def test_the_metric_of_a_task(tiny: Callable[..., Config]) -> None:
+    assert metric_of(tiny()) == "bleu" and metric_of(tiny(**{"training.metric": "loss"})) == "loss"
+    assert registry.capabilities("encoder").labels
