@@ -183,5 +183,5 @@ def test_a_task_has_its_own_columns() -> None:
             read(data={**DATA, key: "x"}, task=task)
     with pytest.raises(RegardError, match=r"'data.target' is missing \(language code of the target, such as en;"):
         read(data={**text, "source": "zh"})
-    with pytest.raises(RegardError, match=r"task = 'mask': expected one of .* — did you mean 'masked.\?"):
+    with pytest.raises(RegardError, match=r"task = 'mask': expected one of .* — did you mean 'masked'\?"):
         read(data=text, task="mask")
