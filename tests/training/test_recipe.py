@@ -40,7 +40,7 @@ def test_rare_characters_need_no_entries() -> None:
 @pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
 @pytest.mark.parametrize("texts", [100, 8_530, 100_000, 5_000_000])
 def test_every_task_has_a_recipe(task: str, texts: int) -> None:
-    characters = Counter({character: 20 * texts for character in "abcde"})
+    characters = Counter(dict.fromkeys("abcde", 20 * texts))
     chosen = recipe(texts, characters, task=task)
     config = read_config(None, (), **{**chosen, "task": task, "data": {"train": "a", "valid": "v", **chosen["data"]}})
     assert registry.parameter_count(registry.options_from(config.model), config.data.vocabulary) > 0
