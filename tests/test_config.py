@@ -167,3 +167,21 @@ def test_nothing_can_be_changed_afterwards() -> None:
         TrainingConfig(3)  # type: ignore[misc]
     with pytest.raises(RegardError):
         DataConfig(train=("a",), valid="v", source="zh", target="en", max_length=0)
+
+
+def test_a_task_has_its_own_columns() -> None:
+    text = {"train": "a.txt", "valid": "v.txt"}
+    assert read(data=text, task="language_model").data.source == "", "no languages are asked for"
+    assert read("task=classification", "data.label=1", data=text).data.label == "1", "a number needs no quotes"
+    for task, key, expected in (
+        ("translation", "text", "data.source_key and data.target_key"),
+        ("language_model", "label", "data.text"),
+        ("masked", "pair", "data.text"),
+        ("classification", "source_key", "data.text and data.pair and data.label"),
+    ):
+        with pytest.raises(RegardError, match=rf"data\.{key} is not of task '{task}', whose columns are {expected}"):
+            read(data={**DATA, key: "x"}, task=task)
+    with pytest.raises(RegardError, match=r"'data.target' is missing \(language code of the target, such as en;"):
+        read(data={**text, "source": "zh"})
+    with pytest.raises(RegardError, match=r"task = 'mask': expected one of .* — did you mean 'masked'\?"):
+        read(data=text, task="mask")

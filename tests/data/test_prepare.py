@@ -108,6 +108,24 @@ def test_a_second_run_builds_nothing(files: Path, monkeypatch: pytest.MonkeyPatc
     assert again.report == first.report and again.tokenizer.fingerprint == first.tokenizer.fingerprint
 
 
+def test_shards_of_earlier_runs_are_found_again(tmp_path: Path) -> None:
+    """A run goes on only if the fingerprint is the one that it was begun with: this is one of regard 1's."""
+    rows = [("我爱你", "I love you"), ("", "nothing"), ("你好", "hello"), ("同", "同")]
+    rows += [("我爱你", "I love you"), ("12345678901234567890", "no")]
+    for side, language in enumerate(("zh", "en")):
+        for name in ("train", "valid"):
+            (tmp_path / f"{name}.{language}").write_text("".join(row[side] + "\n" for row in rows), "utf-8")
+    given = {"train": (str(tmp_path / "train"),), "valid": str(tmp_path / "valid"), "source": "zh", "target": "en"}
+    data = DataConfig(**given, vocabulary=330, max_length=64)  # type: ignore[arg-type]
+    expected = "2d027dff7dbe1b6a2481385104f66ab6f222feb57f807d8896b8e0b1d04acfba"
+    assert prepare(Config(data=data), tmp_path / "data", expected=expected).fingerprint == expected
+    names = {path.name for path in (tmp_path / "data").glob("train.*")}
+    parts = ("text", "ids", "text.ends", "ids.ends")
+    assert names == {
+        "train.corpus", "train.line", *(f"train.{side}.{part}" for side in ("source", "target") for part in parts),
+    }  # fmt: skip
+
+
 def test_anything_that_matters_builds_it_again(files: Path) -> None:
     seen = {prepare(config(files), files / "data").fingerprint}
     for changes in ({"max_length": 32}, {"tokenizer": "unigram"}, {"normalize": ("nfkc",)}, {"joint": False}):

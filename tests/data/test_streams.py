@@ -129,7 +129,11 @@ def test_pieces_are_joined_for_tokens_that_cross_line_ends() -> None:
         ("a.png", b"\x89PNG....", "a.png: is a picture, not text"),
         ("a.parquet", b"PAR1\0", "a.parquet: Parquet is not read yet"),
         ("a.jsonl", b'{"a": "x", "b": "y"}\n', "a.jsonl:1: which of these keys is the text? 'a', 'b'; say it by name,"),
-        ("a.tsv", b"a\tb\n", "a.tsv:1: which of these columns is the text? 0 'a', 1 'b'; say it by name or number, with"),
+        (
+            "a.tsv",
+            b"a\tb\n",
+            "a.tsv:1: which of these columns is the text? 0 'a', 1 'b'; say it by name or number, with",
+        ),
         ("a.csv", b"text,id\none,1\ntwo\n", "a.csv:3: 1 column, and the first line has 2"),
     ],
 )

@@ -35,3 +35,15 @@ def test_rare_characters_need_no_entries() -> None:
     common = Counter({chr(0x4E00 + i): 10_000 for i in range(100)})
     rare = Counter({chr(0x5E00 + i): 1 for i in range(100)})
     assert recipe(1_000, common + rare)["data"]["vocabulary"] <= recipe(1_000, common)["data"]["vocabulary"] + 100
+
+
+@pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
+@pytest.mark.parametrize("texts", [100, 8_530, 100_000, 5_000_000])
+def test_every_task_has_a_recipe(task: str, texts: int) -> None:
+    characters = Counter(dict.fromkeys("abcde", 20 * texts))
+    chosen = recipe(texts, characters, task=task)
+    config = read_config(None, (), **{**chosen, "task": task, "data": {"train": "a", "valid": "v", **chosen["data"]}})
+    assert registry.parameter_count(registry.options_from(config.model), config.data.vocabulary) > 0
+    assert config.model["architecture"] == ("decoder" if task == "language_model" else "encoder")
+    assert config.training.warmup_steps < config.training.steps and config.training.minutes == 30
+    assert (config.data.tokenizer == "characters") == (task == "language_model" and 100 * texts < 5_000_000)

@@ -27,9 +27,13 @@ def plan_run(
     files: list[str], run: str, resume: bool, given: Mapping[str, Any], overrides: list[str], ending: str = ""
 ) -> Plan:
     """The plan that the arguments mean; ``ending`` is added to a default name of the run."""
+    from regard.data.corpus import is_one_file
+
     tables = _tables(given)
     if _is_corpus(files):
         task = _task(files, tables, overrides)
+        if task == "translation" and len(files) == 1 and not is_one_file(files[0]):
+            raise RegardError(f"{files[0]}: a translation needs two text files, or one of pairs (.tsv, .csv, .jsonl)")
         if resume:
             return _resumed(Path(run or _default_run(task, files, tables)), tables, overrides)
         return _from_corpus(task, files, run or _default_run(task, files, tables) + ending, tables, overrides)

@@ -56,7 +56,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as lines to print; one line if there are no faults."""
-        lines = [f"{self.pairs:,} {self.unit}{'s' * (self.pairs != 1)} read, {self.pairs - self.left_out:,} to train on"]
+        lines = [
+            f"{self.pairs:,} {self.unit}{'s' * (self.pairs != 1)} read, {self.pairs - self.left_out:,} to train on"
+        ]
         for kind, words in KINDS.items():
             if kind not in self.found:
                 continue

@@ -77,9 +77,10 @@ class TextSurvey:
             texts = [had or has_text(part) for had, part in zip(texts, (text[:here], text[here:]), strict=True)]
             begun += len(text)
         if not all(texts):
+            unit = "character" if total == 1 else "characters"
             raise RegardError(
-                f"{self.path}: {total:,} characters cannot be divided into text to train on and a last tenth for "
-                "validation; name a validation text with --valid"
+                f"{self.path}: {total:,} {unit}: too few to train on and to hold out a tenth for validation; name a "
+                "validation text with --valid"
             )
         return TextSplit(self.path, total, cut)
 

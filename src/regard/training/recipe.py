@@ -71,6 +71,13 @@ def _tables(architecture: str, size: Size, characters: Counter[str], training: d
     return {"data": data, "model": {"architecture": architecture, **size.model}, "training": training}
 
 
+def _encoder(size: Size, characters: Counter[str], training: dict[str, Any]) -> Tables:
+    """An encoder without dropout on attention weights, which is slow on a CPU."""
+    tables = _tables("encoder", size, characters, training)
+    tables["model"]["attention_dropout"] = 0.0
+    return tables
+
+
 def _paced(minutes: float) -> dict[str, Any]:
     """How often a run of so many minutes is validated and saved."""
     return {
@@ -96,7 +103,7 @@ def _stream(task: str, characters: Counter[str], minutes: float) -> Tables:
         "clip_norm": 1.0,
         "label_smoothing": 0.0,
     }
-    tables = _tables("encoder" if masked else "decoder", size, characters, training)
+    tables = _encoder(size, characters, training) if masked else _tables("decoder", size, characters, training)
     return {**tables, "data": {**tables["data"], "max_length": BLOCK}}
 
 
@@ -122,7 +129,7 @@ def _classification(texts: int, characters: Counter[str], minutes: float) -> Tab
         "save_every": every,
         "patience": 6,
     }
-    return _tables("encoder", _size(CLASSIFICATION, texts), characters, training)
+    return _encoder(_size(CLASSIFICATION, texts), characters, training)
 
 
 def _covering(characters: Counter[str], coverage: float) -> int:
