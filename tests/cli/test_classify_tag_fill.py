@@ -82,9 +82,7 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     message = refused_here(run("fill", "masked", "text"))
     assert message == "text:2: no mask in it: expected [MASK] in place of the word to fill in"
     assert message.startswith("text:2") and "--text: no mask" in refused_here(run("fill", "masked", "--text", "a"))
-    assert "it is run by: regard tag" in refused_here(
-        run("classify", "tagging", "--text", "a")
-    )
+    assert "it is run by: regard tag" in refused_here(run("classify", "tagging", "--text", "a"))
     assert "it is run by: regard fill" in refused_here(run("tag", "masked", "--text", "a"))
     assert "it is run by: regard classify" in refused_here(run("fill", "classification", "--text", "[MASK]"))
     for verb, task in (("classify", "classification"), ("tag", "tagging"), ("fill", "masked")):
