@@ -17,6 +17,7 @@ from regard.decoding.backends import build_backend
 from regard.decoding.engine import Input, Search, decode, decode_inputs
 from regard.decoding.ranking import LengthPenalty
 from regard.decoding.scoring import forced_scores
+from regard.decoding.waiting import inputs_of
 from regard.errors import RegardError
 from regard.models.rnn import RNN
 from regard.models.transformer import Transformer
@@ -114,7 +115,7 @@ def test_the_n_best_are_its_own_at_every_limit(ending: float, alpha: float) -> N
                 stopping="first",
             )  # fmt: skip
             ours = decode(one.model, sources, one.settings, search)
-            for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+            for mine, theirs in zip(ours, backend(inputs_of(sources), search, 4096), strict=True):
                 assert [h.ids for h in mine.hypotheses] == [h.ids for h in theirs.hypotheses]
                 assert [h.at_limit for h in mine.hypotheses] == [h.at_limit for h in theirs.hypotheses]
                 expected = [h.normalized for h in theirs.hypotheses]
@@ -137,7 +138,7 @@ def test_without_a_length_penalty_its_best_is_ours() -> None:
             beam=5, n_best=3, length_penalty=LengthPenalty("power", 0.0), max_extra=limit - 4, stopping="first"
         )
         ours = decode(one.model, sources, one.settings, search)
-        for mine, theirs in zip(ours, backend(sources, search, 4096), strict=True):
+        for mine, theirs in zip(ours, backend(inputs_of(sources), search, 4096), strict=True):
             assert mine.hypotheses[0].ids == theirs.hypotheses[0].ids
             differ += [h.ids for h in mine.hypotheses] != [h.ids for h in theirs.hypotheses]
     assert differ, "CTranslate2 ends all sentences when Hugging Face does: `first` need not choose between them"
