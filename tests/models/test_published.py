@@ -17,7 +17,8 @@ from regard.models.encoder import Encoder
 from regard.models.heads import Head, MaskedWords, Spans, TextLabels, TokenLabels
 from regard.models.transformer import Transformer
 from regard.nn.norm import RMSNorm
-from regard.nn.positions import Learned, LinearScaling, Llama3Scaling, RelativeBias, Rotary, Scaling
+from regard.nn.positions import Learned, RelativeBias, Rotary
+from regard.nn.rotary import LinearScaling, Llama3Scaling, Scaling
 from regard.nn.sequences import Tokens
 
 transformers: Any = pytest.importorskip("transformers")

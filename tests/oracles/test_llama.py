@@ -22,7 +22,7 @@ from regard.accel.prepared import prepare
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.interop import published
-from regard.nn.positions import LinearScaling, Llama3Scaling
+from regard.nn.rotary import LinearScaling, Llama3Scaling
 from regard.text.marks import target_start
 
 BOS, EOS, OTHER = 1, 2, 5

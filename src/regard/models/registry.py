@@ -69,8 +69,8 @@ PARTS: dict[str, dict[str, str]] = {
     "query_key_norm": NORMS,
     "embedding_norm": NORMS,
     "scaling": {
-        "llama3": "regard.nn.positions:Llama3Scaling",
-        "linear": "regard.nn.positions:LinearScaling",
+        "llama3": "regard.nn.rotary:Llama3Scaling",
+        "linear": "regard.nn.rotary:LinearScaling",
     },
     "head": {
         "masked_words": "regard.models.heads:MaskedWords",
