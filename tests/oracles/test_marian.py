@@ -234,7 +234,7 @@ def test_faults_are_named() -> None:
         ({**config, "activation_function": "tanh"}, weights, "activation_function = 'tanh': expected one of"),
         ({**config, "model_type": "bart"}, weights, "model_type = 'bart': expected 'marian'"),
         ({**config, "d_model": None}, weights, "config.json has no 'd_model'"),
-        ({**config, "encoder_layers": 400}, weights, "config.json has 403 layers, but there are 117 tensors"),
+        ({**config, "encoder_layers": 400}, weights, "403 layers, but there are 117 tensors"),
         ({**config, "encoder_layers": 10**9}, weights, "'model.encoder_layers' is 1000000000: expected at most"),
         ({**config, "d_model": "16"}, weights, "'model.width' is '16'"),
         ({**config, "max_position_embeddings": 10**12}, weights, "max_position_embeddings = 1000000000000: expected"),

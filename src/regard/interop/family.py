@@ -18,6 +18,7 @@ from regard.errors import RegardError, nearest
 from regard.interop.keys import HARMLESS, REQUIRED, SPECIALS, Key, Values, class_of
 from regard.interop.tables import Entry, check_names, check_shapes, export_weights, held, readable
 from regard.interop.transforms import Shape
+from regard.model_folder import check_layers
 from regard.models import registry
 from regard.models.assign import Readable
 
@@ -179,8 +180,7 @@ class Family:
     def import_model(self, config: Values, theirs: Mapping[str, Tensor]) -> Any:
         """Our model, in evaluation mode, from their configuration and state dict."""
         options = self.options_from(config, self.names(config, theirs))
-        if registry.layers(options) > len(theirs):
-            raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(theirs)} tensors")
+        check_layers(options, len(theirs))
         model = options.build(*self.sizes(config, options))
         ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         weights = {name: tensor.read() for name, tensor in self.readable(options, config, held(theirs), ours).items()}

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from regard import files
-from regard.directory import CARD, CONFIG, TOKENIZER, Loaded
+from regard.directory import CONFIG, TOKENIZER, Loaded
 from regard.errors import RegardError, nearest
 from regard.interop import specials
 from regard.interop.family import Family
 from regard.interop.specials import GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, Described
+from regard.model_folder import (
+    CARD,
+    build_without_memory,
+    check_ids,
+    check_layers,
+    naming,
+    read_card,
+    usable_device,
+)
 from regard.models import registry
 from regard.models.assign import Replacing, assign, names
-from regard.models.registry import Uninitialized
-from regard.regular import JSON_LIMIT, parse_json, read_bytes, read_json
+from regard.regular import parse_json, read_bytes, read_json
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 from regard.weights import INDEX, WEIGHTS, open_weights, write_tensors
@@ -68,28 +75,25 @@ def load(
     _check_weights(folder)
     found = open_weights(folder)
     weights = folder / (INDEX if os.path.lexists(folder / INDEX) else WEIGHTS)
-    with _naming(folder / CONFIG):
+    with naming(folder / CONFIG):
         family = family_of(config)
         options = family.options_from(config, family.names(config, found))
         task, sizes = family.task(config), family.sizes(config, options)
-        if registry.layers(options) > len(found):
-            raise RegardError(f"{registry.layers(options)} layers, but there are {len(found)} tensors")
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), Uninitialized():
-            model: Any = options.build(*sizes)
+        check_layers(options, len(found))
+        model: Any = build_without_memory(options, sizes)
         positions = family.values(config)[family.longest[0]]
     rows = max(size for size in sizes if size is not None)
     tokenizer, described = _text(folder, config, rows)
-    with _naming(folder):
+    with naming(folder):
+        if tokenizer is not None and tokenizer.size > sizes[0]:
+            raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but {CONFIG} has a vocabulary of {sizes[0]}")
         settings = specials.settings_from(task, positions, described)
-        _check_ids(settings, sizes, tokenizer)
-    with _naming(weights):
+        check_ids(settings, sizes)
+    with naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
         tensors = family.readable(options, config, found, ours)
-    assign(model, tensors, dtype, _device(device), replacing)
-    card = folder / CARD
-    text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
-    model.options = options
-    return Loaded(model.eval(), options, settings, tokenizer, tokenizer, text, folder, task, sizes)
+    assign(model, tensors, dtype, usable_device(device), replacing)
+    return Loaded(model.eval(), options, settings, tokenizer, tokenizer, read_card(folder), folder, task, sizes)
 
 
 def write(loaded: Loaded, folder: Path | str) -> Path:
@@ -164,16 +168,6 @@ def _text(folder: Path, config: Mapping[str, Any], rows: int) -> tuple[Tokenizer
     return tokenizer, Described(config, generation, raw, tokenizer_config, specials_map, number)
 
 
-def _check_ids(settings: TextSettings, sizes: tuple[int, int | None], tokenizer: Tokenizer | None) -> None:
-    target = sizes[0] if sizes[1] is None else sizes[1]
-    if tokenizer is not None and tokenizer.size > sizes[0]:
-        raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but by {CONFIG} the vocabulary has {sizes[0]}")
-    for special, size in ((settings.ids("source"), sizes[0]), (settings.ids("target"), target)):
-        for name, ids in special.items():
-            if (number := max(ids, default=0)) >= size:
-                raise RegardError(f"'{name}' is {number}, but the vocabulary has {size} entries")
-
-
 def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[str, Any]:
     """Their ``tokenizer.json``: ours, with the marks and the normalisation that ours has elsewhere."""
     content = dict(tokenizer.description)
@@ -200,23 +194,3 @@ def _tokenizer_config(tokenizer: Tokenizer, settings: TextSettings, task: str) -
     named = {role: tokenizer.tokens([number])[0] for role, number in ids.items() if number is not None}
     longest = specials.positions(settings, task)
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **named}
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
-        raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    return place
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors inside name the file."""
-    try:
-        yield
-    except RegardError as error:
-        raise RegardError(f"{path}: {error}") from None
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise RegardError(f"{path}: no model can be built from it: {' '.join(str(error).split())[:150]}") from error
