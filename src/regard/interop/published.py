@@ -81,7 +81,7 @@ def load(
         task, sizes = family.task(config), family.sizes(config, options)
         check_layers(options, len(found))
         model: Any = build_without_memory(options, sizes)
-        positions = family.values(config)[family.longest[0]]
+        positions = family.values(config)[family.positions.key]
     rows = max(size for size in sizes if size is not None)
     tokenizer, described = _text(folder, config, rows)
     with naming(folder):
@@ -106,7 +106,7 @@ def write(loaded: Loaded, folder: Path | str) -> Path:
     family, config, tensors = _exported(model, loaded.options)
     generation = specials.generation_config(settings, loaded.task)
     config |= specials.config_ids(settings, loaded.task)
-    config.setdefault(family.longest[0], specials.positions(settings, loaded.task))
+    config.setdefault(family.positions.key, specials.positions(settings, loaded.task))
     described = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATES else {})}
     if loaded.tokenizer is not None:
         if loaded.target_tokenizer is not None and loaded.target_tokenizer.fingerprint != loaded.tokenizer.fingerprint:
