@@ -16,7 +16,7 @@ from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.interop import published
 from regard.interop.marian import MARIAN
-from regard.interop.specials import Described, config_ids, settings_from
+from regard.interop.specials import ParsedFiles, config_ids, settings_from
 from regard.models.bodies import EncoderDecoder
 from regard.models.transformer import Transformer
 from regard.nn.norm import LayerNorm
@@ -77,7 +77,7 @@ def imported(theirs: Any) -> EncoderDecoder:
 
 
 def settings_of(theirs: Any) -> TextSettings:
-    return settings_from("translation", 64, Described(theirs.config.to_dict(), theirs.generation_config.to_dict()))
+    return settings_from("translation", 64, ParsedFiles(theirs.config.to_dict(), theirs.generation_config.to_dict()))
 
 
 def batch(sentences: list[list[int]]) -> Tokens:

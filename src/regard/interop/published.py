@@ -1,4 +1,4 @@
-"""Folders of published models, as ``save_pretrained`` writes them, read as they are; and the way out."""
+"""Reads folders of published models as ``save_pretrained`` wrote them, and writes such folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regard.directory import CONFIG, TOKENIZER, Loaded
 from regard.errors import RegardError, nearest
 from regard.interop import specials
 from regard.interop.family import Family
-from regard.interop.specials import GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, Described
+from regard.interop.specials import GENERATING, GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, ParsedFiles
 from regard.model_folder import (
     CARD,
     build_without_memory,
@@ -67,8 +67,8 @@ def load(
 ) -> Loaded:
     """Read a published folder; every fault is a RegardError of one line that names the file.
 
-    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. The
-    memory is that of the weights and of one tensor more, or of the few that make one of ours.
+    ``replacing``: see ``regard.directory.load``. Without a tokenizer in the folder the model takes ids. Loading takes
+    the memory of the weights and of one tensor more, or of those few from which one of ours is made.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -83,11 +83,11 @@ def load(
         model: Any = build_without_memory(options, sizes)
         positions = family.values(config)[family.positions.key]
     rows = max(size for size in sizes if size is not None)
-    tokenizer, described = _text(folder, config, rows)
+    tokenizer, parsed = _tokenizer_and_files(folder, config, rows)
     with naming(folder):
         if tokenizer is not None and tokenizer.size > sizes[0]:
             raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but {CONFIG} has a vocabulary of {sizes[0]}")
-        settings = specials.settings_from(task, positions, described)
+        settings = specials.settings_from(task, positions, parsed)
         check_ids(settings, sizes)
     with naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
@@ -106,25 +106,22 @@ def write(loaded: Loaded, folder: Path | str) -> Path:
     family, config, tensors = _exported(model, loaded.options)
     generation = specials.generation_config(settings, loaded.task)
     config |= specials.config_ids(settings, loaded.task)
-    config.setdefault(family.positions.key, specials.positions(settings, loaded.task))
-    described = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATES else {})}
+    config.setdefault(family.positions.key, specials.positions_for(settings, loaded.task))
+    written = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATING else {})}
     if loaded.tokenizer is not None:
         if loaded.target_tokenizer is not None and loaded.target_tokenizer.fingerprint != loaded.tokenizer.fingerprint:
             raise RegardError(f"{loaded.path}: two tokenizers, and this format holds one")
-        described[TOKENIZER] = _tokenizer(loaded.tokenizer, settings, loaded.task)
-        described[TOKENIZER_CONFIG] = _tokenizer_config(loaded.tokenizer, settings, loaded.task)
+        written[TOKENIZER] = _tokenizer(loaded.tokenizer, settings, loaded.task)
+        written[TOKENIZER_CONFIG] = _tokenizer_config(loaded.tokenizer, settings, loaded.task)
 
     def writer(inside: Path) -> None:
         write_tensors(inside / WEIGHTS, {name: tensor.detach().to("cpu") for name, tensor in tensors.items()})
-        for name, content in described.items():
+        for name, content in written.items():
             files.write(inside / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
         files.write(inside / CARD, loaded.card.encode("utf-8", "replace"))
 
     files.write_folder(folder, writer, name="export")
     return folder
-
-
-GENERATES = ("translation", "language_model")
 
 
 def _exported(model: Any, options: Any) -> tuple[Family, dict[str, Any], dict[str, torch.Tensor]]:
@@ -154,18 +151,19 @@ def _check_weights(folder: Path) -> None:
     raise RegardError(f"{folder / WEIGHTS}: no such file")
 
 
-def _text(folder: Path, config: Mapping[str, Any], rows: int) -> tuple[Tokenizer | None, Described]:
+def _tokenizer_and_files(folder: Path, config: Mapping[str, Any], rows: int) -> tuple[Tokenizer | None, ParsedFiles]:
     """The tokenizer, if there is one, and what the folder says of ids."""
     tokenizer = Tokenizer.read(folder / TOKENIZER, (), rows) if os.path.lexists(folder / TOKENIZER) else None
     raw = {} if tokenizer is None else parse_json(read_bytes(folder / TOKENIZER).decode("utf-8"))
-    others = (read_json(folder / name) if os.path.lexists(folder / name) else {} for name in
-              (GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP))  # fmt: skip
-    generation, tokenizer_config, specials_map = others
+    generation, tokenizer_config, specials_map = (
+        read_json(folder / name) if os.path.lexists(folder / name) else {}
+        for name in (GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP)
+    )
 
     def number(token: str) -> int | None:
         return None if tokenizer is None else tokenizer.inner.token_to_id(token)
 
-    return tokenizer, Described(config, generation, raw, tokenizer_config, specials_map, number)
+    return tokenizer, ParsedFiles(config, generation, raw, tokenizer_config, specials_map, number)
 
 
 def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[str, Any]:
@@ -184,13 +182,13 @@ def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[
 def _tokenizer_config(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[str, Any]:
     """Their ``tokenizer_config.json``: which tokens have which roles."""
     ids = {"pad_token": settings.pad, "unk_token": settings.unk, "mask_token": settings.mask}
-    if task in GENERATES:
+    if task in GENERATING:
         ids["eos_token"] = settings.ends[0] if settings.ends else None
     if task == "language_model":
         ids["bos_token"] = settings.start[0] if settings.start else None
-    if task not in GENERATES:
+    if task not in GENERATING:
         ids["cls_token"] = settings.source_before[0] if settings.source_before else None
         ids["sep_token"] = settings.source_after[0] if settings.source_after else None
     named = {role: tokenizer.tokens([number])[0] for role, number in ids.items() if number is not None}
-    longest = specials.positions(settings, task)
+    longest = specials.positions_for(settings, task)
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **named}
