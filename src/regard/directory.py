@@ -100,7 +100,7 @@ def save(
     """Write a model directory by the write protocol; into a run's directory, beside what else is there.
 
     ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs. ``task`` None: translation,
-    or that of a language model without a source. ``vocabulary`` None: as large as the tokenizers'.
+    or language_model of a model without a source. ``vocabulary`` None: as large as the tokenizers'.
     """
     folder = Path(folder)
     if tokenizer is None or (target_tokenizer and target_tokenizer.fingerprint == tokenizer.fingerprint):
