@@ -59,7 +59,7 @@ class Text(NamedTuple):
 class Loaded:
     """A model in evaluation mode, its settings, tokenizers and card. A joint tokenizer is both of the tokenizers.
 
-    A model that reads no text has no settings and no tokenizers. ``vocabulary`` None: as large as the tokenizers'.
+    A model that reads no text has no settings and no tokenizers. ``vocabulary`` (0, None): as large as the tokenizers'.
     """
 
     model: Model
@@ -135,8 +135,8 @@ def load(
 ) -> Loaded:
     """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file.
 
-    A directory without a manifest is read unchecked, with a ``RegardWarning``. ``replacing`` puts other modules in the
-    place of those that have been read (models/assign.py), such as quantised ones.
+    A directory without a manifest is read unchecked, with a ``RegardWarning``. ``replacing`` puts other modules, such
+    as quantised ones, in the place of those that have been read (models/assign.py).
     """
     folder = find(name_or_path)
     if os.path.lexists(folder / manifest.MANIFEST):
@@ -154,11 +154,11 @@ def load(
     if settings is not None:
         with naming(folder / TEXT):
             check_ids(settings, sizes)
-    place = usable_device(device)
+    device = usable_device(device)
     with naming(folder / CONFIG):
         model: Any = build_without_memory(described.options, sizes)
     check(model, found, folder / WEIGHTS, f"{CONFIG} and {TOKENIZER} make")
-    assign(model, found, dtype, place, replacing)
+    assign(model, found, dtype, device, replacing)
     card = read_card(folder)
     return Loaded(
         model.eval(), described.options, settings, tokenizer, target_tokenizer, card, folder, described.task, sizes

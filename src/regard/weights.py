@@ -93,15 +93,15 @@ def open_weights(folder: Path) -> dict[str, Stored]:
     if os.path.lexists(folder / WEIGHTS):
         raise RegardError(f"{folder / INDEX}: there is {WEIGHTS} too: delete the one that is not the model's")
     path = folder / INDEX
-    places = read_index(path)
+    shard_of = read_index(path)
     found: dict[str, Stored] = {}
-    for shard in dict.fromkeys(places.values()):
+    for shard in dict.fromkeys(shard_of.values()):
         for name, tensor in open_file(folder / shard).items():
-            if places.get(name) != shard:
-                said = f"lists it in {places[name]!r:.100}" if name in places else "does not list it"
+            if shard_of.get(name) != shard:
+                said = f"lists it in {shard_of[name]!r:.100}" if name in shard_of else "does not list it"
                 raise RegardError(f"{folder / shard}: it holds {name!r:.100}, but {INDEX} {said}")
             found[name] = tensor
-    for name, shard in places.items():
+    for name, shard in shard_of.items():
         if name not in found:
             raise RegardError(f"{folder / shard}: {name!r:.100} is missing, but {INDEX} lists it there")
     return found
@@ -109,15 +109,15 @@ def open_weights(folder: Path) -> dict[str, Stored]:
 
 def read_index(path: Path) -> dict[str, str]:
     """{name of a tensor: name of its shard}; shards stand beside the index."""
-    places = read_json(path, LONGEST).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    shard_of = read_json(path, LONGEST).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
         raise RegardError(f"{path}: expected 'weight_map', a table of tensors and their files")
-    for name, shard in places.items():
+    for name, shard in shard_of.items():
         if not _is_shard(shard):
             raise RegardError(
                 f"{path}: {name!r:.100} is in {shard!r:.100}: expected the name of a .safetensors file here"
             )
-    return places
+    return shard_of
 
 
 def files_of(folder: Path) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from regard.errors import RegardError
-from regard.interop.specials import Marks, ParsedFiles, generation_config, post_processor, read_marks, settings_from
+from regard.interop.post_processor import Marks, post_processor, read_marks
+from regard.interop.specials import ParsedFiles, generation_config, settings_from
 
 IDS = {"<s>": 0, "</s>": 2, "[CLS]": 10, "[SEP]": 11, "[MASK]": 12, "<pad>": 1, "[UNK]": 3}
 

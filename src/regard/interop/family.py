@@ -1,7 +1,7 @@
 """A family of published models: a table of configuration entries, and one of weights, both two-way and strict.
 
 A family's file declares keys (keys.py) and tensors (tables.py). What all families share stands here: the refusal of
-what is unknown, defaults, the registry's checks, and on the way out the comparison of what was written with the model.
+what is unknown, defaults, the registry's checks, and at export the comparison of what was written with the model.
 """
 
 from __future__ import annotations

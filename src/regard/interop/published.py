@@ -16,6 +16,7 @@ from regard.directory import CONFIG, TOKENIZER, Loaded
 from regard.errors import RegardError, nearest
 from regard.interop import specials
 from regard.interop.family import Family
+from regard.interop.post_processor import post_processor
 from regard.interop.specials import GENERATING, GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, ParsedFiles
 from regard.model_folder import (
     CARD,
@@ -175,7 +176,7 @@ def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[
         steps = content["normalizer"]
         first, rest = {"type": "NFC"}, steps["normalizers"] if (steps or {}).get("type") == "Sequence" else [steps]
         content["normalizer"] = {"type": "Sequence", "normalizers": [first, *(step for step in rest if step)]}
-    content["post_processor"] = specials.post_processor(settings, task, lambda number: tokenizer.tokens([number])[0])
+    content["post_processor"] = post_processor(settings, task, lambda number: tokenizer.tokens([number])[0])
     return content
 
 

@@ -1,7 +1,7 @@
 """The special ids of a published folder as our text settings, and back.
 
-Marks around a text come from the post-processor of ``tokenizer.json``, else from ``tokenizer_config.json``; start, ends
-and suppressed ids from ``generation_config.json``, else from ``config.json``.
+Marks around a text come from the post-processor of ``tokenizer.json`` (post_processor.py), else from
+``tokenizer_config.json``; start, ends and suppressed ids from ``generation_config.json``, else from ``config.json``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regard import limits
+from regard.directory import CONFIG, TOKENIZER
 from regard.errors import RegardError
+from regard.interop.post_processor import Ids, Marks, read_marks
 from regard.text.settings import TextSettings
 
 Values = Mapping[str, Any]
-Ids = tuple[int, ...]
 
-CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
-TOKENIZER_CONFIG, SPECIALS_MAP = "tokenizer_config.json", "special_tokens_map.json"
+GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
+SPECIALS_MAP = "special_tokens_map.json"
 GENERATING = ("translation", "language_model")  # tasks whose models produce ids
 
 
@@ -68,16 +69,6 @@ class ParsedFiles:
                 raise RegardError(f"{file}: {role} = {name!r:.60}: expected a token")
             return self.number(name)
         return None
-
-
-@dataclass(frozen=True)
-class Marks:
-    """What stands before, between and after texts; ``segments``: the second text of a pair has segment 1."""
-
-    before: Ids = ()
-    between: Ids = ()
-    after: Ids = ()
-    segments: bool = False
 
 
 def settings_from(task: str, longest: int, found: ParsedFiles) -> TextSettings:
@@ -179,65 +170,6 @@ def _marks(task: str, found: ParsedFiles) -> Marks:
     )
 
 
-def read_marks(processor: Any) -> Marks | None:
-    """The marks of a post-processor of ``tokenizer.json``; None where it has none, an error for an unknown one."""
-    if processor is None:
-        return None
-    try:
-        kind = processor["type"]
-        if kind == "Sequence":
-            found = [marks for each in processor["processors"] if (marks := read_marks(each)) is not None]
-            if len(found) > 1:
-                raise RegardError("two post-processors that put marks around a text")
-            return found[0] if found else None
-        if kind == "ByteLevel":
-            return None
-        if kind in ("BertProcessing", "RobertaProcessing"):
-            first, last = _id(processor["cls"][1]), _id(processor["sep"][1])
-            bert = kind == "BertProcessing"
-            return Marks((first,), (last,) if bert else (last, last), (last,), segments=bert)
-        if kind == "TemplateProcessing":
-            return _of_template(processor)
-    except RegardError as error:
-        raise RegardError(f"{TOKENIZER}: post_processor: {error}") from None
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
-        raise RegardError(f"{TOKENIZER}: post_processor: damaged: {processor!r:.60}") from None
-    raise RegardError(f"{TOKENIZER}: post_processor: {kind!r:.60} is not one that regard reads")
-
-
-def _of_template(processor: Any) -> Marks:
-    specials = {name: tuple(map(_id, entry["ids"])) for name, entry in processor["special_tokens"].items()}
-
-    def parts(template: Any, texts: list[str]) -> tuple[list[Ids], list[int]]:
-        """The ids before, between and after the texts, and the segment of each text."""
-        around: list[Ids] = [()]
-        segments: list[int] = []
-        for piece in template:
-            (kind, value), *more = piece.items()
-            if kind == "Sequence" and not more and len(segments) < len(texts) and value["id"] == texts[len(segments)]:
-                around.append(())
-                segments.append(value["type_id"])
-            elif kind == "SpecialToken" and not more:
-                around[-1] += specials[value["id"]]
-            else:
-                raise RegardError(f"{piece!r:.60}: expected special tokens and the texts {' and '.join(texts)}")
-        if len(segments) != len(texts):
-            raise RegardError(f"expected the texts {' and '.join(texts)}")
-        return around, segments
-
-    (before, after), _ = parts(processor["single"], ["A"])
-    (first, between, last), segments = parts(processor["pair"], ["A", "B"])
-    if first != before or last != after:
-        return Marks(before, (), after)  # a pair is arranged otherwise, which no task of ours asks for
-    return Marks(before, between, after, segments=segments == [0, 1])
-
-
-def _id(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise RegardError(f"{value!r:.40}: expected an id")
-    return value
-
-
 def positions_for(settings: TextSettings, task: str) -> int:
     """How many positions the longest text takes, with its marks."""
     around = settings.start if task == "language_model" else (*settings.source_before, *settings.source_after)
@@ -271,31 +203,3 @@ def generation_config(settings: TextSettings, task: str) -> dict[str, Any]:
     if settings.suppressed_first:
         found["begin_suppress_tokens"] = list(settings.suppressed_first)
     return found
-
-
-def post_processor(settings: TextSettings, task: str, token: Callable[[int], str]) -> dict[str, Any] | None:
-    """The post-processor of their ``tokenizer.json``, which puts our marks around texts; None without marks."""
-    continues = task == "language_model"
-    before, after = (settings.start, ()) if continues else (settings.source_before, settings.source_after)
-    between = () if continues else settings.pair_between
-    if not before and not after and not between:
-        return None
-
-    def marks(ids: Ids, segment: int) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": token(number), "type_id": segment}} for number in ids]
-
-    def text(name: str, segment: int) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": segment}}
-
-    second = int(settings.segments)
-    return {
-        "type": "TemplateProcessing",
-        "single": [*marks(before, 0), text("A", 0), *marks(after, 0)],
-        "pair": [
-            *marks(before, 0), text("A", 0), *marks(between, 0), text("B", second), *marks(after, second),
-        ],
-        "special_tokens": {
-            token(number): {"id": token(number), "ids": [number], "tokens": [token(number)]}
-            for number in (*before, *between, *after)
-        },
-    }  # fmt: skip
