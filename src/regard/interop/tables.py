@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,16 +35,20 @@ Names = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Entry:
-    """Tensors of ours and of theirs that hold the same numbers, and the steps from theirs to ours."""
+    """A line of a table, of one of five kinds; the function of a kind's name says what the line means."""
 
+    kind: Literal["same", "constant", "absent", "unused", "zero"]
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    steps: tuple[Step, ...] = ()
-    optional: bool = False  # their file may lack it, and it is not written
-    copy_of: str = ""  # a copy of this tensor of theirs
-    expected: Callable[[], Tensor] | None = None  # makes the value that theirs always has
+    steps: tuple[Step, ...] = ()  # of "same", from theirs to ours
+    copy_of: str = ""  # of "absent": their other name of the tensor
+    make: Callable[[], Tensor] = torch.Tensor  # of "constant": the value
     shape: Shape = ()  # of this value
-    zero: bool = False  # theirs has none, and ours is 0
+
+    @property
+    def optional(self) -> bool:
+        """Whether their file may lack the tensor, which is not written."""
+        return self.kind in ("constant", "absent", "unused")
 
     def to_ours(self, tensors: Tensors) -> Tensors:
         """Their tensors as ours; a ``RegardError`` names those that do not fit."""
@@ -72,27 +77,27 @@ class Entry:
 
 def same(ours: Names, theirs: Names, *steps: Step) -> Entry:
     """The tensors as they are, or changed by ``steps``, which lead from theirs to ours."""
-    return Entry(_names(ours), _names(theirs), steps)
+    return Entry("same", _names(ours), _names(theirs), steps)
 
 
 def constant(theirs: str, shape: Shape, make: Callable[[], Tensor]) -> Entry:
     """They may store what we compute: a stored one must be what ``make`` makes [``shape``], and none is written."""
-    return Entry((), (theirs,), optional=True, expected=make, shape=shape)
+    return Entry("constant", (), (theirs,), make=make, shape=shape)
 
 
 def absent(theirs: str, copy_of: str) -> Entry:
     """Under this name they may store a copy of their ``copy_of``, or only the copy; we store neither copy."""
-    return Entry((), (theirs,), optional=True, copy_of=copy_of)
+    return Entry("absent", (), (theirs,), copy_of=copy_of)
 
 
 def unused(theirs: str) -> Entry:
     """They may store this tensor, and no output depends on it: it is neither kept nor written."""
-    return Entry((), (theirs,), optional=True)
+    return Entry("unused", (), (theirs,))
 
 
 def zero(ours: str) -> Entry:
     """We have a tensor that they lack: it is 0 after import, and must be 0 at export."""
-    return Entry((ours,), (), zero=True)
+    return Entry("zero", (ours,), ())
 
 
 def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
@@ -123,22 +128,26 @@ def readable(
     in_file, shapes = check_names(table, theirs), shapes or {}
     ours: dict[str, Readable] = {}
     for entry in table:
-        if entry.copy_of and entry.theirs[0] in theirs and in_file[entry.copy_of] == entry.copy_of:
-            if not _equal(theirs[entry.copy_of], theirs[entry.theirs[0]]):
-                raise RegardError(f"'{entry.theirs[0]}' differs from '{entry.copy_of}', to which it should be tied")
-        elif entry.zero:
+        if entry.kind == "zero":
             shape = shapes[entry.ours[0]]
             ours[entry.ours[0]] = Made(Path(), shape, partial(torch.zeros, shape))
-        elif _stored(entry, in_file):
+        elif entry.kind == "same":
             found = [theirs[in_file[name]] for name in entry.theirs]
-            if entry.expected is not None:
-                _compare(entry.theirs[0], found[0], entry.shape, entry.expected)
-            elif entry.steps:
-                for number, name in enumerate(entry.ours):
-                    ours[name] = Made(found[0].path, shapes.get(name, ()), partial(_made, entry, found, number))
-            else:
-                ours[entry.ours[0]] = found[0]
+            for number, name in enumerate(entry.ours):
+                made = Made(found[0].path, shapes.get(name, ()), partial(_made, entry, found, number))
+                ours[name] = made if entry.steps else found[number]
+        elif entry.theirs[0] in theirs:
+            _check_optional(entry, theirs, in_file)
     return ours
+
+
+def _check_optional(entry: Entry, theirs: Mapping[str, Readable], in_file: Mapping[str, str]) -> None:
+    """Raise unless a tensor that need not be in the file is what it must be."""
+    name, kept = entry.theirs[0], in_file.get(entry.copy_of, "")
+    if entry.kind == "constant":
+        _compare(name, theirs[name], entry.shape, entry.make)
+    elif entry.kind == "absent" and name != kept and not _equal(theirs[kept], theirs[name]):
+        raise RegardError(f"'{name}' differs from '{kept}', to which it should be tied")
 
 
 def _made(entry: Entry, found: Sequence[Readable], number: int) -> Tensor:
@@ -149,16 +158,11 @@ def _made(entry: Entry, found: Sequence[Readable], number: int) -> Tensor:
         raise RegardError(f"{found[0].path}: {error}") from None
 
 
-def _stored(entry: Entry, in_file: Mapping[str, str]) -> bool:
-    """Whether an entry's tensors are in the file and have a meaning for us."""
-    return not entry.copy_of and bool(entry.ours or entry.expected is not None) and entry.theirs[0] in in_file
-
-
 def check_names(table: Sequence[Entry], theirs: Iterable[str]) -> dict[str, str]:
     """{name in the table: name in the file}, the same unless a copy stands in; raises for any other name."""
     in_file = {name: name for name in theirs}
     for entry in table:
-        if entry.copy_of and in_file.pop(entry.theirs[0], None) is not None:
+        if entry.kind == "absent" and in_file.pop(entry.theirs[0], None) is not None:
             in_file.setdefault(entry.copy_of, entry.theirs[0])
     known = {name: entry.optional for entry in table for name in entry.theirs}
     for name, optional in known.items():
@@ -176,13 +180,13 @@ def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapp
     """Raise unless each of their tensors has the shape that ``ours`` makes it; no tensor is read or made."""
     in_file = check_names(table, theirs)
     for entry in table:
-        if entry.zero or not _stored(entry, in_file):
-            continue
-        if entry.expected is not None:
-            wanted = [entry.shape]
-        else:
+        if entry.kind == "same":
             made = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
             wanted = [tuple(tensor.shape) for tensor in made]
+        elif entry.kind == "constant" and entry.theirs[0] in in_file:
+            wanted = [entry.shape]
+        else:
+            continue
         for name, shape in zip(entry.theirs, wanted, strict=True):
             found = tuple(theirs[in_file[name]])
             if found != shape:
@@ -210,7 +214,7 @@ def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[s
         if entry.optional:
             continue
         tensors = [_taken(left, name) for name in entry.ours]
-        if entry.zero:
+        if entry.kind == "zero":
             if bool(tensors[0].any()):
                 raise RegardError(f"'{entry.ours[0]}' has no place in the other format, where it is 0")
             continue
