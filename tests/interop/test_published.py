@@ -1,4 +1,4 @@
-"""Folders of published models from a stranger's hand: each fault is one line that names the file."""
+"""Damaged or contradictory folders of published models: each fault is one line that names the file."""
 
 from __future__ import annotations
 
