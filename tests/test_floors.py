@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("interop",),
     ("accel",),
     ("directory",),
+    ("model_folder",),
     ("data",),
     ("text",),
     ("models",),

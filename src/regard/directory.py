@@ -5,18 +5,16 @@ shards that ``model.safetensors.index.json`` lists), ``README.md`` (the model ca
 SHA-256 of the others, written last. Where the model reads text there are ``text.json`` and ``tokenizer.json`` (and
 ``target_tokenizer.json`` where the two differ). A run's directory is such a directory too.
 
-Format 2 is written. Format 1 had no task and no vocabulary, and is read for ever: the task was translation, or that of
-a language model where there is no source, and the vocabularies were as large as the tokenizers'.
+Its formats: models/description.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.resources
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -27,16 +25,24 @@ from torch import Tensor
 
 from regard import files, manifest
 from regard.errors import RegardError, RegardWarning, nearest
+from regard.model_folder import (
+    CARD,
+    build_without_memory,
+    check_ids,
+    check_layers,
+    naming,
+    read_card,
+    usable_device,
+)
 from regard.models import registry
 from regard.models.assign import Made, Readable, Replacing, assign, check, is_finite
 from regard.models.contract import Model
 from regard.models.description import Vocabulary, config_of, read_config
-from regard.regular import JSON_LIMIT, read_bytes
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 from regard.weights import INDEX, WEIGHTS, files_of, open_weights, write_tensors
 
-CONFIG, TEXT, CARD = "config.json", "text.json", "README.md"
+CONFIG, TEXT = "config.json", "text.json"
 TOKENIZER, TARGET_TOKENIZER = "tokenizer.json", "target_tokenizer.json"
 FILES = (CONFIG, WEIGHTS, INDEX, TEXT, TOKENIZER, TARGET_TOKENIZER, CARD)
 
@@ -53,7 +59,7 @@ class Text(NamedTuple):
 class Loaded:
     """A model in evaluation mode, its settings, tokenizers and card. A joint tokenizer is both of the tokenizers.
 
-    A model that reads no text has no settings and no tokenizers. ``vocabulary`` None: as large as the tokenizers'.
+    A model that reads no text has no settings and no tokenizers. ``vocabulary`` (0, None): as large as the tokenizers'.
     """
 
     model: Model
@@ -94,7 +100,7 @@ def save(
     """Write a model directory by the write protocol; into a run's directory, beside what else is there.
 
     ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs. ``task`` None: translation,
-    or that of a language model without a source. ``vocabulary`` None: as large as the tokenizers'.
+    or language_model of a model without a source. ``vocabulary`` None: as large as the tokenizers'.
     """
     folder = Path(folder)
     if tokenizer is None or (target_tokenizer and target_tokenizer.fingerprint == tokenizer.fingerprint):
@@ -129,8 +135,8 @@ def load(
 ) -> Loaded:
     """Read a model directory, or a packaged model by its name; every fault is a RegardError that names the file.
 
-    A directory without a manifest is read unchecked, with a ``RegardWarning``. ``replacing`` puts other modules in the
-    place of those that have been read (models/assign.py), such as quantised ones.
+    A directory without a manifest is read unchecked, with a ``RegardWarning``. ``replacing`` puts other modules, such
+    as quantised ones, in the place of those that have been read (models/assign.py).
     """
     folder = find(name_or_path)
     if os.path.lexists(folder / manifest.MANIFEST):
@@ -140,24 +146,22 @@ def load(
         warnings.warn(said, RegardWarning, stacklevel=2)
     described = read_config(folder / CONFIG)
     found = open_weights(folder)
-    _check_layers(folder, described.options, found)
+    with naming(folder / CONFIG):
+        check_layers(described.options, len(found))
     settings, tokenizer, target_tokenizer = _read_text(folder, _rows(found), described.vocabulary)
     sizes = described.vocabulary or sizes_of(tokenizer, target_tokenizer)
     _check_vocabulary(folder / CONFIG, sizes, tokenizer, target_tokenizer)
     if settings is not None:
-        _check_ids(folder / TEXT, settings, sizes)
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
-        raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    model: Any = _build(folder, described.options, sizes)
+        with naming(folder / TEXT):
+            check_ids(settings, sizes)
+    device = usable_device(device)
+    with naming(folder / CONFIG):
+        model: Any = build_without_memory(described.options, sizes)
     check(model, found, folder / WEIGHTS, f"{CONFIG} and {TOKENIZER} make")
-    assign(model, found, dtype, place, replacing)
-    card = folder / CARD
-    text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
+    assign(model, found, dtype, device, replacing)
+    card = read_card(folder)
     return Loaded(
-        model.eval(), described.options, settings, tokenizer, target_tokenizer, text, folder, described.task, sizes
+        model.eval(), described.options, settings, tokenizer, target_tokenizer, card, folder, described.task, sizes
     )
 
 
@@ -166,7 +170,8 @@ def outline(folder: Path) -> tuple[Any, Vocabulary]:
     described, rows = read_config(folder / CONFIG), None
     if any(os.path.lexists(folder / name) for name in (WEIGHTS, INDEX)):
         found = open_weights(folder)
-        _check_layers(folder, described.options, found)
+        with naming(folder / CONFIG):
+            check_layers(described.options, len(found))
         rows = _rows(found)
     if described.vocabulary is not None:
         return described.options, described.vocabulary
@@ -252,53 +257,23 @@ def _check_vocabulary(path: Path, sizes: Vocabulary, tokenizer: Tokenizer | None
             raise RegardError(f"{path}: 'vocabulary' is {size}, but the tokenizer has {one.size} entries")
 
 
-def _check_layers(folder: Path, options: Any, found: Mapping[str, object]) -> None:
-    """Refuse more layers than there are tensors: a billion layers fill the memory even without weights."""
-    layers = registry.layers(options)
-    if layers > len(found):
-        raise RegardError(f"{folder / CONFIG}: {layers} layers, but {WEIGHTS} has {len(found)} tensors")
-
-
 def _rows(found: Mapping[str, Readable]) -> int:
     """The largest side of any tensor, which no vocabulary of the model exceeds."""
     return max((side for tensor in found.values() for side in tensor.shape), default=0)
 
 
-def _build(folder: Path, options: registry.Options, sizes: Vocabulary) -> Model:
-    """The model on the meta device."""
-    with _naming(folder / CONFIG), torch.random.fork_rng(devices=[]), torch.device("meta"), registry.Uninitialized():
-        return options.build(*sizes)
-
-
 def _check_shapes(folder: Path, options: registry.Options, sizes: Vocabulary, weights: Mapping[str, Tensor]) -> None:
     """Refuse to write weights that options and vocabulary do not describe."""
     made = {name: Made(folder / WEIGHTS, tuple(tensor.shape), tensor.clone) for name, tensor in weights.items()}
-    check(_build(folder, options, sizes), made, folder / WEIGHTS, "options and vocabulary make")
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors inside name the file that describes the model."""
-    try:
-        yield
-    except RegardError as error:
-        raise RegardError(f"{path}: {error}") from None
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise RegardError(f"{path}: no model can be built from it: {' '.join(str(error).split())[:150]}") from error
+    with naming(folder / CONFIG):
+        model = build_without_memory(options, sizes)
+    check(model, made, folder / WEIGHTS, "options and vocabulary make")
 
 
 def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not is_finite(tensor):
             raise RegardError(f"{path}: '{name}' holds numbers that are not finite (NaN or infinity)")
-
-
-def _check_ids(path: Path, settings: TextSettings, sizes: Vocabulary) -> None:
-    target = sizes[0] if sizes[1] is None else sizes[1]
-    for special, size in ((settings.ids("source"), sizes[0]), (settings.ids("target"), target)):
-        for name, ids in special.items():
-            if (number := max(ids, default=0)) >= size:
-                raise RegardError(f"{path}: '{name}' holds {number}, but the vocabulary has {size} entries")
 
 
 def _packages() -> Path:

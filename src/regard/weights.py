@@ -32,7 +32,10 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file, which must still be the one whose header was read, inside ``folder``."""
+    """A tensor in a file; a read fails if the file is no longer the one whose header was read.
+
+    Links must not lead out of ``folder``; None: the user named the file, and links may lead anywhere.
+    """
 
     path: Path
     entry: Entry
@@ -48,7 +51,10 @@ class Stored:
         return DTYPES[self.entry.dtype]
 
     def read(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """The tensor, in memory of its own: all of it, or the rows from ``start`` to ``stop`` of its first axis."""
+        """The tensor, in memory of its own: all of it, or the rows from ``start`` to ``stop`` of its first axis.
+
+        A RegardError for a file that cannot be read or has changed.
+        """
         shape = self.shape
         if shape:
             rows = range(shape[0])[start:stop]
@@ -56,19 +62,20 @@ class Stored:
         found = torch.empty(shape, dtype=self.dtype)
         if found.numel():
             before = start * (found.nbytes // shape[0]) if shape else 0
-            room: Any = found.reshape(-1).view(torch.uint8).numpy()
-            self._fill(memoryview(room), self.entry.start + before)
+            numbers: Any = found.reshape(-1).view(torch.uint8).numpy()
+            self._fill(memoryview(numbers), self.entry.start + before)
         return found
 
-    def _fill(self, room: memoryview, start: int) -> None:
+    def _fill(self, buffer: memoryview, start: int) -> None:
+        """Reads the bytes from ``start`` on into the whole buffer."""
         with open_regular(self.path, self.folder) as file:
             try:
                 same = identity(os.fstat(file.fileno())) == self.identity
                 file.seek(start)
-                filled = file.readinto(room) if same else 0
+                filled = file.readinto(buffer) if same else 0
             except OSError as error:
                 raise RegardError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        if filled != len(room):
+        if filled != len(buffer):
             raise RegardError(f"{self.path}: it changed while it was read; expected a file at rest")
 
 
@@ -86,15 +93,15 @@ def open_weights(folder: Path) -> dict[str, Stored]:
     if os.path.lexists(folder / WEIGHTS):
         raise RegardError(f"{folder / INDEX}: there is {WEIGHTS} too: delete the one that is not the model's")
     path = folder / INDEX
-    places = read_index(path)
+    shard_of = read_index(path)
     found: dict[str, Stored] = {}
-    for shard in dict.fromkeys(places.values()):
+    for shard in dict.fromkeys(shard_of.values()):
         for name, tensor in open_file(folder / shard).items():
-            if places.get(name) != shard:
-                said = f"lists it in {places[name]!r:.100}" if name in places else "does not list it"
+            if shard_of.get(name) != shard:
+                said = f"lists it in {shard_of[name]!r:.100}" if name in shard_of else "does not list it"
                 raise RegardError(f"{folder / shard}: it holds {name!r:.100}, but {INDEX} {said}")
             found[name] = tensor
-    for name, shard in places.items():
+    for name, shard in shard_of.items():
         if name not in found:
             raise RegardError(f"{folder / shard}: {name!r:.100} is missing, but {INDEX} lists it there")
     return found
@@ -102,15 +109,15 @@ def open_weights(folder: Path) -> dict[str, Stored]:
 
 def read_index(path: Path) -> dict[str, str]:
     """{name of a tensor: name of its shard}; shards stand beside the index."""
-    places = read_json(path, LONGEST).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    shard_of = read_json(path, LONGEST).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
         raise RegardError(f"{path}: expected 'weight_map', a table of tensors and their files")
-    for name, shard in places.items():
+    for name, shard in shard_of.items():
         if not _is_shard(shard):
             raise RegardError(
                 f"{path}: {name!r:.100} is in {shard!r:.100}: expected the name of a .safetensors file here"
             )
-    return places
+    return shard_of
 
 
 def files_of(folder: Path) -> list[str]:

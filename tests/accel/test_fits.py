@@ -20,8 +20,9 @@ from regard.nn.layers import TransformerLayer
 from regard.nn.layout import Layout
 from regard.nn.multihead import Attention, Core, MultiHeadAttention
 from regard.nn.norm import LayerNorm, RMSNorm, RootMeanSquareNorm
-from regard.nn.positions import RelativeBias, Rotary, RotaryPositions
+from regard.nn.positions import RelativeBias, Rotary
 from regard.nn.residual import Residual
+from regard.nn.rotary import RotaryPositions
 from regard.nn.sequences import Tokens
 from regard.nn.stacks import TransformerStack
 

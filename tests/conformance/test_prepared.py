@@ -19,8 +19,8 @@ LENGTHS, SOURCES = [3, 7, 1, 5], [6, 2, 4, 1]
 SETTINGS = TextSettings(suppressed=(0, 2))
 #: How far a hidden state may be off: weights are drawn wide, so that each rounding of a number counts.
 NARROW = {torch.bfloat16: 0.1, torch.int8: 0.3}
-#: Architectures whose layers the native stack does not compute: a prepared model calls their modules. Nor does the
-#: native stack know a scale.
+#: Architectures whose layers the native stack does not compute: a prepared model calls their modules, as it does where
+#: the attention has a scale of its own.
 BY_MODULES = {"rnn"}
 
 

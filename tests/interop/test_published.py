@@ -1,4 +1,4 @@
-"""Folders of published models from a stranger's hand: each fault is one line that names the file."""
+"""Damaged or contradictory folders of published models: each fault is one line that names the file."""
 
 from __future__ import annotations
 
@@ -147,12 +147,12 @@ def test_a_key_without_a_value_or_a_harmless_one_is_read(folder: Path) -> None:
 
 
 IDS: list[tuple[str, dict[str, Any], str]] = [
-    ("generation_config.json", {"eos_token_id": 20}, "'ends' is 20, but the vocabulary has 20 entries"),
-    ("generation_config.json", {"pad_token_id": 1 << 70}, "'pad' is"),
+    ("generation_config.json", {"eos_token_id": 20}, "'ends' holds 20, but the vocabulary has 20 entries"),
+    ("generation_config.json", {"pad_token_id": 1 << 70}, "'pad' holds"),
     ("generation_config.json", {"eos_token_id": {"a": 1}}, "generation_config.json: eos_token_id"),
     ("tokenizer_config.json", {"pad_token": 3}, "tokenizer_config.json: pad_token"),
     ("tokenizer.json", {"post_processor": {"type": "BertProcessing", "cls": ["<s>", 99], "sep": ["</s>", 3]}},
-     "'start' is 99, but the vocabulary has 20 entries"),
+     "'start' holds 99, but the vocabulary has 20 entries"),
     ("tokenizer.json", {"post_processor": 7}, "tokenizer.json: post_processor"),
 ]  # fmt: skip
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from regard.errors import RegardError
-from regard.interop.specials import Described, Marks, generation_config, post_processor, read_marks, settings_from
+from regard.interop.post_processor import Marks, post_processor, read_marks
+from regard.interop.specials import ParsedFiles, generation_config, settings_from
 
 IDS = {"<s>": 0, "</s>": 2, "[CLS]": 10, "[SEP]": 11, "[MASK]": 12, "<pad>": 1, "[UNK]": 3}
 
@@ -75,8 +76,8 @@ def test_other_post_processors_are_refused(processor: Any) -> None:
         read_marks(processor)
 
 
-def described(config: dict[str, Any], **files: Any) -> Described:
-    return Described(config, number=IDS.get, **files)
+def described(config: dict[str, Any], **files: Any) -> ParsedFiles:
+    return ParsedFiles(config, number=IDS.get, **files)
 
 
 def test_an_encoder() -> None:

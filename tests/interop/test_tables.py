@@ -132,6 +132,16 @@ def test_what_does_not_fit(entry: Any, theirs: Weights, message: str) -> None:
         import_weights([entry], theirs)
 
 
+def test_copies_must_agree_whichever_are_there() -> None:
+    table = [same("x", "X"), absent("Y", "X"), absent("Z", "X")]
+    x = torch.randn(2)
+    for names in ("X", "Y", "Z", "XY", "YZ", "XYZ"):
+        assert equal(import_weights(table, {name: x.clone() for name in names}), {"x": x})
+    for names in ("XY", "XZ", "YZ"):
+        with pytest.raises(RegardError, match=f"'{names[1]}' differs from '{names[0]}', to which it should be tied"):
+            import_weights(table, {names[0]: x, names[1]: x + 1})
+
+
 def test_what_has_no_place() -> None:
     with pytest.raises(RegardError, match="'y' of this model has no place"):
         export_weights([same("x", "X")], {"x": torch.zeros(1), "y": torch.zeros(1)})

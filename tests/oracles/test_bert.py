@@ -34,7 +34,6 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "spans": ("BertForQuestionAnswering", "spans", {"layer_norm_eps": 1e-5, "hidden_act": "relu"}),
     "states": ("BertModel", "embedding", {"type_vocab_size": 3, "num_hidden_layers": 1}),
 }
-QUICK = [pytest.param(name, marks=[] if name in ("words", "texts") else pytest.mark.slow) for name in SHAPES]
 
 
 def bert(name: str) -> Any:
@@ -57,7 +56,7 @@ def ours_of(model: Any, text: Tokens, task: str) -> Tensor:
     return model.label_scores(text)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", SHAPES)
 def test_scores_and_back(name: str, tmp_path: Path) -> None:
     theirs, (kind, task, changes) = bert(name), SHAPES[name]
     loaded = opened(theirs, tmp_path / "theirs")

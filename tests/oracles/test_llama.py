@@ -22,7 +22,8 @@ from regard.accel.prepared import prepare
 from regard.decoding.engine import decode
 from regard.decoding.search import Search
 from regard.interop import published
-from regard.nn.positions import LinearScaling, Llama3Scaling
+from regard.nn.positions import Rotary
+from regard.nn.rotary import LinearScaling, Llama3Scaling, Scaling
 from regard.text.marks import target_start
 
 BOS, EOS, OTHER = 1, 2, 5
@@ -45,7 +46,14 @@ SEARCHES = [
     for name in ("llama 3", "grouped", "linear")
     for search in ((1, 1.0), (4, 1.0), (3, 0.5))
 ]
-QUICK = [pytest.param(name, marks=[] if name in ("grouped", "llama 3") else pytest.mark.slow) for name in SHAPES]
+FAST = ("grouped", "llama 3", "linear", "tied")
+QUICK = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in SHAPES]
+#: Our scaling, and their parameters.
+SCALINGS: dict[str, tuple[Scaling | None, dict[str, Any]]] = {
+    "plain": (None, {"rope_type": "default"}),
+    "llama3": (Llama3Scaling(8.0, 1.0, 4.0, 64), LLAMA3),
+    "linear": (LinearScaling(4.0), {"rope_type": "linear", "factor": 4.0}),
+}
 
 
 def llama(name: str, seed: int = 0) -> Any:
@@ -76,6 +84,23 @@ def test_logits_and_back(name: str, tmp_path: Path) -> None:
     with torch.inference_mode(), lifted():
         back = again(input_ids=text.ids, attention_mask=mask_of(text)).logits
     assert worst(back, expected, text.lengths) <= 1e-12
+
+
+@pytest.mark.parametrize("scaling", list(SCALINGS))
+@pytest.mark.parametrize("theta", [500.0, 500_000.0])
+def test_angles(scaling: str, theta: float) -> None:
+    """Far positions too, where the rounding of a frequency in fp32 counts."""
+    part, parameters = SCALINGS[scaling]
+    config = transformers.LlamaConfig(
+        hidden_size=128, num_attention_heads=2, head_dim=64, rope_parameters={**parameters, "rope_theta": theta}
+    )
+    embedding = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+    positions = torch.tensor([[0, 1, 63, 64, 500, 8191]])
+    cosine, sine = embedding(torch.zeros(1), positions)
+    ours = Rotary(theta, part).build_rotation(64)(6, positions, torch.device("cpu"))
+    # The same operations in fp32, hence the same rounding; only cosines and sines may differ in the last digit.
+    assert (ours.cosine[0, 0] - cosine[0, :, :32]).abs().max() <= 1e-6
+    assert (ours.sine[0, 0] - sine[0, :, :32]).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize(("name", "beam", "penalty"), SEARCHES)

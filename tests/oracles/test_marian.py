@@ -16,7 +16,7 @@ from regard.decoding.search import Search
 from regard.errors import RegardError
 from regard.interop import published
 from regard.interop.marian import MARIAN
-from regard.interop.specials import Described, config_ids, settings_from
+from regard.interop.specials import ParsedFiles, config_ids, settings_from
 from regard.models.bodies import EncoderDecoder
 from regard.models.transformer import Transformer
 from regard.nn.norm import LayerNorm
@@ -77,7 +77,7 @@ def imported(theirs: Any) -> EncoderDecoder:
 
 
 def settings_of(theirs: Any) -> TextSettings:
-    return settings_from("translation", 64, Described(theirs.config.to_dict(), theirs.generation_config.to_dict()))
+    return settings_from("translation", 64, ParsedFiles(theirs.config.to_dict(), theirs.generation_config.to_dict()))
 
 
 def batch(sentences: list[list[int]]) -> Tokens:
@@ -234,7 +234,7 @@ def test_faults_are_named() -> None:
         ({**config, "activation_function": "tanh"}, weights, "activation_function = 'tanh': expected one of"),
         ({**config, "model_type": "bart"}, weights, "model_type = 'bart': expected 'marian'"),
         ({**config, "d_model": None}, weights, "config.json has no 'd_model'"),
-        ({**config, "encoder_layers": 400}, weights, "config.json has 403 layers, but there are 117 tensors"),
+        ({**config, "encoder_layers": 400}, weights, "403 layers, but there are 117 tensors"),
         ({**config, "encoder_layers": 10**9}, weights, "'model.encoder_layers' is 1000000000: expected at most"),
         ({**config, "d_model": "16"}, weights, "'model.width' is '16'"),
         ({**config, "max_position_embeddings": 10**12}, weights, "max_position_embeddings = 1000000000000: expected"),

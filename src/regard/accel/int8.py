@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regard.accel import native, thresholds
 from regard.accel.fits import plain
-from regard.accel.native import Rows
+from regard.accel.native import Weight
 from regard.accel.prepacked import LINEAR, unpacked
 
 VNNI = bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
@@ -33,7 +33,7 @@ class Int8Linear(nn.Module):
     ``dtype`` is the type of the result; None: that of the input.
     """
 
-    def __init__(self, weight: Rows, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, weight: Weight, bias: Tensor | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.dtype, kernels = dtype, native.multiplying(torch.int8)
         self.outputs, self.inputs = weight.shape
@@ -70,7 +70,7 @@ class _Rounded:
 
     dtype = torch.int8
 
-    def __init__(self, weight: Rows, limit: int) -> None:
+    def __init__(self, weight: Weight, limit: int) -> None:
         self.weight, self.shape = weight, weight.shape
         step = max(1, native.PACKED_AT_ONCE // weight.shape[1])
         most = [

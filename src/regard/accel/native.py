@@ -239,8 +239,8 @@ def _room_for_topk(
     return (values, tokens, of_ends), (*given, values.data_ptr(), tokens.data_ptr(), of_ends.data_ptr())
 
 
-class Rows(Protocol):
-    """The rows of a weight [out, in], some at a time; a tensor is such."""
+class Weight(Protocol):
+    """A weight [out, in] whose rows are taken some at a time: a tensor, or one that is still being read."""
 
     @property
     def shape(self) -> torch.Size: ...
@@ -252,7 +252,7 @@ class Rows(Protocol):
 class Matrix:
     """The prepacked weights of a linear layer, for ``Native.product``; they never change."""
 
-    def __init__(self, native: Native, weight: Rows, bias: Tensor | None, scales: Tensor | None = None) -> None:
+    def __init__(self, native: Native, weight: Weight, bias: Tensor | None, scales: Tensor | None = None) -> None:
         """weight [out, in] in fp32, bf16 or int8, bias [out]; in int8 a weight is an integer times ``scales`` [out].
 
         Some panels of rows are laid out at a time, so that they need little memory beside the result's.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from regard.accel import native
 from regard.accel.fits import plain
 from regard.accel.linear import available
-from regard.accel.native import Rows
+from regard.accel.native import Weight
 from regard.accel.thresholds import PREPACKED_INPUTS, PREPACKED_OUTPUTS
 from regard.nn.embedding import Table
 from regard.nn.linear import Linear
@@ -25,7 +25,7 @@ LINEAR = (nn.Linear, Linear)  # the layers that can be replaced; a subclass may 
 class PrepackedLinear(nn.Module):
     """Computes a ``nn.Linear``, [*, in] → [*, out], for x of any type; for inference alone."""
 
-    def __init__(self, weight: Rows, bias: Tensor | None) -> None:
+    def __init__(self, weight: Weight, bias: Tensor | None) -> None:
         super().__init__()
         (self.outputs, self.inputs), self.dtype = weight.shape, weight.dtype
         kernels = native.multiplying(weight.dtype)
@@ -81,7 +81,7 @@ def unpacked(matrix: native.Matrix) -> Tensor:
     return whole[: matrix.outputs, : matrix.linear.inputs]
 
 
-def gains(weight: Tensor | Rows) -> bool:
+def gains(weight: Tensor | Weight) -> bool:
     """Whether a product with this weight [out, in] is faster prepacked: by oneDNN a small one in fp32 is not."""
     outputs, inputs = weight.shape
     if native.multiplying(weight.dtype):

@@ -30,8 +30,8 @@ from regard.nn.sequences import Output, Tokens
 class Prepared(nn.Module):
     """A model's contract and its top-k tokens, for inference alone.
 
-    ``model`` is a copy of the original in which layers were replaced; a recording is made of the original, whose
-    modules are all called.
+    ``model`` is a copy of the original in which layers were replaced. A recording is made of the original, of which
+    every module is called.
     ``output_layer`` is the output table, prepacked or quantised; None: the model's own logits are taken.
     ``cache_dtype`` is the type of cached keys and values, None: that in which they are computed. ``only_linears``:
     nothing but linear layers was replaced.
@@ -86,7 +86,7 @@ class Prepared(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights of products."""
-        return torch.int8 if isinstance(self.output_layer, Int8Linear) else tables(self.model)[0].dtype
+        return torch.int8 if isinstance(self.output_layer, Int8Linear) else table_and_bias(self.model)[0].dtype
 
     @property
     def is_alone(self) -> bool:
@@ -208,15 +208,15 @@ def prepare_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) ->
 
 
 def quantized_in_place(model: Any, output: Int8Linear | PrepackedLinear | None) -> Prepared:
-    """The same, as ``quantize`` makes it."""
+    """A model whose linear layers were quantised while it was read, as ``quantize`` makes it of a whole one."""
     model.eval()
     return Prepared(model, _state_of(model), output_layer=output, only_linears=True)
 
 
 @torch.no_grad()
 def _completed(other: Any, output: Int8Linear | PrepackedLinear | None, made_of: object) -> Prepared:
-    """Replaces all that the kernels compute in a model of its own."""
-    table, bias = tables(other)
+    """Replaces in place all that the kernels compute; linear layers of ``other`` may have been replaced before."""
+    table, bias = table_and_bias(other)
     if table.device.type != "cpu":
         return Prepared(other, made_of, output_layer=output)
     if output is None and has_known_logits(other) and gains(table):
@@ -240,10 +240,10 @@ def quantize(model: Model) -> Prepared:
 
     Tables stay as they are for what looks things up in them.
     """
-    check_int8(tables(model)[0].device)
+    check_int8(table_and_bias(model)[0].device)
     with torch.no_grad():
         other = _copied(model)
-        table, bias = tables(other)
+        table, bias = table_and_bias(other)
         output = Int8Linear(table, bias, torch.float32) if has_known_logits(other) else None
         int8.in_int8(other, table)
         if available(torch.bfloat16):
@@ -283,7 +283,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     module.to(dtype)  # the buffers
 
 
-def tables(model: Any) -> tuple[Tensor, Tensor | None]:
+def table_and_bias(model: Any) -> tuple[Tensor, Tensor | None]:
     """The output table and its bias; of a model without scores of tokens, the table of its embedding."""
     if isinstance(model, TiedModel) and not model.has_scores:
         return model.target_embedding.table.weight, None

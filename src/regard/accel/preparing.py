@@ -1,4 +1,4 @@
-"""Prepares a model for decoding while its weights are read, so that the original's never fill the memory.
+"""Prepares a model for decoding while its weights are read, so that the original's weights never fill the memory.
 
     loaded = read_prepared(lambda dtype, replacing: directory.load(name, "cpu", dtype, replacing), torch.float32)
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,10 @@ from regard.accel.fits import plain
 from regard.accel.int8 import Int8Linear
 from regard.accel.linear import available
 from regard.accel.prepacked import LINEAR, PrepackedLinear, PrepackedTable, gains
-from regard.accel.prepared import check_int8, has_known_logits, prepare_in_place, quantized_in_place, tables
+from regard.accel.prepared import check_int8, has_known_logits, prepare_in_place, quantized_in_place, table_and_bias
 from regard.accel.thresholds import PREPARED_BYTES
 from regard.directory import Loaded
-from regard.models.assign import Replacing, Rows
+from regard.models.assign import Replacing, RowReader
 from regard.nn.embedding import Table
 
 #: Reads a model on the CPU in a precision, and replaces modules meanwhile (``directory.load``).
@@ -33,7 +33,7 @@ Read = Callable[[torch.dtype, Replacing], Loaded]
 def read_prepared(read: Read, dtype: torch.dtype) -> Loaded:
     """A model that decodes as ``prepare(model, dtype)`` does, and can do nothing else: the original's weights are gone.
 
-    Whoever records it, aligns or trains needs the original.
+    Recording, alignments and training need the original.
     """
     preparing = Preparing(dtype)
     loaded = read(preparing.weights, preparing)
@@ -68,19 +68,19 @@ class Preparing:
         self.output: Int8Linear | PrepackedLinear | None = None
         self._of_table: set[int] = set()
 
-    def begin(self, model: Any, rows: Callable[[str, torch.dtype], Rows]) -> set[str]:
-        """Lays out the output table, and where it is prepacked, looks ids up in what was laid out."""
-        table, bias = tables(model)
+    def begin(self, model: Any, reader: Callable[[str, torch.dtype], RowReader]) -> set[str]:
+        """Lays the output table out; if a kernel multiplies it, input tables that are tied to it look ids up there."""
+        table, bias = table_and_bias(model)
         self._of_table = {id(module) for module in model.modules() if getattr(module, "weight", None) is table}
         if not has_known_logits(model):
             return set()
         name, bias_of = _name(model, table), None
         if bias is not None:
-            bias_of = rows(_name(model, bias), self.weights)[:]
+            bias_of = reader(_name(model, bias), self.weights)[:]
         if self.int8:
-            self.output = Int8Linear(rows(name, torch.float32), bias_of, torch.float32)
+            self.output = Int8Linear(reader(name, torch.float32), bias_of, torch.float32)
             return set()
-        found = rows(name, self.weights)
+        found = reader(name, self.weights)
         owners = [module for module in model.modules() if id(module) in self._of_table]
         if not gains(found) or not native.multiplying(self.weights) or not all(_is_replaced(one) for one in owners):
             return set()
@@ -94,22 +94,20 @@ class Preparing:
 
     def dtype(self, module: nn.Module) -> torch.dtype:
         """That of the weights; what is not quantised is in bf16 if the processor multiplies it."""
-        if self.int8 and not self._is_quantised(module) and available(torch.bfloat16):
-            return torch.bfloat16
-        return self.weights
+        is_quantised = self.int8 and self._is_linear(module) and int8.is_wide(module)
+        return torch.bfloat16 if self.int8 and not is_quantised and available(torch.bfloat16) else self.weights
 
     def replace(self, module: nn.Module) -> nn.Module:
         """A linear layer laid out or quantised, and anything else as it is."""
-        if not plain(module, *LINEAR) or not isinstance(module, nn.Linear) or id(module) in self._of_table:
+        if not self._is_linear(module):
             return module
         if self.int8:
-            return Int8Linear(module.weight, module.bias) if self._is_quantised(module) else module
+            return Int8Linear(module.weight, module.bias) if int8.is_wide(module) else module
         return PrepackedLinear(module.weight, module.bias) if gains(module.weight) else module
 
-    def _is_quantised(self, module: nn.Module) -> bool:
-        if not plain(module, *LINEAR) or not isinstance(module, nn.Linear) or id(module) in self._of_table:
-            return False
-        return int8.is_wide(module)
+    def _is_linear(self, module: nn.Module) -> TypeGuard[nn.Linear]:
+        """Whether a module is a known linear layer, and does not hold the output table, which others read."""
+        return plain(module, *LINEAR) and isinstance(module, nn.Linear) and id(module) not in self._of_table
 
 
 def _name(model: Any, tensor: Tensor) -> str:
@@ -120,4 +118,5 @@ def _name(model: Any, tensor: Tensor) -> str:
 
 
 def _is_replaced(module: nn.Module) -> bool:
+    """Whether a module that holds the output table needs nothing but a look-up or a product of the table."""
     return plain(module, Table, *LINEAR) and getattr(module, "bias", None) is None

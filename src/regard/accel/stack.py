@@ -26,8 +26,9 @@ from regard.nn.layout import Layout
 from regard.nn.multihead import Attention, Core, MultiHeadAttention
 from regard.nn.norm import LayerNorm, RMSNorm, RootMeanSquareNorm
 from regard.nn.padding import real
-from regard.nn.positions import Rotary, RotaryPositions
+from regard.nn.positions import Rotary
 from regard.nn.residual import Residual, Wiring
+from regard.nn.rotary import RotaryPositions
 from regard.nn.sequences import Memory
 from regard.nn.slots import CacheShape
 from regard.nn.stacks import Stack, TransformerStack

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.interop.family import Family
-from regard.interop.keys import (
-    ACTIVATIONS,
-    POSITIONS,
-    REQUIRED,
-    Values,
-    chosen,
-    class_of,
-    name_of,
-    norm,
-    option,
-    options,
-)
+from regard.interop.family import Family, PositionsKey
+from regard.interop.keys import ACTIVATIONS, POSITIONS, REQUIRED, Values, chosen, class_of, norm, option, options
 from regard.interop.tables import Entry, absent, modules, repeat, same, unused
+from regard.models import registry
 
-# their class → kind of our head, and the task
+# their class → the kind of our head ("": none), and the task; of two classes with one kind the first is written
 CLASSES = {
     "BertModel": ("", "embedding"),
     "BertForMaskedLM": ("masked_words", "masked"),
@@ -28,7 +18,6 @@ CLASSES = {
     "BertForTokenClassification": ("token_labels", "tagging"),
     "BertForQuestionAnswering": ("spans", "spans"),
 }
-KINDS = {"MaskedWords": "masked_words", "TextLabels": "text_labels", "TokenLabels": "token_labels", "Spans": "spans"}
 LAYER = {
     **{f"self_attention.{name}": f"attention.self.{name}" for name in ("query", "key", "value")},
     "self_attention.output": "attention.output.dense", "self_attention_residual.norm": "attention.output.LayerNorm",
@@ -57,23 +46,21 @@ def _head(given: Values) -> dict[str, Any]:
     names = given["id2label"] or {"0": "LABEL_0", "1": "LABEL_1"}
     if {str(key) for key in names} != {str(number) for number in range(len(names))}:
         raise ValueError("id2label: expected the labels of 0, 1, 2, …")
-    one = given["problem_type"] or ("regression" if len(names) == 1 else "single_label_classification")
-    if kind == "text_labels" and one != "single_label_classification":
-        raise ValueError(f"{one}: regard reads one of several labels for a text")
+    problem = given["problem_type"] or ("regression" if len(names) == 1 else "single_label_classification")
+    if kind == "text_labels" and problem != "single_label_classification":
+        raise ValueError(f"{problem}: regard reads one of several labels for a text")
     dropout = given["hidden_dropout_prob"] if given["classifier_dropout"] is None else given["classifier_dropout"]
     return {"head": {"kind": kind, "dropout": dropout}, "labels": [names[key] for key in sorted(names, key=int)]}
 
 
 def _class(ours: Any) -> dict[str, Any]:
-    kind = KINDS.get(type(ours.head).__name__, "")
-    found: dict[str, Any] = {
-        "architectures": [name_of("head", kind, {name: each for name, (each, _) in CLASSES.items()})]
-    }
-    if ours.labels:
-        found["id2label"] = {str(number): label for number, label in enumerate(ours.labels)}
-        found["label2id"] = {label: number for number, label in enumerate(ours.labels)}
-        found["classifier_dropout"] = ours.head.dropout
-    return found
+    kind = "" if ours.head is None else registry.kind_of("head", ours.head)
+    found = {"architectures": [next(name for name, (each, _) in CLASSES.items() if each == kind)]}
+    if not ours.labels:
+        return found
+    ids = {label: number for number, label in enumerate(ours.labels)}
+    names = {str(number): label for label, number in ids.items()}
+    return {**found, "id2label": names, "label2id": ids, "classifier_dropout": ours.head.dropout}
 
 
 def table(ours: Any, values: Values) -> list[Entry]:
@@ -90,7 +77,7 @@ def table(ours: Any, values: Values) -> list[Entry]:
     if kind == "masked_words":
         entries += [same("output_bias", f"{words}.bias"), absent(f"{words}.decoder.bias", f"{words}.bias")]
         entries += [absent(f"{words}.decoder.weight", "bert.embeddings.word_embeddings.weight")]
-        entries += [unused(f"cls.seq_relationship.{name}") for name in both]  # whether one text follows another
+        entries += [unused(f"cls.seq_relationship.{name}") for name in both]  # of the pair's order: no task here
     return entries
 
 
@@ -120,5 +107,5 @@ BERT = Family(
     ignored=frozenset({"label2id", "num_labels", "_num_labels", "directionality", "pooler_fc_size",
                        "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"}),
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    base=("BertModel", "bert."), table=table, longest=("max_position_embeddings", 512, POSITIONS),
+    base=("BertModel", "bert."), table=table, positions=PositionsKey("max_position_embeddings", 512, POSITIONS),
 )  # fmt: skip

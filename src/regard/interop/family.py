@@ -1,7 +1,7 @@
 """A family of published models: a table of configuration entries, and one of weights, both two-way and strict.
 
 A family's file declares keys (keys.py) and tensors (tables.py). What all families share stands here: the refusal of
-what is unknown, defaults, the registry's checks, and on the way out the comparison of what was written with the model.
+what is unknown, defaults, the registry's checks, and at export the comparison of what was written with the model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from regard.errors import RegardError, nearest
 from regard.interop.keys import HARMLESS, REQUIRED, SPECIALS, Key, Values, class_of
 from regard.interop.tables import Entry, check_names, check_shapes, export_weights, held, readable
 from regard.interop.transforms import Shape
+from regard.model_folder import check_layers
 from regard.models import registry
 from regard.models.assign import Readable
 
@@ -25,50 +26,61 @@ from regard.models.assign import Readable
 TRAINING = ("dropout", "embedding_dropout", "activation_dropout", "attention_dropout", "final_dropout")
 
 
+class PositionsKey(NamedTuple):
+    """The key with the number of positions, its value where a file leaves it out, and the largest that is read."""
+
+    key: str
+    default: int
+    largest: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """The tables of one ``model_type``.
-
-    ``tasks``: their classes and the task of each. ``keys``: entries of ``config.json``. ``only``: keys that have
-    one value in every file that we can hold, where they stand in it. ``fixed``: our options that every model of the
-    family has. ``free``: options that need not be as in the file. ``ignored``: keys of this family
-    that change no number of inference. ``tensors``: {key: tensor}, keys that no file has, true where the weights have
-    the tensor. ``renamed``: older endings of tensors' names. ``base``: a class whose tensors' names lack a beginning.
-    ``longest``: the key with the number of positions, its default, and the most.
-    """
+    """The tables of one ``model_type``."""
 
     name: str  # of the family, in messages
     model_type: str
-    architecture: str
-    tasks: Mapping[str, str]
+    architecture: str  # ours
+    tasks: Mapping[str, str]  # the task of each of their classes
     keys: Sequence[Key]
-    table: Callable[[Any, Values], list[Entry]]
-    longest: tuple[str, int, int]
-    vocabularies: tuple[str, ...] = ("vocab_size",)
-    only: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    free: tuple[str, ...] = ()
-    ignored: frozenset[str] = frozenset()
-    tensors: Mapping[str, str] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    base: tuple[str, str] | None = None
+    table: Callable[[Any, Values], list[Entry]]  # the tensors, from our options and the values of the keys
+    positions: PositionsKey
+    vocabularies: tuple[str, ...] = ("vocab_size",)  # the keys with the sizes: of one vocabulary, or source and target
+    only: Mapping[str, Any] = field(default_factory=dict)  # keys with the one value that we hold; a file may lack them
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # our options that every model of the family has
+    free: tuple[str, ...] = ()  # our options of tensors that every file has: a model without them is written with zeros
+    ignored: frozenset[str] = frozenset()  # keys of this family that change no number of inference
+    tensors: Mapping[str, str] = field(default_factory=dict)  # see ``values``
+    renamed: Mapping[str, str] = field(default_factory=dict)  # older ends of tensors' names → those in the table
+    base: tuple[str, str] | None = None  # a class whose files leave a prefix out of all tensors' names, and the prefix
 
     def values(self, config: Values, tensors: Iterable[str] = ()) -> dict[str, Any]:
-        """Their values of all declared keys; an unknown key, one that must be there, or a wrong family raises."""
+        """The values of all declared keys in their ``config.json``, where ``tensors`` are the names of their weights.
+
+        Each key of ``self.tensors`` has no place in files: it is true where the weights have the tensor that it names.
+        A RegardError for an unknown key, a value that is missing or cannot be held, or another family.
+        """
+        defaults = {key: default for entry in self.keys for key, default in entry.defaults.items()}
+        self._check_keys(config, defaults)
+        names = set(tensors)
+        values = {key: config.get(key) for key in (*defaults, *self.vocabularies)}
+        values |= {key: name in names for key, name in self.tensors.items()}
+        for key, value in values.items():
+            values[key] = defaults.get(key) if value is None else value
+            if values[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
+                raise RegardError(f"config.json has no '{key}'")
+        key, default, largest = self.positions
+        positions = default if config.get(key) is None else config[key]
+        if not isinstance(positions, int) or isinstance(positions, bool) or not 2 <= positions <= largest:
+            raise RegardError(f"{key} = {positions!r:.40}: expected 2 to {largest}")
+        return {**values, key: positions}
+
+    def _check_keys(self, config: Values, defaults: Values) -> None:
+        """Refuse another family, unknown keys, and values of ``only`` that we cannot hold."""
         if config.get("model_type", self.model_type) != self.model_type:
             raise RegardError(f"model_type = {config['model_type']!r:.60}: expected '{self.model_type}'")
-        defaults = {key: default for entry in self.keys for key, default in entry.defaults.items()}
-        known = {
-            "model_type",
-            *defaults,
-            *self.vocabularies,
-            self.longest[0],
-            *self.only,
-            *self.ignored,
-            *HARMLESS,
-            *SPECIALS,
-        }
-        known -= self.tensors.keys()
+        declared = {*defaults, *self.vocabularies, self.positions.key, *self.only} - self.tensors.keys()
+        known = declared | self.ignored | HARMLESS | SPECIALS | {"model_type"}
         for key, value in config.items():
             if key not in known and value is not None:
                 raise RegardError(
@@ -79,18 +91,6 @@ class Family:
             found = value if config.get(key) is None else config[key]
             if type(found) is not type(value) or found != value:
                 raise RegardError(f"{key} = {found!r:.60}: regard has models with {value!r} alone")
-        names = set(tensors)
-        values = {key: config.get(key) for key in (*defaults, *self.vocabularies)}
-        values |= {key: name in names for key, name in self.tensors.items()}
-        for key, value in values.items():
-            values[key] = defaults.get(key) if value is None else value
-            if values[key] is REQUIRED or (value is None and key == self.vocabularies[0]):
-                raise RegardError(f"config.json has no '{key}'")
-        key, default, most = self.longest
-        positions = default if config.get(key) is None else config[key]
-        if not isinstance(positions, int) or isinstance(positions, bool) or not 2 <= positions <= most:
-            raise RegardError(f"{key} = {positions!r:.40}: expected 2 to {most}")
-        return {**values, key: positions}
 
     def options_from(self, config: Values, tensors: Iterable[str] = ()) -> Any:
         """Our options from their ``config.json`` and the names of their ``tensors``."""
@@ -113,7 +113,7 @@ class Family:
             raise RegardError(f"{keys}: {error}" if keys else str(error)) from None
 
     def sizes(self, config: Values, options: Any) -> tuple[int, int | None]:
-        """The rows of the tables of source and target; None: the target's is the source's."""
+        """The rows of the tables of source and target; None: the target's vocabulary is the source's."""
         found = [config.get(key) for key in self.vocabularies]
         for key, size in zip(self.vocabularies, found, strict=True):
             if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
@@ -140,10 +140,11 @@ class Family:
         try:
             for entry in self.keys:
                 config |= entry.write(options)
-            facts = {key: config.pop(key) for key in self.tensors}
+            has_tensor = {key: config.pop(key) for key in self.tensors}
             sizes = (vocabulary, vocabulary if target_vocabulary is None else target_vocabulary)
             config |= zip(self.vocabularies, sizes, strict=False)
-            back = canonical(self.options_from(config, [self.tensors[key] for key, there in facts.items() if there]))
+            tensors = [self.tensors[key] for key, there in has_tensor.items() if there]
+            back = canonical(self.options_from(config, tensors))
         except RegardError as error:
             raise RegardError(f"{self.name} cannot hold this model: {error}") from None
         for name, value in canonical(options).items():
@@ -153,10 +154,10 @@ class Family:
 
     def names(self, config: Values, names: Iterable[str]) -> dict[str, str]:
         """{name in the table: name in the file} of all their tensors."""
-        begins = self.base[1] if self.base and self.base[0] in (config.get("architectures") or ()) else ""
+        prefix = self.base[1] if self.base and self.base[0] in (config.get("architectures") or ()) else ""
         found: dict[str, str] = {}
         for name in names:
-            known = name if name.startswith(begins) else begins + name
+            known = name if name.startswith(prefix) else prefix + name
             for old, new in self.renamed.items():
                 known = known.replace(old, new)
             if found.setdefault(known, name) != name:
@@ -169,7 +170,7 @@ class Family:
         """Our tensors, which have the shapes ``ours``, from theirs; names and shapes are checked, nothing is read."""
         names = self.names(config, theirs)
         table, named = self.table(options, self.values(config, names)), {n: theirs[file] for n, file in names.items()}
-        check_names(table, named)
+        check_names(table, named)  # a name that is wrong is not the configuration's fault
         try:
             check_shapes(table, {name: tensor.shape for name, tensor in named.items()}, ours)
         except RegardError as error:
@@ -179,8 +180,7 @@ class Family:
     def import_model(self, config: Values, theirs: Mapping[str, Tensor]) -> Any:
         """Our model, in evaluation mode, from their configuration and state dict."""
         options = self.options_from(config, self.names(config, theirs))
-        if registry.layers(options) > len(theirs):
-            raise RegardError(f"config.json has {registry.layers(options)} layers, but there are {len(theirs)} tensors")
+        check_layers(options, len(theirs))
         model = options.build(*self.sizes(config, options))
         ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         weights = {name: tensor.read() for name, tensor in self.readable(options, config, held(theirs), ours).items()}
@@ -195,7 +195,7 @@ class Family:
         target = model.target_embedding.table.weight
         config = self.config_from(model.options, len(source), len(target))
         table = self.table(model.options, self.values(config))
-        for entry in table:  # what this model lacks, and the family has in every model, is 0
+        for entry in table:  # tensors of ``free`` options that this model lacks, such as a bias, are written as 0
             for name in entry.ours:
                 if name not in ours and name in self.free:
                     ours[name] = torch.zeros(len(target), dtype=target.dtype, device=target.device)

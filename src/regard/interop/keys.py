@@ -6,7 +6,7 @@
     options(defaults, …)    any other relation between keys and options
 
 Every key is declared, with its value where a file leaves it out. ``HARMLESS`` are the keys that may stand in any file
-and change no number of inference; ``SPECIALS`` are those of special ids and lengths, which settings.py reads.
+and change no number of inference; ``SPECIALS`` are those of special ids, which specials.py reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 HARMLESS = frozenset({
-    # who wrote the file, and how a library is to hold the model
+    # who wrote the file, and how their library is to run the model
     "_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "torchscript", "use_bfloat16",
     "_attn_implementation", "attn_implementation", "_attn_implementation_autoset", "_commit_hash", "is_assistant",
     "tokenizer_class", "return_dict", "output_attentions", "output_hidden_states", "output_past", "output_scores",
@@ -36,7 +36,7 @@ HARMLESS = frozenset({
     # training
     "gradient_checkpointing", "initializer_range", "initializer_factor", "init_std", "finetuning_task",
     "task_specific_params", "transformers.js_config",
-    # the ways of search that a user chooses
+    # settings of decoding, which a user chooses
     "max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "early_stopping", "num_beams",
     "num_beam_groups", "num_return_sequences", "diversity_penalty", "temperature", "top_k", "top_p", "min_p",
     "typical_p", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size",
@@ -45,8 +45,8 @@ HARMLESS = frozenset({
 
 SPECIALS = frozenset({
     "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id",
-    "decoder_start_token_id", "forced_bos_token_id",
-    "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "length_penalty",
+    "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
+    "begin_suppress_tokens", "length_penalty",
 })  # fmt: skip
 
 
@@ -71,23 +71,25 @@ def options(
 
 
 def option(
-    key: str, name: str, default: Any = REQUIRED, values: Mapping[Any, Any] | None = None, twin: str = ""
+    key: str, name: str, default: Any = REQUIRED, values: Mapping[Any, Any] | None = None, same_as: str = ""
 ) -> Key:
     """The key has the option's value, or by ``values`` another name for it; of two names the first is written.
 
-    ``twin`` is a key that has the same value in every model of ours.
+    ``same_as``: a second key, which has the same value in every model that we can hold.
     """
 
     def read(given: Values) -> dict[str, Any]:
-        if twin and given[key] != given[twin]:
-            raise RegardError(f"{key} = {given[key]!r:.40} and {twin} = {given[twin]!r:.40}: expected the same number")
+        if same_as and given[key] != given[same_as]:
+            raise RegardError(
+                f"{key} = {given[key]!r:.40} and {same_as} = {given[same_as]!r:.40}: expected the same number"
+            )
         return {name: given[key] if values is None else chosen(key, given[key], values)}
 
     def write(ours: Any) -> dict[str, Any]:
         value = getattr(ours, name)
         return dict.fromkeys(keys, value if values is None else name_of(name, value, values))
 
-    keys = [key, twin] if twin else [key]
+    keys = [key, same_as] if same_as else [key]
     return Key(dict.fromkeys(keys, default), read, write)
 
 

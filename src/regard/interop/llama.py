@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.interop.family import Family
+from regard.interop.family import Family, PositionsKey
 from regard.interop.keys import ACTIVATIONS, POSITIONS, Values, chosen, model_class, norm, option, options
 from regard.interop.tables import Entry, absent, modules, repeat, same, unused, zero
+from regard.models import registry
 
 # kind of our scaling → its options and their keys
 SCALINGS = {
@@ -17,7 +18,6 @@ SCALINGS = {
     "llama3": {"factor": "factor", "low_frequency_factor": "low_freq_factor", "high_frequency_factor":
                "high_freq_factor", "original_length": "original_max_position_embeddings"},
 }  # fmt: skip
-KINDS = {"LinearScaling": "linear", "Llama3Scaling": "llama3"}
 ATTENTION = {f"self_attention.{name}": f"self_attn.{name[0]}_proj" for name in ("query", "key", "value", "output")}
 INNER = {"feedforward.gate": "mlp.gate_proj", "feedforward.input": "mlp.up_proj", "feedforward.output": "mlp.down_proj"}
 NORMS = {"self_attention_residual.norm": "input_layernorm", "feedforward_residual.norm": "post_attention_layernorm"}
@@ -46,7 +46,7 @@ def _rope(ours: Any) -> dict[str, Any]:
     theta, scaling = getattr(ours.positions, "theta", 1e4), getattr(ours.positions, "scaling", None)
     if scaling is None:
         return {"rope_theta": theta, "rope_scaling": None}
-    kind = KINDS[type(scaling).__name__]
+    kind = registry.kind_of("scaling", scaling)
     rope = {key: getattr(scaling, name) for name, key in SCALINGS[kind].items()}
     return {"rope_theta": theta, "rope_scaling": {"rope_type": kind, **rope}}
 
@@ -93,5 +93,5 @@ LLAMA = Family(
     only={"is_decoder": False, "is_encoder_decoder": False, "rope_interleaved": False},
     fixed={"order": "pre", "final_norm": True, "gated": True, "scale_embedding": False, "dropout": 0.0},
     ignored=frozenset({"pretraining_tp", "id2label", "label2id", "max_sequence_length", "is_llama_config"}),
-    table=table, longest=("max_position_embeddings", 2048, POSITIONS),
+    table=table, positions=PositionsKey("max_position_embeddings", 2048, POSITIONS),
 )  # fmt: skip

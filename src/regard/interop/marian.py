@@ -12,7 +12,7 @@ from typing import Any
 
 from regard import limits
 from regard.errors import RegardError
-from regard.interop.family import Family
+from regard.interop.family import Family, PositionsKey
 from regard.interop.keys import ACTIVATIONS, Values, model_class, option, options
 from regard.interop.tables import Entry, absent, constant, modules, repeat, same
 from regard.interop.transforms import unstack
@@ -74,8 +74,8 @@ MARIAN = Family(
         option("d_model", "width"),
         option("encoder_layers", "encoder_layers"),
         option("decoder_layers", "decoder_layers"),
-        option("encoder_attention_heads", "heads", twin="decoder_attention_heads"),
-        option("encoder_ffn_dim", "feedforward", twin="decoder_ffn_dim"),
+        option("encoder_attention_heads", "heads", same_as="decoder_attention_heads"),
+        option("encoder_ffn_dim", "feedforward", same_as="decoder_ffn_dim"),
         option("dropout", "dropout", 0.1),
         option("attention_dropout", "attention_dropout", 0.0),
         option("activation_dropout", "activation_dropout", 0.0),
@@ -107,5 +107,5 @@ MARIAN = Family(
     }),
     vocabularies=("vocab_size", "decoder_vocab_size"),
     table=table,
-    longest=("max_position_embeddings", 1024, limits.LENGTH + 1),
+    positions=PositionsKey("max_position_embeddings", 1024, limits.LENGTH + 1),
 )  # fmt: skip

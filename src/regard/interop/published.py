@@ -1,27 +1,35 @@
-"""Folders of published models, as ``save_pretrained`` writes them, read as they are; and the way out."""
+"""Reads folders of published models as ``save_pretrained`` wrote them, and writes such folders."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from regard import files
-from regard.directory import CARD, CONFIG, TOKENIZER, Loaded
+from regard.directory import CONFIG, TOKENIZER, Loaded
 from regard.errors import RegardError, nearest
 from regard.interop import specials
 from regard.interop.family import Family
-from regard.interop.specials import GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, Described
+from regard.interop.post_processor import post_processor
+from regard.interop.specials import GENERATING, GENERATION, SPECIALS_MAP, TOKENIZER_CONFIG, ParsedFiles
+from regard.model_folder import (
+    CARD,
+    build_without_memory,
+    check_ids,
+    check_layers,
+    naming,
+    read_card,
+    usable_device,
+)
 from regard.models import registry
 from regard.models.assign import Replacing, assign, names
-from regard.models.registry import Uninitialized
-from regard.regular import JSON_LIMIT, parse_json, read_bytes, read_json
+from regard.regular import parse_json, read_bytes, read_json
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 from regard.weights import INDEX, WEIGHTS, open_weights, write_tensors
@@ -60,36 +68,33 @@ def load(
 ) -> Loaded:
     """Read a published folder; every fault is a RegardError of one line that names the file.
 
-    ``replacing``: see ``regard.directory.load``. The folder may lack a tokenizer: the model is read, and takes ids. The
-    memory is that of the weights and of one tensor more, or of the few that make one of ours.
+    ``replacing``: see ``regard.directory.load``. Without a tokenizer in the folder the model takes ids. Loading takes
+    the memory of the weights and of one tensor more, or of those few from which one of ours is made.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
     _check_weights(folder)
     found = open_weights(folder)
     weights = folder / (INDEX if os.path.lexists(folder / INDEX) else WEIGHTS)
-    with _naming(folder / CONFIG):
+    with naming(folder / CONFIG):
         family = family_of(config)
         options = family.options_from(config, family.names(config, found))
         task, sizes = family.task(config), family.sizes(config, options)
-        if registry.layers(options) > len(found):
-            raise RegardError(f"{registry.layers(options)} layers, but there are {len(found)} tensors")
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), Uninitialized():
-            model: Any = options.build(*sizes)
-        positions = family.values(config)[family.longest[0]]
+        check_layers(options, len(found))
+        model: Any = build_without_memory(options, sizes)
+        positions = family.values(config)[family.positions.key]
     rows = max(size for size in sizes if size is not None)
-    tokenizer, described = _text(folder, config, rows)
-    with _naming(folder):
-        settings = specials.settings_from(task, positions, described)
-        _check_ids(settings, sizes, tokenizer)
-    with _naming(weights):
+    tokenizer, parsed = _tokenizer_and_files(folder, config, rows)
+    with naming(folder):
+        if tokenizer is not None and tokenizer.size > sizes[0]:
+            raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but {CONFIG} has a vocabulary of {sizes[0]}")
+        settings = specials.settings_from(task, positions, parsed)
+        check_ids(settings, sizes)
+    with naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
         tensors = family.readable(options, config, found, ours)
-    assign(model, tensors, dtype, _device(device), replacing)
-    card = folder / CARD
-    text = read_bytes(card, JSON_LIMIT).decode("utf-8", "replace") if os.path.lexists(card) else ""
-    model.options = options
-    return Loaded(model.eval(), options, settings, tokenizer, tokenizer, text, folder, task, sizes)
+    assign(model, tensors, dtype, usable_device(device), replacing)
+    return Loaded(model.eval(), options, settings, tokenizer, tokenizer, read_card(folder), folder, task, sizes)
 
 
 def write(loaded: Loaded, folder: Path | str) -> Path:
@@ -102,25 +107,22 @@ def write(loaded: Loaded, folder: Path | str) -> Path:
     family, config, tensors = _exported(model, loaded.options)
     generation = specials.generation_config(settings, loaded.task)
     config |= specials.config_ids(settings, loaded.task)
-    config.setdefault(family.longest[0], specials.positions(settings, loaded.task))
-    described = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATES else {})}
+    config.setdefault(family.positions.key, specials.positions_for(settings, loaded.task))
+    written = {CONFIG: config, **({GENERATION: generation} if loaded.task in GENERATING else {})}
     if loaded.tokenizer is not None:
         if loaded.target_tokenizer is not None and loaded.target_tokenizer.fingerprint != loaded.tokenizer.fingerprint:
             raise RegardError(f"{loaded.path}: two tokenizers, and this format holds one")
-        described[TOKENIZER] = _tokenizer(loaded.tokenizer, settings, loaded.task)
-        described[TOKENIZER_CONFIG] = _tokenizer_config(loaded.tokenizer, settings, loaded.task)
+        written[TOKENIZER] = _tokenizer(loaded.tokenizer, settings, loaded.task)
+        written[TOKENIZER_CONFIG] = _tokenizer_config(loaded.tokenizer, settings, loaded.task)
 
     def writer(inside: Path) -> None:
         write_tensors(inside / WEIGHTS, {name: tensor.detach().to("cpu") for name, tensor in tensors.items()})
-        for name, content in described.items():
+        for name, content in written.items():
             files.write(inside / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
         files.write(inside / CARD, loaded.card.encode("utf-8", "replace"))
 
     files.write_folder(folder, writer, name="export")
     return folder
-
-
-GENERATES = ("translation", "language_model")
 
 
 def _exported(model: Any, options: Any) -> tuple[Family, dict[str, Any], dict[str, torch.Tensor]]:
@@ -150,28 +152,19 @@ def _check_weights(folder: Path) -> None:
     raise RegardError(f"{folder / WEIGHTS}: no such file")
 
 
-def _text(folder: Path, config: Mapping[str, Any], rows: int) -> tuple[Tokenizer | None, Described]:
+def _tokenizer_and_files(folder: Path, config: Mapping[str, Any], rows: int) -> tuple[Tokenizer | None, ParsedFiles]:
     """The tokenizer, if there is one, and what the folder says of ids."""
     tokenizer = Tokenizer.read(folder / TOKENIZER, (), rows) if os.path.lexists(folder / TOKENIZER) else None
     raw = {} if tokenizer is None else parse_json(read_bytes(folder / TOKENIZER).decode("utf-8"))
-    others = (read_json(folder / name) if os.path.lexists(folder / name) else {} for name in
-              (GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP))  # fmt: skip
-    generation, tokenizer_config, specials_map = others
+    generation, tokenizer_config, specials_map = (
+        read_json(folder / name) if os.path.lexists(folder / name) else {}
+        for name in (GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP)
+    )
 
     def number(token: str) -> int | None:
         return None if tokenizer is None else tokenizer.inner.token_to_id(token)
 
-    return tokenizer, Described(config, generation, raw, tokenizer_config, specials_map, number)
-
-
-def _check_ids(settings: TextSettings, sizes: tuple[int, int | None], tokenizer: Tokenizer | None) -> None:
-    target = sizes[0] if sizes[1] is None else sizes[1]
-    if tokenizer is not None and tokenizer.size > sizes[0]:
-        raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but by {CONFIG} the vocabulary has {sizes[0]}")
-    for special, size in ((settings.ids("source"), sizes[0]), (settings.ids("target"), target)):
-        for name, ids in special.items():
-            if (number := max(ids, default=0)) >= size:
-                raise RegardError(f"'{name}' is {number}, but the vocabulary has {size} entries")
+    return tokenizer, ParsedFiles(config, generation, raw, tokenizer_config, specials_map, number)
 
 
 def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[str, Any]:
@@ -183,40 +176,20 @@ def _tokenizer(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[
         steps = content["normalizer"]
         first, rest = {"type": "NFC"}, steps["normalizers"] if (steps or {}).get("type") == "Sequence" else [steps]
         content["normalizer"] = {"type": "Sequence", "normalizers": [first, *(step for step in rest if step)]}
-    content["post_processor"] = specials.post_processor(settings, task, lambda number: tokenizer.tokens([number])[0])
+    content["post_processor"] = post_processor(settings, task, lambda number: tokenizer.tokens([number])[0])
     return content
 
 
 def _tokenizer_config(tokenizer: Tokenizer, settings: TextSettings, task: str) -> dict[str, Any]:
     """Their ``tokenizer_config.json``: which tokens have which roles."""
     ids = {"pad_token": settings.pad, "unk_token": settings.unk, "mask_token": settings.mask}
-    if task in GENERATES:
+    if task in GENERATING:
         ids["eos_token"] = settings.ends[0] if settings.ends else None
     if task == "language_model":
         ids["bos_token"] = settings.start[0] if settings.start else None
-    if task not in GENERATES:
+    if task not in GENERATING:
         ids["cls_token"] = settings.source_before[0] if settings.source_before else None
         ids["sep_token"] = settings.source_after[0] if settings.source_after else None
     named = {role: tokenizer.tokens([number])[0] for role, number in ids.items() if number is not None}
-    longest = specials.positions(settings, task)
+    longest = specials.positions_for(settings, task)
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **named}
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch has no one exception for "no such device"
-        raise RegardError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    return place
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors inside name the file."""
-    try:
-        yield
-    except RegardError as error:
-        raise RegardError(f"{path}: {error}") from None
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise RegardError(f"{path}: no model can be built from it: {' '.join(str(error).split())[:150]}") from error

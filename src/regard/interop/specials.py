@@ -1,7 +1,7 @@
 """The special ids of a published folder as our text settings, and back.
 
-Marks around a text come from the post-processor of ``tokenizer.json``, else from ``tokenizer_config.json``; start, ends
-and suppressed ids from ``generation_config.json``, else from ``config.json``.
+Marks around a text come from the post-processor of ``tokenizer.json`` (post_processor.py), else from
+``tokenizer_config.json``; start, ends and suppressed ids from ``generation_config.json``, else from ``config.json``.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regard import limits
+from regard.directory import CONFIG, TOKENIZER
 from regard.errors import RegardError
+from regard.interop.post_processor import Ids, Marks, read_marks
 from regard.text.settings import TextSettings
 
 Values = Mapping[str, Any]
-Ids = tuple[int, ...]
 
-CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
-TOKENIZER_CONFIG, SPECIALS_MAP = "tokenizer_config.json", "special_tokens_map.json"
+GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
+SPECIALS_MAP = "special_tokens_map.json"
+GENERATING = ("translation", "language_model")  # tasks whose models produce ids
 
 
 @dataclass(frozen=True)
-class Described:
-    """The files of a folder that say what its ids mean, parsed; {} for one that it lacks.
+class ParsedFiles:
+    """The files of a folder that say what its ids mean, parsed; {} for one that the folder lacks.
 
-    ``number`` gives the id of a token, None of one that the vocabulary lacks.
+    ``number``: token → its id, or None where the vocabulary lacks the token.
     """
 
     config: Values
@@ -36,7 +38,7 @@ class Described:
     number: Callable[[str], int | None] = lambda token: None
 
     def value(self, key: str) -> tuple[Any, str]:
-        """A value, and where it stands: generation_config.json goes before config.json."""
+        """A value, and the file and key that hold it; generation_config.json is asked before config.json."""
         if self.generation.get(key) is not None:
             return self.generation[key], f"{GENERATION}: {key}"
         return self.config.get(key), f"{CONFIG}: {key}"
@@ -69,57 +71,53 @@ class Described:
         return None
 
 
-@dataclass(frozen=True)
-class Marks:
-    """What stands before, between and after texts; ``segments``: the second text of a pair has segment 1."""
-
-    before: Ids = ()
-    between: Ids = ()
-    after: Ids = ()
-    segments: bool = False
-
-
-def settings_from(
-    task: str, longest: int, found: Described, *, unk: int | None = None, source: str = "", target: str = ""
-) -> TextSettings:
+def settings_from(task: str, longest: int, found: ParsedFiles) -> TextSettings:
     """Our text settings of a model with a ``task``; ``longest``: how many positions it has."""
-    marks = _marks(task, found)
-    ends, start = found.ids("eos_token_id"), marks.before if task == "language_model" else ()
-    if task == "language_model" and not set(marks.after) <= set(ends):
-        raise RegardError(f"{TOKENIZER}: post_processor: marks after a text, and this model continues texts")
-    if task == "translation":
-        first = found.one("decoder_start_token_id")
-        if first is None:
-            raise RegardError(f"{CONFIG} has no 'decoder_start_token_id'")
-        start = (first, *found.ids("forced_bos_token_id"))
-    generates = task in ("translation", "language_model")
-    pad = found.one("pad_token_id")
+    marks, ends = _marks(task, found), found.ids("eos_token_id")
+    start, around = _start(task, marks, ends, found), Marks() if task == "language_model" else marks
+    pad, unk = found.one("pad_token_id"), _unknown(found)
     pad = found.token("pad_token") if pad is None else pad
-    pad = (ends[0] if ends else 0) if pad is None else pad  # which id stands there never counts
-    unk = _unknown(found) if unk is None else unk
-    around = len(marks.before) + len(marks.after)
-    said = found.tokenizer_config.get("model_max_length")
-    if isinstance(said, int) and not isinstance(said, bool) and said > around:
-        longest = min(longest, said)
+    pad = (ends[0] if ends else 0) if pad is None else pad  # which id fills a batch up changes no output
     penalty = found.value("length_penalty")[0]
     return TextSettings(
         pad=pad,
         unk=pad if unk is None else unk,
         start=start,
-        ends=ends if generates else (),
-        source_before=() if task == "language_model" else marks.before,
-        source_after=() if task == "language_model" else marks.after,
-        pair_between=() if task == "language_model" else marks.between,
-        segments=marks.segments and not generates,
-        mask=None if generates else found.token("mask_token"),
+        ends=ends if task in GENERATING else (),
+        source_before=around.before,
+        source_after=around.after,
+        pair_between=around.between,
+        segments=marks.segments and task not in GENERATING,
+        mask=None if task in GENERATING else found.token("mask_token"),
         suppressed=tuple(_suppressed(found)),
         suppressed_first=found.ids("begin_suppress_tokens"),
-        source=source,
-        target=target,
         normalize=(),
-        max_length=max(1, min(longest - around, limits.LENGTH)),
+        max_length=_max_length(longest, marks, found),
         length_penalty=f"power:{_number(penalty):g}",
     )
+
+
+def _start(task: str, marks: Marks, ends: Ids, found: ParsedFiles) -> Ids:
+    """The ids before every target."""
+    if task == "language_model":
+        if not set(marks.after) <= set(ends):
+            raise RegardError(f"{TOKENIZER}: post_processor: marks after a text, and this model continues texts")
+        return marks.before
+    if task != "translation":
+        return ()
+    first = found.one("decoder_start_token_id")
+    if first is None:
+        raise RegardError(f"{CONFIG} has no 'decoder_start_token_id'")
+    return first, *found.ids("forced_bos_token_id")
+
+
+def _max_length(longest: int, marks: Marks, found: ParsedFiles) -> int:
+    """How many ids of a text there is room for beside the marks: by the positions, and by the tokenizer's limit."""
+    around = len(marks.before) + len(marks.after)
+    said = found.tokenizer_config.get("model_max_length")
+    if isinstance(said, int) and not isinstance(said, bool) and said > around:
+        longest = min(longest, said)
+    return max(1, min(longest - around, limits.LENGTH))
 
 
 def _number(penalty: Any) -> float:
@@ -130,7 +128,7 @@ def _number(penalty: Any) -> float:
     return float(penalty)
 
 
-def _suppressed(found: Described) -> Iterator[int]:
+def _suppressed(found: ParsedFiles) -> Iterator[int]:
     value, where = found.value("bad_words_ids")
     for ids in value or []:
         if not isinstance(ids, list) or len(ids) != 1:
@@ -143,97 +141,36 @@ def _suppressed(found: Described) -> Iterator[int]:
             raise RegardError(f"{where} = {value!r:.60}: regard does not decode with it")
 
 
-def _unknown(found: Described) -> int | None:
+def _unknown(found: ParsedFiles) -> int | None:
     model = found.tokenizer.get("model") or {}
     if isinstance(model.get("unk_id"), int):
         return int(model["unk_id"])
     return found.number(model["unk_token"]) if isinstance(model.get("unk_token"), str) else found.token("unk_token")
 
 
-def _marks(task: str, found: Described) -> Marks:
+def _marks(task: str, found: ParsedFiles) -> Marks:
     """The marks that the folder says; where it says none, those that all models of the task have."""
     marks = read_marks(found.tokenizer.get("post_processor"))
     if marks is not None:
         return marks
-    first, last = found.token("bos_token"), found.token("eos_token")
-    said = {key: found.tokenizer_config.get(key) for key in ("add_bos_token", "add_eos_token")}
-    first, last = (found.one(f"{name}_token_id") if token is None and name == "bos" else token
-                   for name, token in (("bos", first), ("eos", last)))  # fmt: skip
-    last = (found.ids("eos_token_id") or (None,))[0] if last is None else last
-    if task == "translation":
-        add_first, add_last = bool(said["add_bos_token"]), said["add_eos_token"] is not False
-    elif task == "language_model":
-        # Without a tokenizer the configuration alone says that there is a first token.
-        add_first, add_last = bool(said["add_bos_token"] if found.tokenizer else first is not None), False
-    else:
+    if task not in GENERATING:
         first, last = found.token("cls_token"), found.token("sep_token")
-        add_first = add_last = True
-    before = (first,) if add_first and first is not None else ()
-    after = (last,) if add_last and last is not None else ()
-    pairs = task not in ("translation", "language_model")
-    return Marks(before, after if pairs else (), after, segments=pairs and bool(after))
+        after = () if last is None else (last,)
+        return Marks(() if first is None else (first,), after, after, segments=bool(after))
+    first, last = found.token("bos_token"), found.token("eos_token")
+    first = found.one("bos_token_id") if first is None else first
+    last = next(iter(found.ids("eos_token_id")), None) if last is None else last
+    add_first, add_last = (found.tokenizer_config.get(key) for key in ("add_bos_token", "add_eos_token"))
+    if task == "language_model":
+        # Without a tokenizer the configuration alone says that there is a first token.
+        add_first, add_last = (add_first if found.tokenizer else True), False
+    return Marks(
+        before=(first,) if add_first and first is not None else (),
+        after=(last,) if add_last is not False and last is not None else (),
+    )
 
 
-def read_marks(processor: Any) -> Marks | None:
-    """The marks of a post-processor of ``tokenizer.json``; None where it has none, an error for an unknown one."""
-    if processor is None:
-        return None
-    try:
-        kind = processor["type"]
-        if kind == "Sequence":
-            found = [marks for each in processor["processors"] if (marks := read_marks(each)) is not None]
-            if len(found) > 1:
-                raise RegardError("two post-processors that put marks around a text")
-            return found[0] if found else None
-        if kind == "ByteLevel":
-            return None
-        if kind in ("BertProcessing", "RobertaProcessing"):
-            first, last = _id(processor["cls"][1]), _id(processor["sep"][1])
-            bert = kind == "BertProcessing"
-            return Marks((first,), (last,) if bert else (last, last), (last,), segments=bert)
-        if kind == "TemplateProcessing":
-            return _of_template(processor)
-    except RegardError as error:
-        raise RegardError(f"{TOKENIZER}: post_processor: {error}") from None
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
-        raise RegardError(f"{TOKENIZER}: post_processor: damaged: {processor!r:.60}") from None
-    raise RegardError(f"{TOKENIZER}: post_processor: {kind!r:.60} is not one that regard reads")
-
-
-def _of_template(processor: Any) -> Marks:
-    specials = {name: tuple(map(_id, entry["ids"])) for name, entry in processor["special_tokens"].items()}
-
-    def parts(template: Any, texts: list[str]) -> tuple[list[Ids], list[int]]:
-        """The ids before, between and after the texts, and the segment of each text."""
-        around: list[Ids] = [()]
-        segments: list[int] = []
-        for piece in template:
-            (kind, value), *more = piece.items()
-            if kind == "Sequence" and not more and len(segments) < len(texts) and value["id"] == texts[len(segments)]:
-                around.append(())
-                segments.append(value["type_id"])
-            elif kind == "SpecialToken" and not more:
-                around[-1] += specials[value["id"]]
-            else:
-                raise RegardError(f"{piece!r:.60}: expected special tokens and the texts {' and '.join(texts)}")
-        if len(segments) != len(texts):
-            raise RegardError(f"expected the texts {' and '.join(texts)}")
-        return around, segments
-
-    (before, after), _ = parts(processor["single"], ["A"])
-    (first, between, last), segments = parts(processor["pair"], ["A", "B"])
-    if first != before or last != after:
-        return Marks(before, (), after)  # a pair is arranged otherwise, which no task of ours asks for
-    return Marks(before, between, after, segments=segments == [0, 1])
-
-
-def _id(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise RegardError(f"{value!r:.40}: expected an id")
-    return value
-
-
-def positions(settings: TextSettings, task: str) -> int:
+def positions_for(settings: TextSettings, task: str) -> int:
     """How many positions the longest text takes, with its marks."""
     around = settings.start if task == "language_model" else (*settings.source_before, *settings.source_after)
     return settings.max_length + len(around)
@@ -246,7 +183,7 @@ def config_ids(settings: TextSettings, task: str) -> dict[str, Any]:
         found["decoder_start_token_id"] = settings.start[0]
     if task == "language_model":
         found["bos_token_id"] = settings.start[0] if settings.start else None
-    if task in ("translation", "language_model"):
+    if task in GENERATING:
         found["eos_token_id"] = settings.ends[0] if len(settings.ends) == 1 else list(settings.ends) or None
     return found
 
@@ -266,31 +203,3 @@ def generation_config(settings: TextSettings, task: str) -> dict[str, Any]:
     if settings.suppressed_first:
         found["begin_suppress_tokens"] = list(settings.suppressed_first)
     return found
-
-
-def post_processor(settings: TextSettings, task: str, token: Callable[[int], str]) -> dict[str, Any] | None:
-    """The post-processor of their ``tokenizer.json``, which puts our marks around texts; None without marks."""
-    generates = task == "language_model"
-    before, after = (settings.start, ()) if generates else (settings.source_before, settings.source_after)
-    between = () if generates else settings.pair_between
-    if not before and not after and not between:
-        return None
-
-    def marks(ids: Ids, segment: int) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": token(number), "type_id": segment}} for number in ids]
-
-    def text(name: str, segment: int) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": segment}}
-
-    second = int(settings.segments)
-    return {
-        "type": "TemplateProcessing",
-        "single": [*marks(before, 0), text("A", 0), *marks(after, 0)],
-        "pair": [
-            *marks(before, 0), text("A", 0), *marks(between, 0), text("B", second), *marks(after, second),
-        ],
-        "special_tokens": {
-            token(number): {"id": token(number), "ids": [number], "tokens": [token(number)]}
-            for number in (*before, *between, *after)
-        },
-    }  # fmt: skip

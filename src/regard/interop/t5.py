@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.interop.family import TRAINING, Family
+from regard.interop.family import TRAINING, Family, PositionsKey
 from regard.interop.keys import POSITIONS, REQUIRED, Values, chosen, model_class, name_of, norm, option, options
 from regard.interop.tables import Entry, absent, modules, repeat, same, unused
 
@@ -99,5 +99,5 @@ T5 = Family(
     fixed={"order": "pre", "final_norm": True, "bias": False, "scale": 1.0, "scale_embedding": False},
     ignored=frozenset({"classifier_dropout", "id2label", "label2id"}),
     tensors={"own_output": "lm_head.weight"},
-    table=table, longest=("n_positions", 512, POSITIONS),
+    table=table, positions=PositionsKey("n_positions", 512, POSITIONS),
 )  # fmt: skip

@@ -1,8 +1,7 @@
 """Two-way tables between the names and shapes of someone else's checkpoint and ours.
 
-A table is a list of entries from the closed list below; each is read in both directions, so that import and export are
-one declaration, and each is the other's inverse to the bit. Both are strict: every tensor is used exactly once, and a
-size that does not fit is an error that names the tensor.
+A table is a list of entries of the five kinds below. One table says both import and export, which are inverse to the
+bit. Both are strict: every tensor is used exactly once, and a size that does not fit is an error that names the tensor.
 
     same(ours, theirs, *steps)      the tensors as they are, or changed by steps (transforms.py)
     constant(theirs, shape, make)   they store what we compute, such as sinusoids
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,16 +35,20 @@ Names = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Entry:
-    """Tensors of ours and of theirs that hold the same numbers, and the steps from theirs to ours."""
+    """A line of a table, of one of five kinds; the function of a kind's name says what the line means."""
 
+    kind: Literal["same", "constant", "absent", "unused", "zero"]
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    steps: tuple[Step, ...] = ()
-    optional: bool = False  # their file may lack it, and it is not written
-    copy_of: str = ""  # a copy of this tensor of theirs
-    expected: Callable[[], Tensor] | None = None  # makes the value that theirs always has
+    steps: tuple[Step, ...] = ()  # of "same", from theirs to ours
+    copy_of: str = ""  # of "absent": their other name of the tensor
+    make: Callable[[], Tensor] = torch.Tensor  # of "constant": the value
     shape: Shape = ()  # of this value
-    zero: bool = False  # theirs has none, and ours is 0
+
+    @property
+    def optional(self) -> bool:
+        """Whether their file may lack the tensor, which is not written."""
+        return self.kind in ("constant", "absent", "unused")
 
     def to_ours(self, tensors: Tensors) -> Tensors:
         """Their tensors as ours; a ``RegardError`` names those that do not fit."""
@@ -73,27 +77,27 @@ class Entry:
 
 def same(ours: Names, theirs: Names, *steps: Step) -> Entry:
     """The tensors as they are, or changed by ``steps``, which lead from theirs to ours."""
-    return Entry(_names(ours), _names(theirs), steps)
+    return Entry("same", _names(ours), _names(theirs), steps)
 
 
 def constant(theirs: str, shape: Shape, make: Callable[[], Tensor]) -> Entry:
-    """They may store what we compute: compared when it is read, and not written. It is made where they store it."""
-    return Entry((), (theirs,), optional=True, expected=make, shape=shape)
+    """They may store what we compute: a stored one must be what ``make`` makes [``shape``], and none is written."""
+    return Entry("constant", (), (theirs,), make=make, shape=shape)
 
 
 def absent(theirs: str, copy_of: str) -> Entry:
     """Under this name they may store a copy of their ``copy_of``, or only the copy; we store neither copy."""
-    return Entry((), (theirs,), optional=True, copy_of=copy_of)
+    return Entry("absent", (), (theirs,), copy_of=copy_of)
 
 
 def unused(theirs: str) -> Entry:
     """They may store this tensor, and no output depends on it: it is neither kept nor written."""
-    return Entry((), (theirs,), optional=True)
+    return Entry("unused", (), (theirs,))
 
 
 def zero(ours: str) -> Entry:
-    """We have a tensor that they do not: 0 when it is read, and it must be 0 when it is written."""
-    return Entry((ours,), (), zero=True)
+    """We have a tensor that they lack: it is 0 after import, and must be 0 at export."""
+    return Entry("zero", (ours,), ())
 
 
 def repeat(count: int, entries: Iterable[Entry]) -> list[Entry]:
@@ -118,74 +122,73 @@ def readable(
 ) -> dict[str, Readable]:
     """Our tensors, read when they are wanted, from theirs: one that needs no step is theirs itself.
 
-    ``shapes`` of ours are needed for tensors that steps make or that theirs lack. A tensor that is missing, unknown or
-    not what it must be raises a ``RegardError`` and is named; names are checked before the first tensor is read.
+    ``shapes`` of ours are needed for tensors that steps make or that theirs lack. A RegardError names a tensor that is
+    missing, unknown or not what it must be; names are checked before the first tensor is read.
     """
-    left, shapes = check_names(table, theirs), shapes or {}
+    in_file, shapes = check_names(table, theirs), shapes or {}
     ours: dict[str, Readable] = {}
     for entry in table:
-        if entry.copy_of and entry.theirs[0] in theirs and left[entry.copy_of] == entry.copy_of:
-            if not _equal(theirs[entry.copy_of], theirs[entry.theirs[0]]):
-                raise RegardError(f"'{entry.theirs[0]}' differs from '{entry.copy_of}', to which it should be tied")
-        elif entry.zero:
+        if entry.kind == "zero":
             shape = shapes[entry.ours[0]]
             ours[entry.ours[0]] = Made(Path(), shape, partial(torch.zeros, shape))
-        elif _stored(entry, left):
-            held = [theirs[left[name]] for name in entry.theirs]
-            if entry.expected is not None:
-                _compare(entry.theirs[0], held[0], entry.shape, entry.expected)
-            elif entry.steps:
-                for number, name in enumerate(entry.ours):
-                    ours[name] = Made(held[0].path, shapes.get(name, ()), partial(_made, entry, held, number))
-            else:
-                ours[entry.ours[0]] = held[0]
+        elif entry.kind == "same":
+            found = [theirs[in_file[name]] for name in entry.theirs]
+            for number, name in enumerate(entry.ours):
+                made = Made(found[0].path, shapes.get(name, ()), partial(_made, entry, found, number))
+                ours[name] = made if entry.steps else found[number]
+        elif entry.theirs[0] in theirs:
+            _check_optional(entry, theirs, in_file)
     return ours
 
 
-def _made(entry: Entry, held: Sequence[Readable], number: int) -> Tensor:
-    """One tensor of ours, made by the steps."""
+def _check_optional(entry: Entry, theirs: Mapping[str, Readable], in_file: Mapping[str, str]) -> None:
+    """Raise unless a tensor that need not be in the file is what it must be."""
+    name, kept = entry.theirs[0], in_file.get(entry.copy_of, "")
+    if entry.kind == "constant":
+        _compare(name, theirs[name], entry.shape, entry.make)
+    elif entry.kind == "absent" and name != kept and not _equal(theirs[kept], theirs[name]):
+        raise RegardError(f"'{name}' differs from '{kept}', to which it should be tied")
+
+
+def _made(entry: Entry, found: Sequence[Readable], number: int) -> Tensor:
+    """The entry's tensor of ours with this number, which the steps make of those ``found`` in the file."""
     try:
-        return entry.to_ours([tensor.read() for tensor in held])[number].contiguous()
+        return entry.to_ours([tensor.read() for tensor in found])[number].contiguous()
     except RegardError as error:
-        raise RegardError(f"{held[0].path}: {error}") from None
-
-
-def _stored(entry: Entry, left: Mapping[str, str]) -> bool:
-    """Whether an entry's tensors are in the file and have a meaning for us."""
-    return not entry.copy_of and bool(entry.ours or entry.expected is not None) and entry.theirs[0] in left
+        raise RegardError(f"{found[0].path}: {error}") from None
 
 
 def check_names(table: Sequence[Entry], theirs: Iterable[str]) -> dict[str, str]:
     """{name in the table: name in the file}, the same unless a copy stands in; raises for any other name."""
-    left = {name: name for name in theirs}
+    in_file = {name: name for name in theirs}
     for entry in table:
-        if entry.copy_of and left.pop(entry.theirs[0], None) is not None:
-            left.setdefault(entry.copy_of, entry.theirs[0])
+        if entry.kind == "absent" and in_file.pop(entry.theirs[0], None) is not None:
+            in_file.setdefault(entry.copy_of, entry.theirs[0])
     known = {name: entry.optional for entry in table for name in entry.theirs}
     for name, optional in known.items():
-        if name not in left and not optional:
+        if name not in in_file and not optional:
             raise RegardError(f"'{name}' is missing")
-    for name in left:
+    for name in in_file:
         if name not in known:
             raise RegardError(
                 f"{name!r:.100} is in the checkpoint, but has no place in this model{nearest(name, known)}"
             )
-    return left
+    return in_file
 
 
 def check_shapes(table: Sequence[Entry], theirs: Mapping[str, Shape], ours: Mapping[str, Shape]) -> None:
     """Raise unless each of their tensors has the shape that ``ours`` makes it; no tensor is read or made."""
-    left = check_names(table, theirs)
+    in_file = check_names(table, theirs)
     for entry in table:
-        if entry.zero or not _stored(entry, left):
-            continue
-        if entry.expected is not None:
-            wanted = [entry.shape]
-        else:
+        if entry.kind == "same":
             made = entry.to_theirs([torch.empty(ours[name], device="meta") for name in entry.ours])
             wanted = [tuple(tensor.shape) for tensor in made]
+        elif entry.kind == "constant" and entry.theirs[0] in in_file:
+            wanted = [entry.shape]
+        else:
+            continue
         for name, shape in zip(entry.theirs, wanted, strict=True):
-            found = tuple(theirs[left[name]])
+            found = tuple(theirs[in_file[name]])
             if found != shape:
                 raise RegardError(f"'{name}' is {list(found)!s:.60}, expected {list(shape)}")
 
@@ -199,13 +202,8 @@ def import_weights(
 
 def held(tensors: Mapping[str, Tensor]) -> dict[str, Readable]:
     """Tensors in memory as if they were read from a file."""
-
-    def itself(tensor: Tensor) -> Tensor:
-        return tensor
-
-    return {
-        name: Made(Path("weights"), tuple(tensor.shape), partial(itself, tensor)) for name, tensor in tensors.items()
-    }
+    made = {name: partial(torch.Tensor.contiguous, tensor) for name, tensor in tensors.items()}
+    return {name: Made(Path("weights"), tuple(tensor.shape), made[name]) for name, tensor in tensors.items()}
 
 
 def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,7 +214,7 @@ def export_weights(table: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[s
         if entry.optional:
             continue
         tensors = [_taken(left, name) for name in entry.ours]
-        if entry.zero:
+        if entry.kind == "zero":
             if bool(tensors[0].any()):
                 raise RegardError(f"'{entry.ours[0]}' has no place in the other format, where it is 0")
             continue

@@ -1,9 +1,9 @@
 """Gives a model that was built on the meta device its weights, one tensor at a time.
 
-Memory is taken for a parameter when its first tensor is read, and each tensor is copied to its place by rows: so
-loading takes little more than the weights, whatever their precision in the file. The names are those of
-``state_dict()``, of which a tied parameter has the one that is kept. Several names can be parts of one parameter:
-attention holds queries, keys and values in one matrix, and ``state_dict()`` gives views of it.
+A parameter gets memory when its first tensor is read, and each tensor is copied into that memory by rows: so loading
+takes little more than the weights, whatever their precision in the file. The names are those of ``state_dict()``; of a
+tied parameter only the kept name is read. Several names can be parts of one parameter: attention holds queries, keys
+and values in one matrix, and ``state_dict()`` gives views of the matrix.
 
     with torch.device("meta"), registry.Uninitialized():
         model = options.build(vocabulary)
@@ -25,12 +25,11 @@ from regard.machine.memory import give_back
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 CHUNK = 1 << 20  # numbers that are read at once
-
-GIVEN_BACK = 1 << 24  # bytes after which the free pages of the heap are given back
+GIVE_BACK_AFTER = 1 << 24  # bytes read, after which the free pages of the heap are given back
 
 
 class Readable(Protocol):
-    """A tensor that is read when it is wanted: ``regard.weights.Stored`` or ``Made``. ``path`` is named in errors."""
+    """A tensor that is read when it is wanted: ``regard.weights.Stored`` or ``Made``. Errors name ``path``."""
 
     @property
     def path(self) -> Path: ...
@@ -74,8 +73,8 @@ def check(model: Any, found: Mapping[str, Readable], path: Path, reason: str) ->
             raise RegardError(f"{at}: '{name}' is {list(found[name].shape)!s:.60}, but {reason} it {expected}")
 
 
-class Rows:
-    """A tensor [R, …] that is read row by row: ``rows[start:stop]`` reads, checks and casts some of them."""
+class RowReader:
+    """A tensor [R, …] whose rows are read some at a time: ``reader[start:stop]`` reads rows and casts them."""
 
     def __init__(self, name: str, source: Readable, dtype: torch.dtype) -> None:
         self.name, self.source, self.dtype = name, source, dtype
@@ -85,7 +84,7 @@ class Rows:
         return self.read(rows).to(self.dtype)
 
     def read(self, rows: slice) -> Tensor:
-        """The rows in the precision of the file; a RegardError for another kind, or numbers that are not finite."""
+        """The rows in the precision of the file; a RegardError for another type, or numbers that are not finite."""
         part, name, path = self.source.read(rows.start or 0, rows.stop), self.name, self.source.path
         if part.dtype not in (FLOATS if self.dtype.is_floating_point else (self.dtype,)):
             raise RegardError(f"{path}: '{name}' is {part.dtype}, expected {self.dtype}")
@@ -103,12 +102,12 @@ class Rows:
 class Replacing(Protocol):
     """Puts other modules in the place of those that are read, such as quantised ones (accel/preparing.py)."""
 
-    def begin(self, model: Any, rows: Callable[[str, torch.dtype], Rows]) -> set[str]:
-        """Called with the model on the meta device; returns the names of tensors that it has read and replaced."""
+    def begin(self, model: Any, reader: Callable[[str, torch.dtype], RowReader]) -> set[str]:
+        """Called with the model on the meta device; returns the names of the tensors that were read and replaced."""
         ...
 
     def dtype(self, module: nn.Module) -> torch.dtype:
-        """The type of a module's own floats."""
+        """The type of the floats that a module itself holds."""
         ...
 
     def replace(self, module: nn.Module) -> nn.Module:
@@ -126,89 +125,97 @@ def assign(
 ) -> None:
     """Fill a model on the meta device with the tensors ``found``, whose names and shapes ``check`` has accepted.
 
-    Floats become ``dtype``, or what ``replacing`` says. A RegardError names a tensor that is of another kind, or holds
-    numbers that are not finite. The modules with the largest are read first, so that what is needed for them is gone
-    before the memory is full.
+    Floats become ``dtype``, or what ``replacing`` says. A RegardError names a tensor that is of another type, or holds
+    numbers that are not finite. Modules with the largest tensors are read first, so that the memory that their reading
+    and replacing takes is free again before the model fills the memory.
     """
-    taken = set() if replacing is None else replacing.begin(model, lambda name, kind: Rows(name, found[name], kind))
-    places, read = _Places(model, dtype, device, replacing), 0
-    for name in places.in_order():
+
+    def reader(name: str, kind: torch.dtype) -> RowReader:
+        return RowReader(name, found[name], kind)
+
+    taken = set() if replacing is None else replacing.begin(model, reader)
+    parameters, read = _Parameters(model, dtype, device, replacing), 0
+    for name in parameters.in_order():
         if name not in taken:
-            room = places.room(name)
-            _copy(Rows(name, found[name], room.dtype), room)
-            places.filled(name)
-            read += room.nbytes
-            if read > GIVEN_BACK:
+            memory = parameters.memory(name)
+            _copy(reader(name, memory.dtype), memory)
+            parameters.filled(name)
+            read += memory.nbytes
+            if read > GIVE_BACK_AFTER:
                 read = 0
                 give_back()  # blocks of many sizes come and go, and leave holes in the heap
-    places.check()
+    parameters.finish()
     give_back()
 
 
-def _copy(rows: Rows, room: Tensor) -> None:
-    """Copy a tensor into its ``room``, some rows at a time."""
-    for start in range(0, len(room) if room.dim() else 1, rows.at_once):
-        part = rows.read(slice(start, start + rows.at_once))
-        target = room[start : start + rows.at_once] if room.dim() else room
+def _copy(reader: RowReader, memory: Tensor) -> None:
+    """Copy a tensor into its ``memory``, some rows at a time."""
+    for start in range(0, len(memory) if memory.dim() else 1, reader.at_once):
+        part = reader.read(slice(start, start + reader.at_once))
+        target = memory[start : start + reader.at_once] if memory.dim() else memory
         if part.shape != target.shape:
-            raise RegardError(f"{rows.source.path}: '{rows.name}' is not of its shape {list(room.shape)}")
+            raise RegardError(f"{reader.source.path}: '{reader.name}' is not of its shape {list(memory.shape)}")
         target.copy_(part)
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no number is NaN or infinite; without a tensor of its size, unlike ``isfinite``."""
+    """Whether no number is NaN or infinite; ``isfinite`` would make a tensor of the same size."""
     if not tensor.numel():
         return True
     least, most = tensor.aminmax()
     return bool(least.isfinite()) and bool(most.isfinite())
 
 
-class _Places:
-    """The places of stored tensors in the parameters of a model, which get memory when they are first asked for.
+class _Parameters:
+    """The parameters and buffers of a model on the meta device; each gets memory when its first tensor is asked for.
 
-    ``of``: {name: its view on the meta device}, whose storage and offsets say which part of a parameter it is.
+    ``views``: {name: tensor of the state dict}. The storage of a view says which parameter the view is a part of, and
+    its offset which part.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device, replacing: Replacing | None) -> None:
         self.model, self.dtype, self.device = model, dtype, device
         self.replacing = replacing
-        self.of = names(model)
-        self._owners: dict[int, list[tuple[dict[str, Any], str, nn.Module]]] = {}  # by storage
-        self._whole: dict[int, Tensor] = {}
-        self._missing: dict[int, int] = {}  # numbers that a storage still waits for
-        self._parents: dict[int, list[tuple[nn.Module, str]]] = {}
+        self.views = names(model)
+        # By storage: the modules that hold a parameter, each with the table and the name; the parameter on the meta
+        # device; how many of its numbers were not read yet; and its memory, while it waits for some of them.
+        self._owners: dict[int, list[tuple[dict[str, Any], str, nn.Module]]] = {}
+        self._on_meta: dict[int, Tensor] = {}
+        self._unread: dict[int, int] = {}
+        self._allocated: dict[int, Tensor] = {}
+        self._parents: dict[int, list[tuple[nn.Module, str]]] = {}  # by the module's id
         for module in model.modules():
             for table in (module._parameters, module._buffers):
                 for name, tensor in table.items():
                     if tensor is not None:
                         self._owners.setdefault(_storage(tensor), []).append((table, name, module))
-                        self._whole[_storage(tensor)], self._missing[_storage(tensor)] = tensor, tensor.numel()
+                        self._on_meta[_storage(tensor)], self._unread[_storage(tensor)] = tensor, tensor.numel()
             for name, child in module._modules.items():
                 if child is not None:
                     self._parents.setdefault(id(child), []).append((module, name))
-        self._real: dict[int, Tensor] = {}
 
     def in_order(self) -> list[str]:
         """The names module by module, so that each can be replaced soon, those with the largest tensors first."""
         modules: dict[int, list[str]] = {}
-        for name, view in self.of.items():
+        for name, view in self.views.items():
             owners = self._owners.get(_storage(view))
             modules.setdefault(id(owners[0][2]) if owners else 0, []).append(name)
-        by_size = sorted(modules.values(), key=lambda names: -max(self.of[name].numel() for name in names))
+        by_size = sorted(modules.values(), key=lambda names: -max(self.views[name].numel() for name in names))
         return [name for names in by_size for name in names]
 
-    def room(self, name: str) -> Tensor:
-        """The memory of a stored tensor: a view of its parameter."""
-        view = self.of[name]
+    def memory(self, name: str) -> Tensor:
+        """The memory of a stored tensor: a view of its parameter's."""
+        view = self.views[name]
         key = _storage(view)
         if key not in self._owners:
             raise RuntimeError(f"'{name}' of the state dict is no view of a parameter")
-        if key not in self._real:
-            self._real[key] = self._given_memory(key)
-        return self._real[key].as_strided(view.shape, view.stride(), view.storage_offset())
+        if key not in self._allocated:
+            self._allocated[key] = self._allocate(key)
+        return self._allocated[key].as_strided(view.shape, view.stride(), view.storage_offset())
 
-    def _given_memory(self, key: int) -> Tensor:
-        whole = self._whole[key]
+    def _allocate(self, key: int) -> Tensor:
+        """Memory for a parameter, which all modules that hold the parameter get."""
+        whole = self._on_meta[key]
         kind = self.dtype if self.replacing is None else self.replacing.dtype(self._owners[key][0][2])
         dtype = kind if whole.is_floating_point() else whole.dtype
         found = torch.empty(whole.shape, dtype=dtype, device=self.device)
@@ -218,13 +225,13 @@ class _Places:
         return found
 
     def filled(self, name: str) -> None:
-        """Replaces the modules that have all of their parameters with this tensor."""
-        key = _storage(self.of[name])
-        self._missing[key] -= self.of[name].numel()
-        if self._missing[key]:
+        """Called when a tensor has been read: replaces the modules of which this was the last tensor to be read."""
+        key = _storage(self.views[name])
+        self._unread[key] -= self.views[name].numel()
+        if self._unread[key]:
             return
-        del self._real[key]
-        for _, _, module in self._owners.pop(key):  # what is replaced must not be kept here
+        del self._allocated[key]
+        for _, _, module in self._owners.pop(key):  # popped, so that the memory of a replaced module is freed
             if self.replacing is None or any(tensor.is_meta for tensor in _own(module)):
                 continue
             other = self.replacing.replace(module)
@@ -232,8 +239,8 @@ class _Places:
                 for parent, attribute in self._parents.get(id(module), ()):
                     setattr(parent, attribute, other)
 
-    def check(self) -> None:
-        """Puts empty tables, which grow when they are used, on the device; nothing may be left on the meta device."""
+    def finish(self) -> None:
+        """Puts empty tables, which grow when they are used, on the device; RuntimeError if more is left on meta."""
         for module in self.model.modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, Tensor) and value.is_meta and not value.numel():
@@ -241,7 +248,7 @@ class _Places:
             left = [tensor for tensor in (*_own(module), *vars(module).values()) if isinstance(tensor, Tensor)]
             if any(tensor.is_meta for tensor in left):
                 raise RuntimeError(f"{type(module).__name__} has a tensor that no file gives")
-        if any(self._missing.values()):
+        if any(self._unread.values()):
             raise RuntimeError("the state dict leaves out a part of a parameter")
 
 

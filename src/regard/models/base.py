@@ -19,7 +19,7 @@ class Scores:
     """Spec of the logits, scale · before(x) · tableᵀ + bias, where x is what the last stack gives.
 
     ``tied_to`` "target": the table is that of the target's embedding; None: a table of its own. ``before``: BERT's
-    transform (Devlin et al. 2018); None: none. ``scale``: T5 has 1 / √D where the table is tied (Raffel et al. 2020).
+    transform (Devlin et al. 2018), or None. ``scale``: 1 / √D in T5 where the table is tied (Raffel et al. 2020).
     """
 
     tied_to: Literal["target"] | None = "target"
@@ -29,7 +29,7 @@ class Scores:
 
 
 class TiedModel(nn.Module):
-    """A model whose output table may be its target embedding, and that again its source embedding (section 3.4).
+    """A model whose output table may be its target's embedding, which may be its source's embedding (section 3.4).
 
     ``ties`` names parameters that are one in memory, as {left out on disk: kept}; they are joined before loading.
     """
@@ -44,7 +44,7 @@ class TiedModel(nn.Module):
         self.register_load_state_dict_pre_hook(_fill_in_ties)  # type: ignore[no-untyped-call]
 
     def tie(self, target: Embedding, scores: Scores | None) -> None:
-        """Shares the tables that are one, or makes the output table; called once the embeddings are made.
+        """Shares tables as ``target`` and ``scores`` say, and makes what else scores need; called after the embeddings.
 
         ``scores`` None: the model has no output table.
         """

@@ -123,7 +123,7 @@ class EncoderDecoder(_StackModel):
 class Single(_StackModel):
     """One stack; there is no source, so ``memory`` is None everywhere.
 
-    A causal one generates. In another every token sees all others; it may have a head that gives scores of labels.
+    A causal stack generates. In any other every token sees all others, and a head may give scores of labels.
     """
 
     has_source = False
@@ -139,7 +139,7 @@ class Single(_StackModel):
         self.head = None if tree.head is None else tree.head.build(width, tree.labels)
 
     def encode(self, source: Tokens) -> Memory:
-        """Raises TypeError: a text before the target is a prompt of ``step``, or the beginning of ``target``."""
+        """Raises TypeError: such a model takes what precedes an output as a prompt, in ``step``."""
         raise TypeError("this model has no source; give the text before as a prompt")
 
     def forward(self, target: Tokens, memory: contract.Memory | None = None) -> Output:
@@ -157,7 +157,7 @@ class Single(_StackModel):
         return scores
 
     def _states(self, target: Tokens) -> Tensor:
-        """What the stack gives, [B, T, D]."""
+        """The hidden states of the stack's end, [B, T, D]."""
         x = self.target_embedding(target.ids, segments=target.segments)
         packing = target.packed(self.training)
         layout = Layout.padded(target.lengths, x.shape[1], causal=self.causal, packing=packing)

@@ -126,9 +126,8 @@ class Model(Module, Protocol):
     ) -> State:
         """The state before the first token, for ``beams`` hypotheses of up to ``capacity`` tokens a sentence.
 
-        A TypeError where the model does not generate.
         Without a source, ``batch`` is how many sentences there are. Cached keys and values are kept in ``dtype``; None:
-        that in which they are computed.
+        that in which they are computed. A TypeError where the model does not generate.
         """
         ...
 
@@ -144,7 +143,8 @@ class Model(Module, Protocol):
 
         With ``lengths`` [B] the tokens are a right-padded prompt for all hypotheses, else one for each of N = Q.
         ``extent``: how many slots of a cache are read; None: as many as are in use. ``live`` [R]: which of the B · N
-        hypotheses go on, ascending; the others' hidden states are undefined.
+        hypotheses go on, ascending; the others' hidden states are undefined. A TypeError where the model does not
+        generate.
         """
         ...
 

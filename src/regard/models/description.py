@@ -1,7 +1,7 @@
 """What ``config.json`` says of a model: its architecture with its options, its task, and its vocabularies.
 
-Format 2 is written. Format 1 had no task and no vocabulary, and is read for ever: the task was translation, or that of
-a language model where there is no source, and the vocabularies were as large as the tokenizers'.
+Format 2 is written. Format 1 has no task and no vocabulary, and is read for ever: its task is translation, or
+language_model where there is no source, and its vocabularies are as large as the tokenizers'.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from regard.errors import RegardError, nearest
 from regard.models import registry
 from regard.regular import read_json
 
-FORMAT_VERSION = 2  # that is written
-FORMATS = (1, 2)  # that are read
+FORMAT_VERSION = 2  # which is written
+FORMATS = (1, 2)  # which are read
 TASKS = ("translation", "language_model", "masked", "classification", "tagging", "spans", "embedding")
 
 #: Rows of the tables of the source (or the only text) and of the target, which may exceed the tokenizer's entries;
@@ -32,13 +32,13 @@ class Described(NamedTuple):
 
 
 def config_of(options: Any, task: str | None, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The content of ``config.json``; ``task`` None: translation, or that of a language model without a source."""
+    """The content of ``config.json``; ``task`` None: translation, or language_model of a model without a source."""
     described = registry.to_dict(options)
     architecture = described.pop("architecture")
     return {
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
-        "task": _task_of(architecture) if task is None else _read_task(task),
+        "task": _usual_task(architecture) if task is None else _read_task(task),
         "options": described,
         "vocabulary": vocabulary[0] if vocabulary[1] is None else list(vocabulary),
     }
@@ -63,18 +63,19 @@ def read_config(path: Path) -> Described:
     try:
         found = registry.options_from({"architecture": architecture, **options})
         if version == 1:
-            return Described(found, _task_of(architecture), None)
+            return Described(found, _usual_task(architecture), None)
         return Described(found, _read_task(config.get("task")), _read_vocabulary(config.get("vocabulary")))
     except RegardError as error:
         raise RegardError(f"{path}: {error}") from None
 
 
-def _task_of(architecture: str) -> str:
-    """The task of a model of format 1."""
+def _usual_task(architecture: str) -> str:
+    """The task where none is given."""
     return "translation" if registry.capabilities(architecture).source else "language_model"
 
 
 def _read_task(task: Any) -> str:
+    """The task; a RegardError for one that is not among ``TASKS``."""
     if not isinstance(task, str) or task not in TASKS:
         hint = nearest(task, TASKS) if isinstance(task, str) else ""
         raise RegardError(f"'task' is {task!r:.60}: expected one of {', '.join(TASKS)}{hint}")

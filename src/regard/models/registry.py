@@ -69,8 +69,8 @@ PARTS: dict[str, dict[str, str]] = {
     "query_key_norm": NORMS,
     "embedding_norm": NORMS,
     "scaling": {
-        "llama3": "regard.nn.positions:Llama3Scaling",
-        "linear": "regard.nn.positions:LinearScaling",
+        "llama3": "regard.nn.rotary:Llama3Scaling",
+        "linear": "regard.nn.rotary:LinearScaling",
     },
     "head": {
         "masked_words": "regard.models.heads:MaskedWords",
@@ -159,6 +159,11 @@ def architecture_of(options: Any) -> str:
         if registered.options == path:
             return name
     raise RegardError(f"{path} is not a registered architecture; known: {', '.join(ARCHITECTURES)}")
+
+
+def kind_of(option: str, part: object) -> str:
+    """The kind of a part that an option holds, such as "rms_norm" of the option "norm"."""
+    return next(kind for kind, path in PARTS[option].items() if _imported(path) is type(part))
 
 
 def layers(options: Any) -> int:
@@ -260,8 +265,7 @@ def _plain(spec: Any) -> dict[str, Any]:
 
 def _plain_value(key: str, value: Any) -> Any:
     if key in PARTS and dataclasses.is_dataclass(value):
-        kind = next(kind for kind, path in PARTS[key].items() if _imported(path) is type(value))
-        return {"kind": kind, **_plain(value)}
+        return {"kind": kind_of(key, value), **_plain(value)}
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -19,8 +19,8 @@ class Embedding:
     """Spec of an embedding of token ids: their vectors times ``factor``, with ``positions`` and ``dropout``.
 
     ``segments``: how many vectors of segments there are, BERT's token types (Devlin et al. 2018, section 3.2); 0: none.
-    ``norm`` follows the sum and precedes the dropout. ``tied_to`` "source": the target's table is the source's; the
-    model shares it.
+    ``norm`` follows the sum and precedes the dropout. ``tied_to`` "source": the target's table is the source's, which
+    the model shares (``TiedModel.tie``).
     """
 
     positions: Positions = field(default=NoPositions())
@@ -65,7 +65,7 @@ class TokenEmbedding(nn.Module):
         elif self.factor != 1:
             x = x * self.factor
         if self.segments is not None:
-            # Without segments the first vector is added to all tokens: nothing is looked up.
+            # One vector for all tokens needs no look-up.
             x = x + (self.segments.first() if segments is None else self.segments(segments))
         elif segments is not None:
             raise ValueError("the tokens have segments, and this model has no vectors of segments")

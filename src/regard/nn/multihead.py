@@ -72,7 +72,7 @@ class KeyValueCache(Protocol):
 
 
 class Rotation(Protocol):
-    """Rotates queries or keys by their positions (positions.py)."""
+    """Rotates queries or keys by their positions (rotary.py)."""
 
     def __call__(self, heads: Tensor) -> Tensor: ...
 

@@ -1,4 +1,4 @@
-"""Positions of tokens: sinusoidal and learned vectors, rotary angles, T5's relative bias, and ALiBi.
+"""Positions of tokens: sinusoidal and learned vectors, rotary angles (rotary.py), T5's relative bias, and ALiBi.
 
 Positions enter a model in one of three ways: vectors *added* to the embedding, a *rotation* of queries and keys, or a
 *bias* on the scores, which a stack computes once for all its layers. A spec has a ``build_…`` method for each. All take
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regard.nn.layout import Layout
+from regard.nn.rotary import RotaryPositions, Scaling
 
 
 class TooLong(ValueError):
@@ -23,7 +24,7 @@ class TooLong(ValueError):
 
 @dataclass(frozen=True)
 class Positions:
-    """Spec of a kind of positions, which overrides the places that it enters at; the others stay empty."""
+    """Spec of a kind of positions: it overrides the method of the way in which it enters a model."""
 
     def build_added(self, width: int) -> Added | None:
         """The module that is added to embeddings of ``width``, if there is one."""
@@ -57,7 +58,7 @@ class Sinusoidal(Positions):
 class Learned(Positions):
     """Spec of a learned vector for each of ``length`` positions.
 
-    ``offset`` rows of the table stand before the one of position 0, and are never read (RoBERTa and BART have 2).
+    The table begins with ``offset`` rows that are never read: position p is row offset + p (RoBERTa and BART have 2).
     """
 
     length: int = 1024
@@ -74,66 +75,10 @@ class Learned(Positions):
 
 
 @dataclass(frozen=True)
-class LinearScaling:
-    """Spec of positions divided by ``factor`` before they are rotated (Chen et al. 2023)."""
-
-    factor: float
-
-    def __post_init__(self) -> None:
-        _check_factor(self.factor)
-
-    def scaled(self, frequency: Tensor) -> Tensor:
-        """The frequencies [K/2] of a model, from those of unscaled positions."""
-        return frequency / self.factor
-
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """Spec of LLaMA 3.1's scaling: only waves that are long beside ``original_length`` are stretched by ``factor``.
-
-    Waves shorter than original_length / ``high_frequency_factor`` stay; those longer than original_length /
-    ``low_frequency_factor`` are stretched; between the two, frequencies are interpolated (the LLaMA 3 model code).
-    """
-
-    factor: float = 8.0
-    low_frequency_factor: float = 1.0
-    high_frequency_factor: float = 4.0
-    original_length: int = 8192
-
-    def __post_init__(self) -> None:
-        _check_factor(self.factor)
-        if not 0 < self.low_frequency_factor < self.high_frequency_factor < math.inf:
-            raise ValueError(
-                f"low_frequency_factor={self.low_frequency_factor} must be more than 0 and less than "
-                f"high_frequency_factor={self.high_frequency_factor}"
-            )
-        if self.original_length < 1:
-            raise ValueError(f"original_length={self.original_length} must be at least 1")
-
-    def scaled(self, frequency: Tensor) -> Tensor:
-        """The frequencies [K/2] of a model, from those of unscaled positions."""
-        low, high = self.low_frequency_factor, self.high_frequency_factor
-        wave = 2 * math.pi / frequency
-        stretched = torch.where(wave > self.original_length / low, frequency / self.factor, frequency)
-        share = (self.original_length / wave - low) / (high - low)
-        between = (1 - share) * stretched / self.factor + share * stretched
-        is_between = (wave >= self.original_length / high) & (wave <= self.original_length / low)
-        return torch.where(is_between, between, stretched)
-
-
-Scaling = Llama3Scaling | LinearScaling
-
-
-def _check_factor(factor: float) -> None:
-    if not 1 <= factor < math.inf:
-        raise ValueError(f"factor={factor} must be at least 1")
-
-
-@dataclass(frozen=True)
 class Rotary(Positions):
     """Spec of rotary positions (Su et al. 2021): queries and keys are rotated by angles that grow with the position.
 
-    ``scaling`` makes the angles smaller, for texts longer than those of the first training.
+    ``scaling`` makes the angles smaller, for texts longer than those that the model was first trained on.
     """
 
     theta: float = 10_000.0
@@ -223,7 +168,7 @@ class SinusoidalPositions(Added):
 
 
 class LearnedPositions(Added):
-    """A learned vector for each position, behind ``offset`` rows that are never read."""
+    """A learned vector for each position: position p is row offset + p of the table."""
 
     def __init__(self, length: int, width: int, offset: int = 0) -> None:
         super().__init__()
@@ -242,38 +187,6 @@ class LearnedPositions(Added):
             return torch.add(rows, embedded, alpha=scale)
         rows = positions + self.offset if self.offset else positions
         return torch.add(F.embedding(rows, self.weight), embedded, alpha=scale)
-
-
-class RotaryPositions(nn.Module):
-    """Rotates the pair (x_i, x_{i + K/2}) of each head by position / theta^(2i/K), or as a ``scaling`` changes that."""
-
-    def __init__(self, head_width: int, theta: float, scaling: Scaling | None = None) -> None:
-        super().__init__()
-        if head_width % 2:
-            raise ValueError(f"rotary positions need an even head width, and it is {head_width}")
-        self.head_width, self.theta, self.scaling = head_width, theta, scaling
-
-    def forward(self, size: int, positions: Tensor | None, device: torch.device) -> Rotated:
-        """The rotation of ``positions`` [B, T] (None: 0 … size-1): made once per forward, for all layers."""
-        positions = torch.arange(size, device=device)[None] if positions is None else positions
-        exponent = torch.arange(0, self.head_width, 2, device=device, dtype=torch.float32) / self.head_width
-        frequency = 1 / self.theta**exponent  # as in the published code, whose rounding counts at far positions
-        frequency = frequency if self.scaling is None else self.scaling.scaled(frequency)
-        angle = positions[..., None].to(torch.float32) * frequency  # [B, T, K/2]
-        return Rotated(angle.cos().unsqueeze(1), angle.sin().unsqueeze(1))
-
-
-@dataclass(frozen=True)
-class Rotated:
-    """Cosines and sines [B, 1, T, K/2] in fp32, applied to heads [B, H, T, K]."""
-
-    cosine: Tensor
-    sine: Tensor
-
-    def __call__(self, heads: Tensor) -> Tensor:
-        first, second = heads.chunk(2, dim=-1)
-        cosine, sine = self.cosine, self.sine
-        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(heads.dtype)
 
 
 class PositionBias(nn.Module):

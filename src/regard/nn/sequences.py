@@ -109,7 +109,7 @@ def _each_tensor(batch: Tokens | Memory, change: Callable[[Tensor], Tensor]) -> 
 class Output:
     """The result of a forward pass: ``hidden`` [B, T, D], exactly what the output table multiplies.
 
-    ``losses`` are extra ones by name (scalars).
+    ``losses``: {name: scalar} of losses beside that of the task.
     """
 
     hidden: Tensor

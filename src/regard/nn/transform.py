@@ -23,6 +23,7 @@ class Transform:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, and is {self.activation!r}")
 
     def build(self, width: int) -> HiddenTransform:
+        """The module for hidden states of ``width``."""
         return HiddenTransform(self, width)
 
 

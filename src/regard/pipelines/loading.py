@@ -40,25 +40,25 @@ def open_to_run(
 ) -> Loaded:
     """A model for a pipeline; ``torch.int8``: with products in int8 on a CPU.
 
-    ``only_decoding``: on a CPU the weights are held once, prepared, and the model cannot be recorded, nor gives
-    alignments.
+    ``only_decoding``: on a CPU the weights may be prepared while they are read and held once; such a model cannot be
+    recorded and gives no alignments.
     """
 
     def read(kind: torch.dtype, replacing: Replacing | None = None) -> Loaded:
         return open_model(name_or_path, device, kind, replacing)
 
-    alone = only_decoding and is_worth(device, directory.find(found(name_or_path)))
+    prepares = only_decoding and is_worth(device, directory.find(found(name_or_path)))
     if dtype == torch.int8:
         check_int8(device)
-        return read_prepared(read, dtype) if alone else read_quantized(read)
-    return read_prepared(read, dtype) if alone else read(dtype)
+        return read_prepared(read, dtype) if prepares else read_quantized(read)
+    return read_prepared(read, dtype) if prepares else read(dtype)
 
 
 def found(name_or_path: str | Path) -> Path:
     """The name or path itself; of a name ORG/NAME that is no directory, its folder in the cache."""
     path = Path(name_or_path)
-    published_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name_or_path))
-    return cached(str(name_or_path)) if published_name and not path.exists() else path
+    is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name_or_path)) is not None
+    return cached(str(name_or_path)) if is_name and not path.exists() else path
 
 
 def cached(name: str) -> Path:

@@ -14,6 +14,7 @@ from regard import directory, files, manifest, regular
 from regard.config import Config, read_config, to_toml
 from regard.data.examples import files_of
 from regard.errors import RegardError
+from regard.model_folder import CARD
 from regard.surrogates import has_half
 from regard.tasks import task_named
 from regard.training import checkpoint, previous
@@ -38,7 +39,7 @@ _FILES = (
     directory.TEXT,
     directory.TOKENIZER,
     directory.TARGET_TOKENIZER,
-    directory.CARD,
+    CARD,
     manifest.MANIFEST,
 )
 _OF_RUN = (*_FOLDERS, *_FILES)
