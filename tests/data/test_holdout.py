@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from by_task import columns_of
 from regard.config import Config, DataConfig
-from regard.data.columns import columns_of
 from regard.data.holdout import Survey, _choose, languages_of, survey
 from regard.errors import RegardError
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from by_task import columns_of, prepare
 from regard.config import Config, DataConfig
 from regard.data import labels as module
-from regard.data.columns import columns_of
 from regard.data.examples import kind_of, read_examples
-from regard.data.prepare import Prepared, prepare
+from regard.data.prepare import Prepared
 from regard.errors import RegardError
 
 ROWS = [("good film", "pos"), ("bad film", "neg"), ("a bad, bad one", "neg"), ("so good", "pos"), ("fine", "pos")]
