@@ -130,7 +130,7 @@ class Texts:
         labels = torch.tensor([int(self.corpus.ids(self.texts, int(index))[0]) for index in indices])
         return Batch(None, Tokens(ids, lengths, segments=segments), labels, len(rows))
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int) -> str:
         return self.corpus.where(index)
 
 

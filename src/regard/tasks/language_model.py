@@ -135,8 +135,8 @@ class Blocks:
         first = self.first(index, epoch)
         return self.corpus.stream[first : first + int(self.targets[index]) + 1]
 
-    def where(self, index: int) -> str:
-        return self.corpus.where(self.first(index, 0))
+    def where(self, index: int, epoch: int) -> str:
+        return self.corpus.where_in_stream(self.first(index, epoch))
 
 
 class Continuations:

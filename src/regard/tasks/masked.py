@@ -122,8 +122,8 @@ class MaskedBlocks:
             ids[row, : len(inputs)], labels[row, : len(wanted)] = torch.from_numpy(inputs), torch.from_numpy(wanted)
         return Batch(None, Tokens(ids, lengths), labels, int(self.targets[indices].sum()))
 
-    def where(self, index: int) -> str:
-        return self.blocks.where(index)
+    def where(self, index: int, epoch: int) -> str:
+        return self.blocks.where(index, epoch)
 
     def _hidden(self, index: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """A block with its marks, and its labels: the hidden tokens, else ``IGNORED``."""

@@ -49,8 +49,8 @@ class Examples(Protocol):
         """These examples as tensors; what is drawn at random depends on seed, epoch and number alone."""
         ...
 
-    def where(self, index: int) -> str:
-        """The place of an example, "file:line"."""
+    def where(self, index: int, epoch: int) -> str:
+        """The place of an example, "file:line"; each epoch may cut a text into other examples."""
         ...
 
 

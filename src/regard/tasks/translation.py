@@ -126,7 +126,7 @@ class Pairs:
         sources, targets = ([self._side(side, int(i), epoch) for i in indices] for side in (0, 1))
         return collate(sources, targets, self.settings)
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int) -> str:
         return self.corpus.where(index)
 
     def _side(self, side: int, index: int, epoch: int) -> Sequence[int] | NDArray[np.integer]:

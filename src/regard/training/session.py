@@ -290,7 +290,7 @@ class Session:
     def _report_skip(self, item: Item, loss: float) -> None:
         """Report the examples of a skipped update; stop the run after ``SKIPS`` in a row."""
         step, inside = self.position.step, [int(index) for micro in item.indices for index in micro]
-        places = [self.feed.examples.where(index) for index in inside]
+        places = [self.feed.examples.where(index, item.epoch) for index in inside]
         self.write("skipped", {"loss": repr(loss), "examples": places})
         shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")
