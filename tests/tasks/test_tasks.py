@@ -40,11 +40,12 @@ def text(lines: int) -> str:
 
 
 def labelled(rows: int, seed: int = 1) -> str:
-    """Sentences that have "gold" in them are rich."""
+    """Sentences that have "gold" in them are rich; all have six words, so that their length tells nothing."""
     draw, lines = random.Random(seed), ["text\tlabel"]
     for _ in range(rows):
-        words = draw.choices(WORDS[:-1], k=6) + ["gold"] * draw.choice((0, 1))
-        draw.shuffle(words)
+        words = draw.choices(WORDS[:-1], k=6)
+        if draw.random() < 0.5:
+            words[draw.randrange(6)] = "gold"
         lines.append(f"{' '.join(words)}\t{'rich' if 'gold' in words else 'poor'}")
     return "\n".join(lines) + "\n"
 
