@@ -21,7 +21,9 @@ SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,)
 
 def stream(length: int) -> Any:
     """A corpus whose tokens are their places, from 5 on."""
-    return SimpleNamespace(name="text", stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}")
+    return SimpleNamespace(
+        name="text", stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}"
+    )
 
 
 @given(length=st.integers(2, 200), size=st.integers(1, 70))

@@ -106,9 +106,6 @@ class Translation:
             f"{decoding.length_penalty}. Loss: nats a subword, without label smoothing.",
         )
 
-    def pipeline(self, loaded: Loaded, **options: Any) -> Translator:
-        return Translator(loaded, **options)
-
 
 class Pairs:
     """Pairs of sentences as examples; subword dropout cuts their words anew for each epoch."""
