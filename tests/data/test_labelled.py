@@ -232,5 +232,5 @@ def test_real_labelled_texts(corpus: Callable[[str], Path], tmp_path: Path) -> N
     english = _real(corpus("sentiment-en"), tmp_path / "en")
     assert (len(english.train), len(english.valid), english.labels) == (8530, 1066, ("negative", "positive"))
     chinese = _real(corpus("sentiment-zh"), tmp_path / "zh")
-    assert chinese.report.pairs == 9600 and len(chinese.valid) == 1200 and chinese.labels == ("0", "1")
+    assert chinese.report.examples == 9600 and len(chinese.valid) == 1200 and chinese.labels == ("0", "1")
     assert chinese.report.overlap["test"][0] == 331, "as published, 331 of its test texts stand in its training part"

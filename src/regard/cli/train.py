@@ -16,7 +16,7 @@ from regard.config import Config, to_toml
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
-    from regard.data.holdout import HeldOut
+    from regard.data.holdout import Split
 
 
 @with_config_flags
@@ -104,7 +104,7 @@ def _check_model(config: Config) -> None:
         raise RegardError(f"model: {error}") from None
 
 
-def _say_choices(config: Config, split: HeldOut, run: Path) -> None:
+def _say_choices(config: Config, split: Split, run: Path) -> None:
     from regard.data.examples import remarks
     from regard.tasks import metric_of, task_named
 

@@ -63,10 +63,9 @@ def prepare(
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
-    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a text
-    alone (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
-    learnt. Raises ``OtherData``, before anything is written, if
-    the fingerprint is not the ``expected`` one.
+    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a
+    stream (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
+    learnt. Raises ``OtherData``, before anything is written, if the fingerprint is not the ``expected`` one.
     """
     data = config.data
     if tokenizers is not None:
