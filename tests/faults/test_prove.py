@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,37 @@ def test_the_proof_holds(tmp_path: Path, sets: tuple[str, ...]) -> None:
     assert lines[-1].startswith("40 updates, killed between two updates, inside a validation, inside a save: equal")
     assert done.stderr.count("killed after") == 3
     assert not (tmp_path / "run").exists(), "a proof that holds leaves nothing behind"
+
+
+WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
+
+
+def corpus_of(task: str, folder: Path) -> str:
+    """A text, or labelled texts, of a task; returns the file's name."""
+    draw = random.Random(1)
+    rows = [draw.choices(WORDS, k=8) for _ in range(200)]
+    if task == "classification":
+        lines = ["text\tlabel", *(f"{' '.join(row)}\t{'rich' if 'gold' in row else 'poor'}" for row in rows)]
+    else:
+        lines = [" ".join(row) for row in rows]
+    name = "wealth.tsv" if task == "classification" else "plays.txt"
+    (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
+    return name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
+def test_the_proof_holds_for_every_task(task: str, tmp_path: Path) -> None:
+    options = {"width": 32, "layers": 1, "heads": 2, "feedforward": 32}
+    command = [
+        sys.executable, "-m", "regard", "train", corpus_of(task, tmp_path), "--task", task, "--prove-resume",
+        "--device", "cpu", "--max-length", "24", "--batch-tokens", "256", "--ema", "0.9", "-o", "run",
+        *(word for key, value in options.items() for word in ("--set", f"model.{key}={value}")),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("equal, bit for bit")
+    assert done.stderr.count("killed after") == 3
 
 
 def make_run(run: Path) -> Path:
