@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard.accel.thresholds import PROCESS_TOKENS
-from regard.decoding.engine import Step, decode_inputs, steps
+from regard.decoding.engine import decode_inputs, steps
 from regard.decoding.messages import decoded, encoded, of_inputs, of_results, of_step, to_inputs, to_results, to_step
 from regard.decoding.running_batch import Result
 from regard.decoding.sampling import Strategy
+from regard.decoding.scheduler import Step
 from regard.decoding.waiting import Input, size, tokens_of
 from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.contract import Model

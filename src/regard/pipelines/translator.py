@@ -19,10 +19,11 @@ from regard.accel.prepared import Prepared
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
-from regard.decoding.engine import Hypothesis, Search
 from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
 from regard.decoding.repetition import find_repetition
+from regard.decoding.running_batch import Hypothesis
 from regard.decoding.scoring import forced_scores
+from regard.decoding.search import Search
 from regard.decoding.waiting import Input, size
 from regard.directory import TEXT, Loaded
 from regard.errors import RegardError
