@@ -51,7 +51,7 @@ class Translator:
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
-            raise RegardError(f"{loaded.path}: the model's task is {loaded.task}: it does not translate")
+            raise RegardError(f"{loaded.path}: this model has no source to translate: its task is {loaded.task}")
 
     def translate(
         self,

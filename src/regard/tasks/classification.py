@@ -26,7 +26,7 @@ from regard.models.heads import TextLabels
 from regard.models.registry import Architecture
 from regard.pipelines.rows import row, tokens_of
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import LabelCrossEntropy, Objective, labelled
+from regard.tasks.objectives import LabelCrossEntropy, Objective, label_model
 from regard.tasks.task import Card, Stop
 from regard.text.settings import TextSettings
 from regard.text.specials import BOS, EOS
@@ -133,7 +133,7 @@ class LabelledTexts:
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """The loss a text without smoothing, accuracy, macro F1, and samples."""
         device = next(self.model.parameters()).device
-        model = labelled(self.model)
+        model = label_model(self.model)
         found: dict[int, tuple[int, int]] = {}  # number of an example → its label, the likeliest one
         with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")

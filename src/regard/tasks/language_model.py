@@ -25,7 +25,7 @@ from regard.machine.memory import other_sizes
 from regard.models.registry import Architecture
 from regard.pipelines.generator import Generator
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
+from regard.tasks.objectives import CrossEntropy, Objective, token_objective
 from regard.tasks.task import Card, Stop
 from regard.text.settings import TextSettings
 from regard.text.specials import EOS
@@ -69,7 +69,7 @@ class LanguageModel:
         return Blocks(prepared.train, config.data.max_length, config.seed)
 
     def objective(self, training: TrainingConfig) -> Objective:
-        return of_tokens(training)
+        return token_objective(training)
 
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> Continuations:
         return Continuations(config, corpus, loaded, stop)

@@ -28,7 +28,7 @@ from regard.models.heads import MaskedWords
 from regard.models.registry import Architecture
 from regard.tasks.language_model import Blocks, check_stream
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import CrossEntropy, Objective, forward, of_tokens
+from regard.tasks.objectives import CrossEntropy, Objective, forward, token_objective
 from regard.tasks.task import Card, Stop
 from regard.text.marks import source_ids
 from regard.text.settings import TextSettings
@@ -78,7 +78,7 @@ class Masked:
         return MaskedBlocks(prepared.train, settings, prepared.tokenizer.size, config.seed, training=True)
 
     def objective(self, training: TrainingConfig) -> Objective:
-        return of_tokens(training)
+        return token_objective(training)
 
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> MaskedText:
         return MaskedText(config, corpus, loaded, stop)
