@@ -57,7 +57,7 @@ def is_pairs(columns: Sequence[Column]) -> bool:
 
 
 def is_stream(columns: Sequence[Column]) -> bool:
-    """Whether the corpus is read as one stream of ids: a text alone."""
+    """Whether a corpus of these columns is read as one stream of ids: it has no second column."""
     return len(columns) == 1
 
 

@@ -33,7 +33,7 @@ def files_of(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> list[
 
 
 def file_of(entry: Entry, *, text: bool = False) -> str:
-    """The one file of a corpus that is no translation: a table or JSON lines, or with ``text`` also plain text."""
+    """The one file of a corpus that holds no pairs: a table or JSON lines, or with ``text`` also plain text."""
     if not isinstance(entry, str):
         raise RegardError(f"{corpus.named(entry)}: expected one file; two are the sides of a translation")
     path = corpus.placed(entry)

@@ -267,7 +267,7 @@ class PoolBackend:
         on_step: Callable[[Step], None] | None = None,
     ) -> list[Result]:
         if on_step is not None:
-            raise RegardError("a server's decoding processes tell no steps")
+            raise RegardError("a server's decoding processes send no steps")
         found: dict[int, Done] = {}
         came = time.monotonic()
         caller = self.calls.caller or Caller()

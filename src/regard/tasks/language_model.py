@@ -105,7 +105,8 @@ class Blocks:
         labels = len(corpus.stream) - 1
         if labels < 1:
             raise RegardError(f"{corpus.name}: a text of {labels + 1} tokens: expected two or more")
-        self.offsets = min(size, max(1, labels - size + 1)) if seed is not None else 1  # where a first block may begin
+        # How many places there are where the first block may begin.
+        self.offsets = min(size, max(1, labels - size + 1)) if seed is not None else 1
         count = max(1, (labels - self.offsets + 1) // size) if seed is not None else -(-labels // size)
         self.targets = np.minimum(size, labels - np.arange(count, dtype=np.int64) * size)
         self.sides: tuple[NDArray[np.int64], ...] = (self.targets,)

@@ -1,4 +1,4 @@
-"""What the validations of all tasks share: the loss of held-out examples, and the request to stop half-way."""
+"""What the validations of all tasks share: the loss of held-out examples, and the request to stop before the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regard.tasks.task import Examples, Stop
 
 
 class Abandoned(Exception):
-    """A validation was asked to stop half-way; it has left no trace."""
+    """A validation was asked to stop; the model and the random streams are as they were before."""
 
 
 class HeldOut:

@@ -114,5 +114,5 @@ class LabelCrossEntropy:
 
 
 def label_model(model: Model) -> LabelModel:
-    """The model as one that gives scores of labels; its architecture says whether it does (registry.py)."""
+    """The model, for the type checker, as one with ``label_scores``: ``Architecture.labels`` says that it has them."""
     return cast("LabelModel", model)
