@@ -100,6 +100,14 @@ def test_a_classifier_learns(corpora: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads((corpora / "run" / "config.json").read_text("utf-8"))["options"]["labels"] == ["poor", "rich"]
 
 
+def test_a_classifier_goes_on_with_its_own_labels(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(capsys, "wealth.tsv", "-o", "run", *MODEL, *BRIEF)
+    (corpora / "other.tsv").write_text(labelled(300).replace("poor", "needy"), "utf-8")
+    assert main(["train", "other.tsv", "--init", "run", "-o", "other", *BRIEF]) == 2
+    assert "its labels are 'poor, rich', and those of the corpus 'needy, rich'" in capsys.readouterr().err
+    assert train(capsys, "wealth.tsv", "--init", "run", "-o", "more", *BRIEF)["step"] == 6
+
+
 @pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
 def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = "wealth.tsv" if task == "classification" else "plays.txt"

@@ -168,7 +168,8 @@ def _columns(loaded: Loaded, file: str, keys: Mapping[str, str]) -> list[Column]
     if (loaded.path / rundir.CONFIG).is_file():
         data = rundir.read_run(loaded.path).data
         known = {name: key or getattr(data, name) for name, key in keys.items()}
-    return list(task_named("classification").columns(DataConfig(train=(file,), valid=file, **known)))
+    data = DataConfig(train=(file,), valid=file, text=known["text"], pair=known["pair"], label=known["label"])
+    return list(task_named("classification").columns(data))
 
 
 def _scores(scores: LabelScores) -> Part:

@@ -94,11 +94,14 @@ def _check_model(config: Config) -> None:
     from regard import tasks
     from regard.models import registry
 
-    if not config.training.init:
+    fresh = not config.training.init  # an initial model has an architecture and a head of its own
+    if fresh:
         tasks.check(config)
     vocabulary = config.data.vocabulary
     try:
-        options = tasks.task_named(config.task).options(registry.options_from(config.model), ("yes", "no"))
+        options = registry.options_from(config.model)
+        if fresh:
+            options = tasks.task_named(config.task).options(options, ("yes", "no"))
         registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
     except (ValueError, TypeError) as error:
         raise RegardError(f"model: {error}") from None

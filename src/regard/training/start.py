@@ -65,10 +65,21 @@ def model_parts(config: Config, task: Task, prepared: Prepared, start: Loaded | 
         settings = replace(start.text.settings, max_length=settings.max_length)
     settings = replace(settings, length_penalty=config.decoding.length_penalty)
     if start is not None:
+        _check_labels(config, start, prepared.labels)
         return ModelParts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
     sizes = source.size, None if target is source else target.size
     return ModelParts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
+
+
+def _check_labels(config: Config, start: Loaded, labels: tuple[str, ...]) -> None:
+    """Raise for a corpus of other labels than the initial model's, whose rows would be learnt as others."""
+    own = tuple(getattr(start.options, "labels", ()))
+    if labels and labels != own:
+        raise RegardError(
+            f"training.init = {config.training.init}: its labels are {', '.join(own)!r:.200}, and those of the corpus "
+            f"{', '.join(labels)!r:.200}: expected the same"
+        )
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
