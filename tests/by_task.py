@@ -10,6 +10,8 @@ from regard.data import prepare as data
 from regard.data.columns import Column
 from regard.tasks import task_named
 
+PAIRS = (Column("source"), Column("target", tokenizer=1))
+
 
 def columns_of(config: Config) -> tuple[Column, ...]:
     return task_named(config.task).columns(config.data)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from by_task import prepare
 from regard.config import Config, DataConfig
 from regard.data import prepare as module
 from regard.data.checks import Overlap
 from regard.data.corpus import read_pairs
-from regard.data.prepare import Prepared, learnt_length, prepare
+from regard.data.prepare import Prepared, learnt_length
 from regard.errors import RegardError
 from regard.text.normalize import normalizer
 
@@ -212,10 +213,12 @@ def test_faults_leave_nothing_behind(files: Path) -> None:
 def test_two_processes_build_once(files: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from regard.config import *; from regard.data.prepare import prepare\n"
+        "from regard.tasks import task_named\n"
         "folder = Path(sys.argv[1])\n"
         "data = DataConfig(train=(str(folder / 'train'),), valid=str(folder / 'valid'), source='zh', target='en',\n"
         "    vocabulary=330, max_length=64)\n"
-        "said = []; print(len(prepare(Config(data=data), folder / 'data', say=said.append).train), len(said))"
+        "columns = task_named('translation').columns(data)\n"
+        "said = []; print(len(prepare(Config(data=data), folder / 'data', columns, say=said.append).train), len(said))"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", script, str(files)], stdout=subprocess.PIPE, text=True)
@@ -232,11 +235,13 @@ def test_a_full_disk_is_one_line(files: Path) -> None:
         "import sys, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "from pathlib import Path; from regard.config import *; from regard.data.prepare import prepare\n"
+        "from regard.tasks import task_named\n"
         "from regard.errors import RegardError\n"
         "folder = Path(sys.argv[1])\n"
         "data = DataConfig(train=(str(folder / 'train'),), valid=str(folder / 'valid'), source='zh', target='en',\n"
         "    vocabulary=330, max_length=64)\n"
-        "try: prepare(Config(data=data), folder / 'data')\n"
+        "columns = task_named('translation').columns(data)\n"
+        "try: prepare(Config(data=data), folder / 'data', columns)\n"
         "except RegardError as error: print(error)"
     )
     printed = subprocess.run([sys.executable, "-c", script, str(files)], capture_output=True, text=True, check=True)

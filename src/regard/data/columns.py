@@ -48,9 +48,6 @@ class Example(NamedTuple):
     where: str
 
 
-PAIRS = (Column("source"), Column("target", tokenizer=1))
-
-
 def is_pairs(columns: Sequence[Column]) -> bool:
     """Whether these are the columns of a translation."""
     return [column.name for column in columns] == ["source", "target"]

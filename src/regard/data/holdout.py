@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from regard.config import DataConfig
-from regard.data.columns import PAIRS, Column, is_pairs, texts_of
+from regard.data.columns import Column, is_pairs, texts_of
 from regard.data.corpus import named
 from regard.data.examples import files_of, read_examples
 from regard.data.labels import label_place
@@ -53,7 +53,7 @@ class ExampleSplit:
     data: DataConfig
     count: int
     held_out: frozenset[int]
-    columns: tuple[Column, ...] = PAIRS
+    columns: tuple[Column, ...]
 
     @property
     def train(self) -> int:
@@ -114,7 +114,7 @@ class Survey:
     data: DataConfig
     groups: list[int]
     characters: Counter[str]  # counts, all texts together
-    columns: tuple[Column, ...] = PAIRS
+    columns: tuple[Column, ...]
     labels: tuple[str, ...] = ()  # of each example, where there are labels
 
     @property
@@ -145,7 +145,7 @@ class Survey:
         return ExampleSplit(self.entry, self.data, count, frozenset(chosen), self.columns)
 
 
-def survey(entry: Entry, data: DataConfig, columns: Sequence[Column] = PAIRS) -> Survey:
+def survey(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> Survey:
     """Read a corpus and group its examples (union-find over equal texts)."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}

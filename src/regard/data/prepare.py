@@ -15,7 +15,7 @@ import numpy as np
 from regard.config import Config, DataConfig
 from regard.data.build import INFO, Job, Say, build, unit_of
 from regard.data.checks import Report
-from regard.data.columns import PAIRS, Column
+from regard.data.columns import Column
 from regard.data.examples import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
@@ -51,7 +51,7 @@ class OtherData(Exception):
 def prepare(
     config: Config,
     folder: Path,
-    columns: tuple[Column, ...] = PAIRS,
+    columns: tuple[Column, ...],
     *,
     after: tuple[int, ...] = (SPECIALS.index(EOS),),
     specials: tuple[str, ...] = (),

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regard.data.columns import PAIRS, Column, is_stream
+from regard.data.columns import Column, is_stream
 from regard.errors import RegardError
 from regard.files import writing
 
@@ -76,7 +76,7 @@ class Corpus:
     """
 
     def __init__(
-        self, folder: Path, name: str, info: dict[str, Any], fingerprint: str, columns: Sequence[Column] = PAIRS
+        self, folder: Path, name: str, info: dict[str, Any], fingerprint: str, columns: Sequence[Column]
     ) -> None:
         self.name, self.fingerprint, self.columns = name, fingerprint, tuple(columns)
         self.files: list[str] = list(info["files"])
