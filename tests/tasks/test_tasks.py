@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -17,7 +17,7 @@ from regard.models import registry
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
 from regard.pipelines.generator import Generator
-from regard.schema import Config
+from regard.schema import COLUMNS_OF, Config, DataConfig
 from regard.tasks import TASKS, metric_of, pipeline_of, task_named
 
 WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
@@ -150,6 +150,14 @@ def test_the_table_of_tasks() -> None:
         pipeline_of("taging")
     with pytest.raises(RegardError, match="'tagging': models of this task cannot be trained yet; expected one of tran"):
         task_named("tagging")
+
+
+def test_the_schema_knows_the_tasks_and_the_keys_of_their_columns() -> None:
+    trained = {name for name, entry in TASKS.items() if entry.task}
+    assert trained == COLUMNS_OF.keys() == set(get_args(get_type_hints(Config)["task"]))
+    for name, keys in COLUMNS_OF.items():
+        data = DataConfig(train=("a",), valid="a", **{key: key for key in keys})  # type: ignore[arg-type]
+        assert [column.key for column in task_named(name).columns(data)] == list(keys)
 
 
 def test_the_metric_of_a_task(tiny: Callable[..., Config]) -> None:
