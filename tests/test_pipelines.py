@@ -239,14 +239,17 @@ def test_repetitions_are_decoded_again_and_named():
 
 
 def test_no_alarm_for_numbers_and_sources_that_repeat(translator):
-    from regard.decoding.engine import Hypothesis
+    from regard.decoding.running_batch import Hypothesis
+    from regard.pipelines.repeats import fault_of
 
     digits = translator.tokenizer.encode("1000000000")
-    assert translator._fault(Input(0, [5]), Hypothesis(digits, -1.0, -1.0)) == ""
+    assert fault_of(Input(0, [5]), Hypothesis(digits, -1.0, -1.0), translator.tokenizer) == ""
     words = translator.tokenizer.encode("dogs dogs dogs dogs dogs")
-    assert "repeats 'dogs'" in translator._fault(Input(0, [5]), Hypothesis(words, -1.0, -1.0))
-    assert translator._fault(Input(0, words), Hypothesis(words, -1.0, -1.0)) == ""
-    assert "does not end" in translator._fault(Input(0, [5]), Hypothesis([7], -1.0, -1.0, at_limit=True))
+    assert "repeats 'dogs'" in fault_of(Input(0, [5]), Hypothesis(words, -1.0, -1.0), translator.tokenizer)
+    assert fault_of(Input(0, words), Hypothesis(words, -1.0, -1.0), translator.tokenizer) == ""
+    endless = Hypothesis([7], -1.0, -1.0, at_limit=True)
+    assert "does not end" in fault_of(Input(0, [5]), endless, translator.tokenizer)
+    assert fault_of(Input(0, [5]), endless, translator.tokenizer, bounded=True) == ""
 
 
 def test_wrong_options_are_errors(translator):

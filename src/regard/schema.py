@@ -245,7 +245,7 @@ class DecodingConfig:
             raise RegardError(f"decoding.n_best = {self.n_best}: expected at most decoding.beam = {self.beam}")
 
 
-# The keys that name the columns of each task's corpora.
+# The keys that name the columns of each task's corpora, in the order of ``Task.columns``, which stands higher.
 COLUMNS_OF: dict[str, tuple[str, ...]] = {
     "translation": ("source_key", "target_key"),
     "language_model": ("text",),

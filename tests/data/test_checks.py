@@ -6,7 +6,7 @@ from regard.text.normalize import normalizer
 
 
 def test_the_report_counts_and_names_the_first() -> None:
-    report = Report(pairs=1000, left_out=3)
+    report = Report(examples=1000, left_out=3)
     report.note("empty", "a.zh:7")
     report.note("empty", "a.zh:9")
     report.note("duplicate", "a.zh:20", 5)

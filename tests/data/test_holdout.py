@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from by_task import PAIRS, columns_of
 from regard.config import Config, DataConfig
-from regard.data.columns import columns_of
 from regard.data.holdout import Survey, _choose, languages_of, survey
 from regard.errors import RegardError
 
@@ -25,16 +25,16 @@ def write(folder: Path, pairs: list[tuple[str, str]]) -> tuple[tuple[str, str], 
 
 def test_one_per_cent_and_at_most_a_thousand(tmp_path: Path) -> None:
     entry, data = write(tmp_path, [(f"s{i}", f"t{i}") for i in range(500)])
-    seen = survey(entry, data)
+    seen = survey(entry, data, PAIRS)
     assert len(seen.hold_out().held_out) == 5
     assert len(seen.hold_out(share=0.5, most=20).held_out) == 20
-    assert seen.hold_out().held_out == survey(entry, data).hold_out().held_out, "the same pairs each time"
+    assert seen.hold_out().held_out == survey(entry, data, PAIRS).hold_out().held_out, "the same pairs each time"
 
 
 def test_pairs_with_a_side_in_common_stay_together(tmp_path: Path) -> None:
     pairs = [(f"s{i}", f"t{i % 40}") for i in range(80)] + [(f"s{i}", f"u{i}") for i in range(80)]
     entry, data = write(tmp_path, pairs)
-    split = survey(entry, data).hold_out(share=0.25)
+    split = survey(entry, data, PAIRS).hold_out(share=0.25)
     split.write(tmp_path / "corpus")
     assert split.train + len(split.held_out) == 160
     for language in ("zh", "en"):
@@ -44,13 +44,13 @@ def test_pairs_with_a_side_in_common_stay_together(tmp_path: Path) -> None:
 
 def test_empty_sides_are_never_held_out(tmp_path: Path) -> None:
     entry, data = write(tmp_path, [("", "x"), ("y", " ")] * 20 + [(f"s{i}", f"t{i}") for i in range(60)])
-    assert min(survey(entry, data).hold_out(share=0.3).held_out) >= 40
+    assert min(survey(entry, data, PAIRS).hold_out(share=0.3).held_out) >= 40
 
 
 def test_one_sentence_for_all_is_refused(tmp_path: Path) -> None:
     entry, data = write(tmp_path, [(f"s{i}", "same") for i in range(50)])
     with pytest.raises(RegardError, match="--valid"):
-        survey(entry, data).hold_out()
+        survey(entry, data, PAIRS).hold_out()
 
 
 @given(st.lists(st.integers(-1, 5), min_size=1, max_size=60), st.integers(1, 10))
@@ -70,7 +70,7 @@ def test_a_line_feed_inside_a_text_moves_no_other_line(tmp_path: Path) -> None:
     corpus = tmp_path / "all.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     data = DataConfig(train=(str(corpus),), valid=str(corpus), source="zh", target="en")
-    split = survey(str(corpus), data).hold_out(share=0.1)
+    split = survey(str(corpus), data, PAIRS).hold_out(share=0.1)
     split.write(tmp_path / "corpus")
     zh, en = ((tmp_path / "corpus" / f"train.{side}").read_text("utf-8").split("\n")[:-1] for side in ("zh", "en"))
     assert [line.split()[0][1:] for line in zh] == [line[1:] for line in en]

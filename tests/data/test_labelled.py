@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from by_task import columns_of, prepare
 from regard.config import Config, DataConfig
 from regard.data import labels as module
-from regard.data.columns import columns_of
 from regard.data.examples import kind_of, read_examples
-from regard.data.prepare import Prepared, prepare
+from regard.data.prepare import Prepared
 from regard.errors import RegardError
 
 ROWS = [("good film", "pos"), ("bad film", "neg"), ("a bad, bad one", "neg"), ("so good", "pos"), ("fine", "pos")]
@@ -232,5 +232,5 @@ def test_real_labelled_texts(corpus: Callable[[str], Path], tmp_path: Path) -> N
     english = _real(corpus("sentiment-en"), tmp_path / "en")
     assert (len(english.train), len(english.valid), english.labels) == (8530, 1066, ("negative", "positive"))
     chinese = _real(corpus("sentiment-zh"), tmp_path / "zh")
-    assert chinese.report.pairs == 9600 and len(chinese.valid) == 1200 and chinese.labels == ("0", "1")
+    assert chinese.report.examples == 9600 and len(chinese.valid) == 1200 and chinese.labels == ("0", "1")
     assert chinese.report.overlap["test"][0] == 331, "as published, 331 of its test texts stand in its training part"

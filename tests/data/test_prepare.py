@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from by_task import prepare
 from regard.config import Config, DataConfig
 from regard.data import prepare as module
 from regard.data.checks import Overlap
 from regard.data.corpus import read_pairs
-from regard.data.prepare import Prepared, learnt_length, prepare
+from regard.data.prepare import Prepared, learnt_length
 from regard.errors import RegardError
 from regard.text.normalize import normalizer
 
@@ -60,7 +61,7 @@ def config(files: Path, **changes: Any) -> Config:
 
 def texts(prepared: Prepared) -> list[tuple[str, str]]:
     train = prepared.train
-    return [(train.source_text(index), train.target_text(index)) for index in range(len(train))]
+    return [(train.text(0, index), train.text(1, index)) for index in range(len(train))]
 
 
 def test_what_is_kept_and_what_is_counted(files: Path) -> None:
@@ -69,7 +70,7 @@ def test_what_is_kept_and_what_is_counted(files: Path) -> None:
     assert texts(prepared) == [*kept, ("更多", "more"), ("新", "more news")]
     assert prepared.train.corpus_of.tolist() == [0] * 6 + [1] * 2
     assert prepared.train.where(1) == f"{files}/train.zh:3" and prepared.train.where(7) == f"{files}/more.zh:2"
-    assert prepared.report.pairs == 10 and prepared.report.left_out == 2
+    assert prepared.report.examples == 10 and prepared.report.left_out == 2
     assert prepared.report.found == {
         "empty": (1, f"{files}/train.zh:2"),
         "overlap": (2, f"{files}/train.zh:3 = {files}/valid.zh:1"),
@@ -79,7 +80,7 @@ def test_what_is_kept_and_what_is_counted(files: Path) -> None:
         "duplicate": (1, f"{files}/train.zh:5"),
     }
     assert prepared.report.overlap == {"valid": (2, f"first: {files}/train.zh:3 = {files}/valid.zh:1")}
-    assert [prepared.valid.target_text(index) for index in range(3)] == [pair[1] for pair in VALID]
+    assert [prepared.valid.text(1, index) for index in range(3)] == [pair[1] for pair in VALID]
     assert prepared.valid.lengths[0][1] == 0
     assert prepared.test is None and prepared.target_tokenizer is prepared.tokenizer
 
@@ -88,13 +89,13 @@ def test_ids_lengths_and_texts_agree(files: Path) -> None:
     prepared = prepare(config(files), files / "data")
     train, tokenizer = prepared.train, prepared.tokenizer
     for index, (source, target) in enumerate(texts(prepared)):
-        assert train.source_ids(index).tolist() == tokenizer.encode(source)
-        assert train.target_ids(index).tolist() == tokenizer.encode(target)
+        assert train.ids(0, index).tolist() == tokenizer.encode(source)
+        assert train.ids(1, index).tolist() == tokenizer.encode(target)
         assert train.lengths[0][index] == len(tokenizer.encode(source))
     assert train.lengths[0].dtype == train.lengths[1].dtype == np.int32
     assert isinstance(train._ids[0], np.memmap) and not train._ids[0].flags.writeable
     with pytest.raises(IndexError):
-        train.source_ids(len(train))
+        train.ids(0, len(train))
     assert learnt_length(train) >= 16
 
 
@@ -174,7 +175,7 @@ def test_overlap_is_removed_when_asked(files: Path) -> None:
 def test_separate_vocabularies(files: Path) -> None:
     prepared = prepare(config(files, joint=False), files / "data")
     assert prepared.tokenizer.fingerprint != prepared.target_tokenizer.fingerprint
-    assert prepared.train.target_ids(0).tolist() == prepared.target_tokenizer.encode("I love you")
+    assert prepared.train.ids(1, 0).tolist() == prepared.target_tokenizer.encode("I love you")
     assert "<0xE6>" in prepared.target_tokenizer.tokens(prepared.target_tokenizer.encode("我"))
 
 
@@ -183,7 +184,7 @@ def test_given_tokenizers_are_used(files: Path) -> None:
     prepared = prepare(config(files, vocabulary=8000), files / "other", tokenizers=(given, given))
     assert prepared.tokenizer.fingerprint == given.fingerprint
     assert prepared.tokenizer.normalization == ("nfkc", "lower")
-    assert prepared.train.target_ids(0).tolist() == given.encode("i love you")
+    assert prepared.train.ids(1, 0).tolist() == given.encode("i love you")
 
 
 def test_a_cache_is_shared_by_configurations(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,10 +213,12 @@ def test_faults_leave_nothing_behind(files: Path) -> None:
 def test_two_processes_build_once(files: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from regard.config import *; from regard.data.prepare import prepare\n"
+        "from regard.tasks import task_named\n"
         "folder = Path(sys.argv[1])\n"
         "data = DataConfig(train=(str(folder / 'train'),), valid=str(folder / 'valid'), source='zh', target='en',\n"
         "    vocabulary=330, max_length=64)\n"
-        "said = []; print(len(prepare(Config(data=data), folder / 'data', say=said.append).train), len(said))"
+        "columns = task_named('translation').columns(data)\n"
+        "said = []; print(len(prepare(Config(data=data), folder / 'data', columns, say=said.append).train), len(said))"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", script, str(files)], stdout=subprocess.PIPE, text=True)
@@ -232,11 +235,13 @@ def test_a_full_disk_is_one_line(files: Path) -> None:
         "import sys, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "from pathlib import Path; from regard.config import *; from regard.data.prepare import prepare\n"
+        "from regard.tasks import task_named\n"
         "from regard.errors import RegardError\n"
         "folder = Path(sys.argv[1])\n"
         "data = DataConfig(train=(str(folder / 'train'),), valid=str(folder / 'valid'), source='zh', target='en',\n"
         "    vocabulary=330, max_length=64)\n"
-        "try: prepare(Config(data=data), folder / 'data')\n"
+        "columns = task_named('translation').columns(data)\n"
+        "try: prepare(Config(data=data), folder / 'data', columns)\n"
         "except RegardError as error: print(error)"
     )
     printed = subprocess.run([sys.executable, "-c", script, str(files)], capture_output=True, text=True, check=True)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from by_task import prepare
 from regard.config import Config, DataConfig
 from regard.data import reading
 from regard.data.last_tenth import survey_text
-from regard.data.prepare import Prepared, prepare
+from regard.data.prepare import Prepared
 from regard.data.reading import read_pieces
 from regard.data.streams import Piece, grouped
 from regard.errors import RegardError

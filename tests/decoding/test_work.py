@@ -15,8 +15,9 @@ from toy import ToySettings, sentences
 from regard.accel import native
 from regard.accel.prepared import prepare
 from regard.accel.thresholds import LOGITS
-from regard.decoding.engine import _Scheduler, decode
+from regard.decoding.engine import decode
 from regard.decoding.inputs import padded
+from regard.decoding.scheduler import Scheduler
 from regard.decoding.search import Search
 from regard.models.transformer import Transformer
 
@@ -50,7 +51,7 @@ class Operators(TorchDispatchMode):
 def of_a_step(model: Any, beam: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Operators of a step in which nobody enters, leaves, or ends."""
     steps: list[int] = []
-    usual: Callable[..., Any] = _Scheduler._step
+    usual: Callable[..., Any] = Scheduler._step
 
     def step(scheduler: Any, running: Any, look: bool) -> Any:
         with Operators() as seen:
@@ -58,9 +59,9 @@ def of_a_step(model: Any, beam: int, monkeypatch: pytest.MonkeyPatch) -> int:
         steps.extend([seen.count] if running.batch > 1 else [])  # one sentence alone needs fewer
         return found
 
-    monkeypatch.setattr(_Scheduler, "_step", step)
+    monkeypatch.setattr(Scheduler, "_step", step)
     list(decode(model, sentences(6, 9), SETTINGS, Search(beam=beam, max_extra=20)))
-    monkeypatch.setattr(_Scheduler, "_step", usual)
+    monkeypatch.setattr(Scheduler, "_step", usual)
     return min(steps)
 
 

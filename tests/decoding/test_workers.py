@@ -88,8 +88,8 @@ def test_steps_of_every_process_reach_who_listens(beam: int, monkeypatch: pytest
         for number in step.sentences:
             seen[number].append(step)
 
-    workers_told = workers._told
-    monkeypatch.setattr(workers, "_told", told)
+    workers_told = workers._messages
+    monkeypatch.setattr(workers, "_messages", told)
     kept = workers.DecodingWorkers()
     expected = kept.decode(model, inputs, SETTINGS, search, batch_tokens=500)
     assert not asked, "no message for a step where nobody listens"

@@ -9,8 +9,8 @@ import torch
 
 from regard.errors import RegardError
 from regard.nn.sequences import Tokens
-from regard.pipelines.pieces import pieces_of_text, pieces_of_words
 from regard.pipelines.tagger import TaggedWord, Tagger, entities, windows
+from regard.pipelines.word_ids import ids_of_text, ids_of_words
 from regard.text.tokenizer import Tokenizer
 
 from .conftest import LABELS, Make
@@ -52,13 +52,13 @@ def test_given_words_keep_their_number(make: Make, own: Tokenizer) -> None:
 
 def test_regards_own_subwords_and_the_characters_of_words(own: Tokenizer) -> None:
     text = "  The cafe\u0301, 我爱 ▁ 100\u00a0İx ｶ\u3099!"
-    found = pieces_of_text(own, text)
+    found = ids_of_text(own, text)
     words = [text[start:end] for start, end in found.words]
     assert words == ["The", "cafe\u0301", ",", "我", "爱", "▁", "1", "0", "0", "İx", "ｶ\u3099", "!"]
     assert own.decode(found.ids) == own.normalize(text)
     assert len(found.owner) == len(found.ids) and set(found.owner) == {-1, *range(len(words))}
-    assert pieces_of_text(own, "the capital of france").ids == own.encode("the capital of france")
-    assert pieces_of_words(own, ["the", "capital"]).ids == own.encode("the capital")
+    assert ids_of_text(own, "the capital of france").ids == own.encode("the capital of france")
+    assert ids_of_words(own, ["the", "capital"]).ids == own.encode("the capital")
 
 
 def test_the_characters_of_random_texts(own: Tokenizer, wordpiece: Tokenizer) -> None:
@@ -67,7 +67,7 @@ def test_the_characters_of_random_texts(own: Tokenizer, wordpiece: Tokenizer) ->
     for tokenizer in (own, wordpiece):
         for _ in range(150):
             text = "".join(draw.choices(signs, k=draw.randint(0, 12)))
-            found = pieces_of_text(tokenizer, text)
+            found = ids_of_text(tokenizer, text)
             ends = [0, *(place for word in found.words for place in word)]
             assert ends == sorted(ends), repr(text)
             assert all(text[start:end].strip() for start, end in found.words), repr(text)

@@ -21,7 +21,9 @@ SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,)
 
 def stream(length: int) -> Any:
     """A corpus whose tokens are their places, from 5 on."""
-    return SimpleNamespace(name="text", stream=np.arange(5, 5 + length), where=lambda place: f"text:{place + 1}")
+    return SimpleNamespace(
+        name="text", stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}"
+    )
 
 
 @given(length=st.integers(2, 200), size=st.integers(1, 70))
@@ -49,7 +51,7 @@ def test_epochs_cut_elsewhere_and_are_repeated() -> None:
     blocks, again = Blocks(stream(1000), 10, seed=1), Blocks(stream(1000), 10, seed=1)
     firsts = [blocks.first(3, epoch) for epoch in range(30)]
     assert len(set(firsts)) > 5 and firsts == [again.first(3, epoch) for epoch in range(30)]
-    assert blocks.where(3) == f"text:{blocks.first(3, 0) + 1}"
+    assert blocks.where(3, 7) == f"text:{blocks.first(3, 7) + 1}"
 
 
 def test_a_text_of_one_token_is_an_error() -> None:

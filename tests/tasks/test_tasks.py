@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -17,7 +17,7 @@ from regard.models import registry
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
 from regard.pipelines.generator import Generator
-from regard.schema import Config
+from regard.schema import COLUMNS_OF, Config, DataConfig
 from regard.tasks import TASKS, metric_of, pipeline_of, task_named
 
 WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
@@ -40,11 +40,12 @@ def text(lines: int) -> str:
 
 
 def labelled(rows: int, seed: int = 1) -> str:
-    """Sentences that have "gold" in them are rich."""
+    """Sentences that have "gold" in them are rich; all have six words, so that their length tells nothing."""
     draw, lines = random.Random(seed), ["text\tlabel"]
     for _ in range(rows):
-        words = draw.choices(WORDS[:-1], k=6) + ["gold"] * draw.choice((0, 1))
-        draw.shuffle(words)
+        words = draw.choices(WORDS[:-1], k=6)
+        if draw.random() < 0.5:
+            words[draw.randrange(6)] = "gold"
         lines.append(f"{' '.join(words)}\t{'rich' if 'gold' in words else 'poor'}")
     return "\n".join(lines) + "\n"
 
@@ -99,6 +100,14 @@ def test_a_classifier_learns(corpora: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads((corpora / "run" / "config.json").read_text("utf-8"))["options"]["labels"] == ["poor", "rich"]
 
 
+def test_a_classifier_goes_on_with_its_own_labels(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(capsys, "wealth.tsv", "-o", "run", *MODEL, *BRIEF)
+    (corpora / "other.tsv").write_text(labelled(300).replace("poor", "needy"), "utf-8")
+    assert main(["train", "other.tsv", "--init", "run", "-o", "other", *BRIEF]) == 2
+    assert "its labels are 'poor, rich', and those of the corpus 'needy, rich'" in capsys.readouterr().err
+    assert train(capsys, "wealth.tsv", "--init", "run", "-o", "more", *BRIEF)["step"] == 6
+
+
 @pytest.mark.parametrize("task", ["language_model", "masked", "classification"])
 def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = "wealth.tsv" if task == "classification" else "plays.txt"
@@ -141,6 +150,14 @@ def test_the_table_of_tasks() -> None:
         pipeline_of("taging")
     with pytest.raises(RegardError, match="'tagging': models of this task cannot be trained yet; expected one of tran"):
         task_named("tagging")
+
+
+def test_the_schema_knows_the_tasks_and_the_keys_of_their_columns() -> None:
+    trained = {name for name, entry in TASKS.items() if entry.task}
+    assert trained == COLUMNS_OF.keys() == set(get_args(get_type_hints(Config)["task"]))
+    for name, keys in COLUMNS_OF.items():
+        data = DataConfig(train=("a",), valid="a", **{key: key for key in keys})  # type: ignore[arg-type]
+        assert [column.key for column in task_named(name).columns(data)] == list(keys)
 
 
 def test_the_metric_of_a_task(tiny: Callable[..., Config]) -> None:

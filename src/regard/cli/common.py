@@ -70,7 +70,7 @@ def open_translator(
     shortlist: str = "",
     only_decoding: bool = False,
 ) -> Translator:
-    """The model ready to translate; ``only_decoding``: and for nothing else (``regard.pipelines.load``)."""
+    """The model ready to translate; ``only_decoding`` as in ``regard.tasks.load``."""
     import torch
 
     from regard.machine import devices
@@ -83,7 +83,7 @@ def open_translator(
     found: Translator = load(
         model, place, kind, task="translation", only_decoding=only_decoding, backend=backend, shortlist=shortlist
     )
-    keep_memory()  # not earlier: what was needed to read a model is given back
+    keep_memory()  # after loading, so that the memory that reading a model took goes back to the system
     return found
 
 

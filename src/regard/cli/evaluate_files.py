@@ -65,7 +65,7 @@ def classification(
     from regard.pipelines.classifier import Classifier
 
     classifier = Classifier(loaded)
-    examples = read_labelled(file, _columns(loaded, keys), classifier.labels)
+    examples = read_labelled(file, _columns(loaded, file, keys), classifier.labels)
     found = classifier.classify(
         examples.texts,
         examples.pairs,
@@ -158,17 +158,18 @@ def read_labelled(file: str, columns: list[Column], labels: tuple[str, ...]) -> 
     return found
 
 
-def _columns(loaded: Loaded, keys: Mapping[str, str]) -> list[Column]:
+def _columns(loaded: Loaded, file: str, keys: Mapping[str, str]) -> list[Column]:
     """The columns of a labelled file: by the flags, else as in the run's training, else found by their names."""
-    from regard.data.columns import Column
+    from regard.config import DataConfig
+    from regard.tasks import task_named
     from regard.training import rundir
 
     known = dict(keys)
     if (loaded.path / rundir.CONFIG).is_file():
         data = rundir.read_run(loaded.path).data
         known = {name: key or getattr(data, name) for name, key in keys.items()}
-    pair = [Column("pair", key=known["pair"])] if known["pair"] else []
-    return [Column("text", key=known["text"]), *pair, Column("label", "label", key=known["label"])]
+    data = DataConfig(train=(file,), valid=file, text=known["text"], pair=known["pair"], label=known["label"])
+    return list(task_named("classification").columns(data))
 
 
 def _scores(scores: LabelScores) -> Part:

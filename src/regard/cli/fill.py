@@ -57,7 +57,7 @@ def fill(
 
 
 def _with_masks(lines: Iterator[Line], filler: Filler) -> Iterator[Line]:
-    """The lines themselves; an error that names the first one with text and without a mask."""
+    """The lines, one by one; an error that names the first one with text and without a mask."""
     for line in lines:
         if line.text.strip() and not filler.has_mask(line.text):
             own = "" if filler.mask_token == "[MASK]" else f" or {filler.mask_token}"

@@ -91,25 +91,17 @@ def generate(
 
 def open_generator(model: str, device: str, dtype: str, threads: int) -> Generator:
     """The language model ready to continue texts."""
-    from dataclasses import replace
-
     import torch
 
-    from regard.accel.prepared import check_int8, quantize
     from regard.machine import devices
     from regard.machine.memory import keep_memory
-    from regard.pipelines.generator import Generator
-    from regard.pipelines.loading import open_model
+    from regard.tasks import load
 
     if threads:
         torch.set_num_threads(threads)
-    place, kind = devices.device(device), devices.dtype(dtype)
-    keep_memory()
-    if kind != torch.int8:
-        return Generator(open_model(model, place, kind))
-    check_int8(place)
-    loaded = open_model(model, place)
-    return Generator(replace(loaded, model=quantize(loaded.model)))
+    found: Generator = load(model, devices.device(device), devices.dtype(dtype), task="language_model")
+    keep_memory()  # after loading, so that the memory that reading a model took goes back to the system
+    return found
 
 
 def _lines(generator: Generator, file: str, options: dict[str, Any], json: bool) -> None:

@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "demo": Verb("regard.cli.demo:demo", "translate at once with the packaged zh→en model, then train one"),
-    "train": Verb("regard.cli.train:train", "train a translator from a configuration or from two text files"),
+    "train": Verb("regard.cli.train:train", "train a model from a configuration or from a corpus"),
     "translate": Verb("regard.cli.translate:translate", "translate lines of a file or of standard input"),
     "generate": Verb("regard.cli.generate:generate", "continue a prompt, or each line of a file, by a language model"),
     "classify": Verb("regard.cli.classify:classify", "label the lines of a file or of standard input"),

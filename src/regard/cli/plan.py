@@ -12,7 +12,7 @@ from regard.config import Config, read_config
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
-    from regard.data.holdout import HeldOut
+    from regard.data.holdout import Split
 
 
 class Plan(NamedTuple):
@@ -20,7 +20,7 @@ class Plan(NamedTuple):
 
     config: Config
     run: Path
-    split: HeldOut | None = None  # the division of the corpus, not written yet
+    split: Split | None = None  # the division of the corpus, not written yet
 
 
 def plan_run(
@@ -80,7 +80,6 @@ def _task(files: list[str], tables: Mapping[str, Any], overrides: list[str]) -> 
     """The task: the typed one, or by the corpus."""
     from regard.data.corpus import is_one_file, languages_in
     from regard.data.examples import kind_of
-    from regard.schema import COLUMNS_OF
 
     set_ = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
     typed = {f"data.{key}" for key, value in tables.get("data", {}).items() if value} | set_.keys()
@@ -96,7 +95,7 @@ def _task(files: list[str], tables: Mapping[str, Any], overrides: list[str]) -> 
     if "data.text" in typed:
         return "language_model"
     found = kind_of(files[0]) if not all(languages_in(files[0])) else ""
-    return found if found in COLUMNS_OF else "translation"
+    return found or "translation"
 
 
 def _refuse_side(file: str) -> None:
@@ -169,8 +168,8 @@ def _from_corpus(task: str, files: list[str], run: str, tables: dict[str, Any], 
         data["train"] = [train]
     minutes = typed.training.minutes or (0.0 if "steps" in tables.get("training", {}) else MINUTES)
     chosen = recipe(split.train if split else seen.size, seen.characters, task=typed.task, minutes=minutes)
-    if {"architecture", "preset"} & typed.model.keys():
-        chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset
+    if typed.training.init or {"architecture", "preset"} & typed.model.keys():
+        chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset or initial model
     merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}
     return Plan(read_config(None, overrides, **merged, **tables), folder, split)
 

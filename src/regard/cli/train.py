@@ -16,7 +16,7 @@ from regard.config import Config, to_toml
 from regard.errors import RegardError
 
 if TYPE_CHECKING:
-    from regard.data.holdout import HeldOut
+    from regard.data.holdout import Split
 
 
 @with_config_flags
@@ -94,17 +94,20 @@ def _check_model(config: Config) -> None:
     from regard import tasks
     from regard.models import registry
 
-    if not config.training.init:
+    fresh = not config.training.init  # an initial model has an architecture and a head of its own
+    if fresh:
         tasks.check(config)
     vocabulary = config.data.vocabulary
     try:
-        options = tasks.task_named(config.task).options(registry.options_from(config.model), ("yes", "no"))
+        options = registry.options_from(config.model)
+        if fresh:
+            options = tasks.task_named(config.task).options(options, ("yes", "no"))
         registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
     except (ValueError, TypeError) as error:
         raise RegardError(f"model: {error}") from None
 
 
-def _say_choices(config: Config, split: HeldOut, run: Path) -> None:
+def _say_choices(config: Config, split: Split, run: Path) -> None:
     from regard.data.examples import remarks
     from regard.tasks import metric_of, task_named
 

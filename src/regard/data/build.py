@@ -130,13 +130,12 @@ def _write_tokenizers(folder: Path, job: Job) -> None:
 
 
 def _with_text(name: str, examples: Iterable[Example], columns: Sequence[Column]) -> Iterator[Example]:
-    """The texts of an evaluation corpus; at its end an error if no example has text in every column."""
+    """The sides of an evaluation corpus; at its end an error if no example has text in every column."""
     count = found = 0
     for example in examples:
         count += 1
-        texts = texts_of(example, columns)
-        found += has_text(*texts)
-        yield Example(texts if is_pairs(columns) else ("\0".join(texts),), example.where)
+        found += has_text(*texts_of(example, columns))
+        yield _sides(example, columns)
     if not found:
         what = "pairs has text on both sides" if is_pairs(columns) else "examples has text"
         raise RegardError(f"data.{name}: none of its {count:,} {what}: there is nothing to score")
@@ -196,7 +195,7 @@ def _write_training(folder: Path, job: Job, overlap: Overlap) -> tuple[Report, d
                     report.note("misaligned", example.where)
                 duplicates.add(*example.values)
                 writer.add(example.values, ids, corpus, _line(example.where))
-        report.left_out = report.pairs - writer.count
+        report.left_out = report.examples - writer.count
         info = writer.info([files_of(entry, data, job.columns)[0] for entry in data.train])
     if not writer.count:
         report.unit = unit_of(job.columns)
@@ -211,7 +210,7 @@ def _write_training(folder: Path, job: Job, overlap: Overlap) -> tuple[Report, d
 def _checked(job: Job, report: Report, overlap: Overlap) -> Iterator[tuple[int, Example]]:
     """The training examples that pass the checks of their text; the others are counted in ``report``."""
     for number, example in job.examples():
-        report.pairs += 1
+        report.examples += 1
         texts = [text.strip() for text in texts_of(example, job.columns)]
         met = overlap.meets(_sides(example, job.columns))
         if met:
@@ -259,7 +258,7 @@ def _write_stream(folder: Path, name: str, entries: Sequence[Entry], job: Job, r
 def _with_content(pieces: Iterable[Piece], path: str, report: Report) -> Iterator[Piece]:
     """The pieces without rows that have no text, which are counted."""
     for piece in pieces:
-        report.pairs += piece.first
+        report.examples += piece.first
         if piece.first and piece.last and not piece.text.strip():
             report.note("empty", f"{path}:{piece.line}")
             report.left_out += 1

@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Sides(Protocol):
-    """An example whose values are compared, and its place."""
+    """An example: its sides, which are compared, and its place."""
 
     @property
     def values(self) -> tuple[str, ...]: ...
@@ -37,12 +37,12 @@ ADVICE = {"overlap": "data.remove_overlap = true leaves them out"}
 
 @dataclass
 class Report:
-    """Counts of a corpus: ``pairs`` read, ``left_out`` of training, and (count, first place) of each kind of fault.
+    """Counts of a corpus: ``examples`` read, ``left_out`` of training, and (count, first place) of each kind of fault.
 
     Kinds in ``removed`` are left out of training; ``overlap`` has the counts of each evaluation corpus.
     """
 
-    pairs: int = 0
+    examples: int = 0
     left_out: int = 0
     found: dict[str, tuple[int, str]] = field(default_factory=dict)
     overlap: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -57,7 +57,8 @@ class Report:
     def lines(self) -> list[str]:
         """The report as lines to print; one line if there are no faults."""
         lines = [
-            f"{self.pairs:,} {self.unit}{'s' * (self.pairs != 1)} read, {self.pairs - self.left_out:,} to train on"
+            f"{self.examples:,} {self.unit}{'s' * (self.examples != 1)} read, "
+            f"{self.examples - self.left_out:,} to train on"
         ]
         for kind, words in KINDS.items():
             if kind not in self.found:
@@ -78,7 +79,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {
-            "pairs": self.pairs,
+            "pairs": self.examples,
             "left_out": self.left_out,
             "found": {kind: list(value) for kind, value in self.found.items()},
             "overlap": {name: list(value) for name, value in self.overlap.items()},
@@ -132,7 +133,7 @@ class Overlap:
         return [(side, self._normalize(text).strip()) for side, text in enumerate(example.values)]
 
     def found(self) -> dict[str, tuple[int, str]]:
-        """For each evaluation corpus: the number of its pairs with a side that training has, and the first place."""
+        """For each evaluation corpus: the number of its examples with a side that training has, and the first place."""
         report = {}
         for name, places in self._met.items():
             where, trained = next(iter(places.items()))

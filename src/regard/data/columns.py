@@ -48,16 +48,13 @@ class Example(NamedTuple):
     where: str
 
 
-PAIRS = (Column("source"), Column("target", tokenizer=1))
-
-
 def is_pairs(columns: Sequence[Column]) -> bool:
     """Whether these are the columns of a translation."""
     return [column.name for column in columns] == ["source", "target"]
 
 
 def is_stream(columns: Sequence[Column]) -> bool:
-    """Whether the corpus is read as one stream of ids: a text alone."""
+    """Whether a corpus of these columns is read as one stream of ids: it has no second column."""
     return len(columns) == 1
 
 
@@ -76,7 +73,7 @@ class Found(NamedTuple):
 def find(
     names: Sequence[str], columns: Sequence[Column], by_key: Callable[[Column], int], *, named: bool
 ) -> Found | None:
-    """The columns among the cells of a first line, or among the keys of an object; None if that is a question.
+    """The columns among the cells of a first line, or among the keys of an object; None if they are not found.
 
     A key decides (``by_key``), then a name, then being the only other one. Unless they are ``named``, the cells may be
     an example's: they are names if one of them is found by its name, or if all keys lead to names of their kind.
@@ -113,7 +110,7 @@ def suggested(names: Sequence[str]) -> str:
     return "language_model" if text is not None and not sides & {SOURCE, TARGET} else ""
 
 
-def question(names: Sequence[str], columns: Sequence[Column], where: str, what: str) -> RegardError:
+def not_found(names: Sequence[str], columns: Sequence[Column], where: str, what: str) -> RegardError:
     """The error for a file whose columns are not found; ``what``: "columns", which have numbers, or "keys"."""
     shown = [name[:30] for name in names[:9]]
     listed = ", ".join(f"{number} {name!r}" if what == "columns" else repr(name) for number, name in enumerate(shown))

@@ -7,7 +7,7 @@ from typing import Any
 
 from regard.config import DataConfig
 from regard.data import corpus, jsonl, tables
-from regard.data.columns import Column, Example, Found, find, is_pairs, is_stream, question, suggested
+from regard.data.columns import Column, Example, Found, find, is_pairs, is_stream, not_found, suggested
 from regard.data.reading import bare, without_nul
 from regard.errors import RegardError
 from regard.schema import Entry
@@ -33,7 +33,7 @@ def files_of(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> list[
 
 
 def file_of(entry: Entry, *, text: bool = False) -> str:
-    """The one file of a corpus that is no translation: a table or JSON lines, or with ``text`` also plain text."""
+    """The one file of a corpus that holds no pairs: a table or JSON lines, or with ``text`` also plain text."""
     if not isinstance(entry, str):
         raise RegardError(f"{corpus.named(entry)}: expected one file; two are the sides of a translation")
     path = corpus.placed(entry)
@@ -86,7 +86,7 @@ def _columns_in(first: list[str], columns: Sequence[Column], where: str) -> Foun
         names, columns, lambda column: tables.by_key(column.key, names, where, f"data.{column.name}"), named=False
     )
     if found is None:
-        raise question(names, columns, where, "columns")
+        raise not_found(names, columns, where, "columns")
     return found
 
 
@@ -104,7 +104,7 @@ def _keys_in(item: dict[str, Any], columns: Sequence[Column], where: str) -> lis
     names += [column.key for column in columns if column.key and column.key not in names]
     found = find(names, columns, lambda column: names.index(column.key), named=True)
     if found is None:
-        raise question(list(item), columns, where, "keys")
+        raise not_found(list(item), columns, where, "keys")
     return [names[place] for place in found.places]
 
 

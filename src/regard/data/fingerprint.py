@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.config import DataConfig
-from regard.data.columns import PAIRS, Column, is_pairs, is_stream
+from regard.data.columns import Column, is_pairs, is_stream
 from regard.data.examples import files_of
 from regard.data.reading import bare, open_lines
 from regard.data.tables import ENDINGS
@@ -25,7 +25,7 @@ TABLES = 2  # of the code that reads tables
 def fingerprint_of(
     data: DataConfig,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
-    columns: Sequence[Column] = PAIRS,
+    columns: Sequence[Column],
     after: Sequence[int] = (),
     specials: Sequence[str] = (),
 ) -> str:

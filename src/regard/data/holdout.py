@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from regard.config import DataConfig
-from regard.data.columns import PAIRS, Column, is_pairs, texts_of
+from regard.data.columns import Column, is_pairs, texts_of
 from regard.data.corpus import named
 from regard.data.examples import files_of, read_examples
 from regard.data.labels import label_place
@@ -24,37 +24,41 @@ from regard.schema import Entry
 SHARE, LARGE_SHARE, MOST = 0.1, 0.01, 1000  # held out of labelled texts and documents; of pairs; at most
 
 
-class HeldOut(Protocol):
+class Split(Protocol):
     """A corpus divided into training and validation data, not written yet."""
 
     @property
     def files(self) -> list[str]:
         """The files of the corpus."""
+        ...
 
     def places(self, folder: Path) -> tuple[str, str]:
         """The names of both corpora once they are written into ``folder``: ``data.train`` and ``data.valid``."""
+        ...
 
     def write(self, folder: Path) -> None:
         """Write both into ``folder``."""
+        ...
 
     def described(self) -> str:
-        """The sizes of both parts in words."""
+        """The sizes of both in words."""
+        ...
 
 
 @dataclass(frozen=True)
-class Split:
-    """The held-out examples of a corpus, by number from 0."""
+class ExampleSplit:
+    """A corpus of ``count`` examples, of which those with the numbers ``held_out``, from 0, are for validation."""
 
     entry: Entry
     data: DataConfig
-    pairs: int
+    count: int
     held_out: frozenset[int]
-    columns: tuple[Column, ...] = PAIRS
+    columns: tuple[Column, ...]
 
     @property
     def train(self) -> int:
         """The number of training examples."""
-        return self.pairs - len(self.held_out)
+        return self.count - len(self.held_out)
 
     @property
     def files(self) -> list[str]:
@@ -110,7 +114,7 @@ class Survey:
     data: DataConfig
     groups: list[int]
     characters: Counter[str]  # counts, all texts together
-    columns: tuple[Column, ...] = PAIRS
+    columns: tuple[Column, ...]
     labels: tuple[str, ...] = ()  # of each example, where there are labels
 
     @property
@@ -118,7 +122,7 @@ class Survey:
         """The number of examples."""
         return len(self.groups)
 
-    def hold_out(self, *, share: float = 0.0, most: int = MOST) -> Split:
+    def hold_out(self, *, share: float = 0.0, most: int = MOST) -> ExampleSplit:
         """Hold out ``share`` of the examples, 1 to ``most``, chosen with a fixed seed; no group is divided.
 
         Without a share that is 1 % of pairs and 10 % of others, the same share of each label.
@@ -138,10 +142,10 @@ class Survey:
                 f"{named(self.entry)}: no {unit} of {count:,} can be held out for validation without its like staying "
                 "in training; name a validation corpus with --valid"
             )
-        return Split(self.entry, self.data, count, frozenset(chosen), self.columns)
+        return ExampleSplit(self.entry, self.data, count, frozenset(chosen), self.columns)
 
 
-def survey(entry: Entry, data: DataConfig, columns: Sequence[Column] = PAIRS) -> Survey:
+def survey(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> Survey:
     """Read a corpus and group its examples (union-find over equal texts)."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}

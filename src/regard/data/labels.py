@@ -12,7 +12,7 @@ MOST = 10_000  # a column with more distinct values is taken for another one
 
 
 def label_place(columns: Sequence[Column]) -> int | None:
-    """The place of the label among the columns; None without one."""
+    """The number of the label's column, from 0; None without one."""
     return next((place for place, column in enumerate(columns) if column.kind == "label"), None)
 
 

@@ -22,7 +22,7 @@ _DRAW, _ORDER = 1, 2  # purposes, so that no two random streams of a plan are th
 
 @dataclass(frozen=True)
 class Update:
-    """One step of the optimizer: ``micro[rank]`` are the micro-batches of one worker, arrays of indices of pairs.
+    """One step of the optimizer: ``micro[rank]`` are the micro-batches of one worker, arrays of numbers of examples.
 
     Every worker has ``accumulate`` micro-batches, or fewer if an epoch's batches do not divide evenly; then workers
     differ by one at most. ``target_tokens`` counts those of all workers, end marks included.
@@ -62,7 +62,7 @@ def plan(
         )
     random = _random(seed, epoch, _ORDER)
     shuffled = random.permutation(chosen)
-    # Sorted by length, so that little is padding; pairs of one length stay shuffled, so that batches differ.
+    # Sorted by length, so that little is padding; examples of one length stay shuffled, so that batches differ.
     order = shuffled[np.argsort(longest[shuffled], kind="stable")]
     batches = [order[first:last] for first, last in _cut(longest[order], batch_tokens)]
     batches = [batches[index] for index in random.permutation(len(batches))]
@@ -77,10 +77,10 @@ def draw(
     corpus_of: NDArray[np.integer] | None = None,
     shares: Sequence[float] = (),
 ) -> Indices:
-    """The pairs of one epoch.
+    """The examples of one epoch.
 
-    A corpus of n pairs with share s gives the next s × n pairs of an endless sequence of its permutations, so that
-    every pair is used before one is repeated.
+    A corpus of n examples with share s gives the next s × n of an endless sequence of its permutations, so that every
+    example is used before one is repeated.
     """
     if not shares:
         return np.arange(count, dtype=np.int64)
@@ -112,10 +112,10 @@ def _random(*key: int) -> np.random.Generator:
 
 
 def _cut(longest: Indices, budget: int) -> Iterator[tuple[int, int]]:
-    """Spans [first, last) of sentences by ascending length, each as large as ``budget`` allows."""
+    """Spans [first, last) of examples by ascending length, each as large as ``budget`` allows."""
     first, count = 0, len(longest)
     while first < count:
-        # (last - first) × the length of the last sentence grows with last: bisection finds the largest.
+        # (last - first) × the length of the last example grows with last: bisection finds the largest.
         last = bisect_right(range(first, count), budget, key=lambda at: (at + 1 - first) * int(longest[at])) + first
         yield first, last
         first = last

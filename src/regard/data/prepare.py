@@ -15,7 +15,7 @@ import numpy as np
 from regard.config import Config, DataConfig
 from regard.data.build import INFO, Job, Say, build, unit_of
 from regard.data.checks import Report
-from regard.data.columns import PAIRS, Column
+from regard.data.columns import Column
 from regard.data.examples import files_of
 from regard.data.fingerprint import entries_of, fingerprint_of
 from regard.data.shards import Corpus
@@ -51,7 +51,7 @@ class OtherData(Exception):
 def prepare(
     config: Config,
     folder: Path,
-    columns: tuple[Column, ...] = PAIRS,
+    columns: tuple[Column, ...],
     *,
     after: tuple[int, ...] = (SPECIALS.index(EOS),),
     specials: tuple[str, ...] = (),
@@ -63,10 +63,9 @@ def prepare(
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
-    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a text
-    alone (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
-    learnt. Raises ``OtherData``, before anything is written, if
-    the fingerprint is not the ``expected`` one.
+    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a
+    stream (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
+    learnt. Raises ``OtherData``, before anything is written, if the fingerprint is not the ``expected`` one.
     """
     data = config.data
     if tokenizers is not None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regard.data.columns import PAIRS, Column, is_stream
+from regard.data.columns import Column, is_stream
 from regard.errors import RegardError
 from regard.files import writing
 
@@ -70,12 +70,13 @@ class Writer:
 class Corpus:
     """The examples of a corpus by index; ids are without marks.
 
-    ``lengths`` counts the ids of each column, int32 [n] for each. A text alone is a stream: its examples are pieces of
-    documents (``stream``), mostly lines with their line breaks, and ``after`` are the ids after each document.
+    ``lengths`` counts the ids of each column, int32 [n] for each. Of a column of texts alone the examples are
+    pieces of documents, mostly lines with their line breaks; ``stream`` is all of them, ``after`` the ids after each
+    document.
     """
 
     def __init__(
-        self, folder: Path, name: str, info: dict[str, Any], fingerprint: str, columns: Sequence[Column] = PAIRS
+        self, folder: Path, name: str, info: dict[str, Any], fingerprint: str, columns: Sequence[Column]
     ) -> None:
         self.name, self.fingerprint, self.columns = name, fingerprint, tuple(columns)
         self.files: list[str] = list(info["files"])
@@ -110,7 +111,7 @@ class Corpus:
 
     @property
     def stream(self) -> NDArray[Any]:
-        """The ids of all documents one after another [n], a view of the mapped file; of a text alone."""
+        """The ids of all documents one after another [n], a view of the mapped file; of one column alone."""
         if not is_stream(self.columns):
             raise TypeError(f"a corpus of {len(self.columns)} columns is no stream")
         return self._ids[0]
@@ -124,22 +125,6 @@ class Corpus:
     def where(self, index: int) -> str:
         """The place of an example, "file:line"."""
         return f"{self.files[int(self.corpus_of[index])]}:{int(self._line[index])}"
-
-    def source_ids(self, index: int) -> NDArray[Any]:
-        """The ids of a source."""
-        return self.ids(0, index)
-
-    def target_ids(self, index: int) -> NDArray[Any]:
-        """The ids of a target."""
-        return self.ids(1, index)
-
-    def source_text(self, index: int) -> str:
-        """The text of a source."""
-        return self.text(0, index)
-
-    def target_text(self, index: int) -> str:
-        """The text of a target."""
-        return self.text(1, index)
 
     def _array(self, name: str, kind: str, count: int) -> NDArray[Any]:
         path = self._folder / f"{self.name}.{name}"

@@ -11,9 +11,9 @@ import torch
 from regard.accel import native
 from regard.accel.prepared import Prepared, prepare
 from regard.accel.thresholds import PROCESS_TOKENS
-from regard.decoding.engine import Step
 from regard.decoding.running_batch import Result
 from regard.decoding.sampling import Strategy
+from regard.decoding.scheduler import Step
 from regard.decoding.search import Search
 from regard.decoding.shortlist import Shortlist
 from regard.decoding.waiting import Input, tokens_of

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from regard.accel.prepared import Prepared
-from regard.decoding.engine import Step
 from regard.decoding.running_batch import Hypothesis, Result
+from regard.decoding.scheduler import Step
 from regard.decoding.search import Search
 from regard.decoding.waiting import Input
 from regard.errors import RegardError

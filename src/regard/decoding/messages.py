@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.decoding.engine import Step
 from regard.decoding.running_batch import Hypothesis, Result
+from regard.decoding.scheduler import Step
 from regard.decoding.search import Candidates
 from regard.decoding.waiting import Input
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regard.accel.topk import rows_at_once
 from regard.accel.ways import switched_on
+from regard.data.batch import IGNORED
 from regard.decoding.inputs import padded
 from regard.models.contract import Model
 from regard.nn.sequences import Tokens
@@ -31,7 +32,7 @@ class Forced(NamedTuple):
     numbers: np.ndarray  # [B] their numbers in the input
     source: Tokens | None
     target: Tokens  # start marks, prompt, ids
-    labels: Tensor  # [B, T] the ids and the end mark; -100 where no score is wanted
+    labels: Tensor  # [B, T] the ids and the end mark; ``IGNORED`` where no score is wanted
 
 
 def forced_scores(
@@ -66,7 +67,7 @@ def forced_scores(
                 memory = None if batch.source is None else model.encode(batch.source)
                 hidden = model(batch.target, memory).hidden  # [B, T, D]
                 scores = label_scores(model, hidden, batch.labels, rows_at_once(table.shape[0], device))
-                asked = batch.labels != -100
+                asked = batch.labels != IGNORED
                 for number, row, real in zip(batch.numbers.tolist(), scores.cpu(), asked.cpu(), strict=True):
                     single = row[real].double()
                     results[number] = Scored(float(single.sum()), single.tolist())
@@ -76,8 +77,9 @@ def forced_scores(
 
 
 def label_scores(model: Model, hidden: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
-    """Log-probabilities of labels [B, T] after hidden [B, T, D], 0 where the label is -100, ``chunk`` rows at once."""
-    real = labels != -100
+    """Log-probabilities of labels [B, T] after hidden [B, T, D], 0 where the label is
+    ``IGNORED``; ``chunk`` rows of logits at once."""
+    real = labels != IGNORED
     rows, ids = hidden[real], labels[real]  # [M, D], [M]
     parts = []
     for at in range(0, len(ids), chunk or max(1, len(ids))):
@@ -120,6 +122,6 @@ def forced_batches(
         index = order[at : at + count]
         at += count
         inputs = [fulls[i][0][:-1] for i in index]
-        labels = [[-100] * (unscored := fulls[i][1]) + fulls[i][0][1 + unscored :] for i in index]
+        labels = [[IGNORED] * (unscored := fulls[i][1]) + fulls[i][0][1 + unscored :] for i in index]
         source = None if read is None else padded([read[i] for i in index], settings.pad, device)
-        yield Forced(index, source, padded(inputs, settings.pad, device), padded(labels, -100, device).ids)
+        yield Forced(index, source, padded(inputs, settings.pad, device), padded(labels, IGNORED, device).ids)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard.accel.thresholds import PROCESS_TOKENS
-from regard.decoding.engine import Step, decode_inputs, steps
+from regard.decoding.engine import decode_inputs, steps
 from regard.decoding.messages import decoded, encoded, of_inputs, of_results, of_step, to_inputs, to_results, to_step
 from regard.decoding.running_batch import Result
 from regard.decoding.sampling import Strategy
+from regard.decoding.scheduler import Step
 from regard.decoding.waiting import Input, size, tokens_of
 from regard.machine.processes import ForkedWorkers, can_fork
 from regard.models.contract import Model
@@ -34,8 +35,9 @@ class DecodingWorkers:
 
     def __init__(self) -> None:
         self.forked: ForkedWorkers | None = None
-        self.objects: tuple[Any, ...] = ()  # with which they decode: these very ones,
-        self.values: tuple[Any, ...] = ()  # and equal ones
+        # With which they decode: for others they are started anew. Objects are compared by identity.
+        self.objects: tuple[Any, ...] = ()
+        self.values: tuple[Any, ...] = ()
 
     def decode(
         self,
@@ -55,9 +57,9 @@ class DecodingWorkers:
         options: dict[str, Any] = {"batch_tokens": batch_tokens, "shortlist": shortlist}
 
         def work(job: bytes) -> bytes | Generator[bytes, None, bytes]:
-            told, mine = decoded(job)
-            if told:
-                return _told(steps(model, to_inputs(mine), settings, search, **options))
+            with_steps, mine = decoded(job)
+            if with_steps:
+                return _messages(steps(model, to_inputs(mine), settings, search, **options))
             return encoded(of_results(list(decode_inputs(model, to_inputs(mine), settings, search, **options))))
 
         tokens = tokens_of(inputs, search)
@@ -75,13 +77,13 @@ class DecodingWorkers:
                 self.objects, self.values = objects, values
             order = sorted(inputs, key=lambda one: -size(one))
             jobs = [encoded((on_step is not None, of_inputs(order[first::most]))) for first in range(most)]
-            heard = None if on_step is None else lambda message: on_step(to_step(decoded(message)))
-            found = self.forked.each(jobs, heard)
+            on_message = None if on_step is None else lambda message: on_step(to_step(decoded(message)))
+            found = self.forked.each(jobs, on_message)
         results = {result.index: result for message in found for result in to_results(decoded(message))}
         return [results[one.number] for one in inputs]
 
 
-def _told(steps: Iterator[Step]) -> Generator[bytes, None, bytes]:
+def _messages(steps: Iterator[Step]) -> Generator[bytes, None, bytes]:
     """The steps as messages; returns the results."""
     results: list[Result] = []
     for step in steps:

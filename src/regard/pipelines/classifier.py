@@ -13,7 +13,7 @@ from typing import NamedTuple
 from regard import limits
 from regard.directory import Loaded
 from regard.errors import RegardError
-from regard.pipelines.rows import BATCH_TOKENS, Row, computed, head_of, probabilities, room, row
+from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
 from regard.surrogates import without_halves
 from regard.text.parts import Warn
 
@@ -38,8 +38,8 @@ class Classifier:
     """A classification model with its tokenizer. ``classifier.model`` is the ``nn.Module``."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._head = head_of(loaded, "classification", "classify texts")
-        self.model, self.settings, self.tokenizer, self.labels = self._head
+        self._text_model = text_model_of(loaded, "classification", "classify texts")
+        self.model, self.settings, self.tokenizer, self.labels = self._text_model
         self.card, self.path = loaded.card, loaded.path
 
     def classify(
@@ -66,7 +66,7 @@ class Classifier:
         rows = self._rows(texts, seconds, warn)
         found: list[Classification | None] = [None] * len(rows)
         results = computed(
-            self._head, rows, lambda tokens, _: probabilities(self.model.label_scores(tokens)), batch_tokens
+            self._text_model, rows, lambda tokens, _: probabilities(self.model.label_scores(tokens)), batch_tokens
         )
         for number, row_of in results:
             values, order = row_of.sort(descending=True, stable=True)  # [C]
@@ -76,7 +76,7 @@ class Classifier:
 
     def _rows(self, texts: Sequence[str], seconds: Sequence[str] | None, warn: Warn | None) -> list[Row]:
         """The texts as ids with marks, cut to the model's positions."""
-        longest = room(self._head, pair=seconds is not None)
+        longest = longest_text(self._text_model, pair=seconds is not None)
         firsts = self.tokenizer.encode_batch([without_halves(text) for text in texts])
         others = (
             [None] * len(firsts)

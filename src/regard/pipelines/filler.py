@@ -20,8 +20,8 @@ from regard import limits
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.nn.sequences import Tokens
-from regard.pipelines.pieces import UNSPACED
-from regard.pipelines.rows import BATCH_TOKENS, Row, computed, head_of, probabilities, room, row
+from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
+from regard.pipelines.word_ids import UNSPACED
 from regard.text.parts import Warn
 from regard.text.words import SPACE
 
@@ -52,8 +52,8 @@ class Filler:
     """A masked language model with its tokenizer. ``filler.model`` is the ``nn.Module``."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._head = head_of(loaded, "masked", "fill in masked words")
-        self.model, self.settings, self.tokenizer, _ = self._head
+        self._text_model = text_model_of(loaded, "masked", "fill in masked words")
+        self.model, self.settings, self.tokenizer, _ = self._text_model
         self.card, self.path = loaded.card, loaded.path
         if self.settings.mask is None:
             raise RegardError(f"{loaded.path}: this model has no mask token: it does not fill in masked words")
@@ -99,7 +99,7 @@ class Filler:
             best = found[..., :size].topk(min(k, size), dim=-1)  # the table may have more rows than the tokenizer
             return torch.stack([best.values, best.indices.float()], -2)  # ids are below 2^24: exact
 
-        for number, best in computed(self._head, rows, compute, batch_tokens):
+        for number, best in computed(self._text_model, rows, compute, batch_tokens):
             found[number] = self._filled(texts[number], best[: len(masks[number])])
         return [one for one in found if one is not None]
 
@@ -109,7 +109,7 @@ class Filler:
         for index, part in enumerate(parts):
             last = index + 1 == len(parts)
             ids += [*self._part(part, index > 0, not last), *([] if last else [self.mask])]
-        longest = room(self._head)
+        longest = longest_text(self._text_model)
         if len(ids) > longest:
             places = [index for index, one in enumerate(ids) if one == self.mask]
             if places[-1] - places[0] >= longest:

@@ -185,12 +185,12 @@ class _Outputs:
         tokenizer = generator.tokenizer
         self.of = {one.number: [_Output(GrowingText(tokenizer, one.prompt, stop)) for _ in range(n)] for one in inputs}
         self.over: set[int] = set()  # inputs without a sample that goes on
-        self.left: set[int] = set()  # those of them that the engine would decode further
+        self.stopped: set[int] = set()  # those of them that the engine would decode further
 
     def pieces(self, model: Any, sampling: Sampling, batch_tokens: int) -> Iterator[str]:
         """Decode; gives the pieces of text of all samples, in the order in which they are produced."""
         settings = self.generator.settings
-        found = steps(model, self.inputs, settings, sampling, batch_tokens=batch_tokens, stopped=lambda: self.left)
+        found = steps(model, self.inputs, settings, sampling, batch_tokens=batch_tokens, stopped=lambda: self.stopped)
         for step in found:
             rows = zip(step.sentences, step.tokens.tolist(), step.scores.tolist(), step.done.tolist(), strict=True)
             for number, tokens, scores, done in rows:
@@ -203,7 +203,7 @@ class _Outputs:
                     self.over.add(number)
                 elif all(output.finish for output in self.of[number]):
                     self.over.add(number)
-                    self.left.add(number)
+                    self.stopped.add(number)
 
     def _follow(self, output: _Output, token: int, score: float, done: bool) -> str:
         """The text that a token adds; ``done``: it is the sentence's last."""

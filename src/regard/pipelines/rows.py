@@ -31,8 +31,8 @@ class Row(NamedTuple):
     first: int
 
 
-class Head(NamedTuple):
-    """What a pipeline uses of a ``Loaded``: the model, its marks, its tokenizer and its labels."""
+class TextModel(NamedTuple):
+    """A model that reads whole texts, and what a pipeline needs beside it."""
 
     model: Any
     settings: TextSettings
@@ -40,39 +40,42 @@ class Head(NamedTuple):
     labels: tuple[str, ...]
 
 
-def head_of(loaded: Loaded, task: str, does: str) -> Head:
-    """The parts of a model of ``task``; an error that says what the model is for, if that is another."""
+def text_model_of(loaded: Loaded, task: str, does: str) -> TextModel:
+    """A loaded model of ``task``; of another task a RegardError: the model does not do what such a model ``does``."""
     if loaded.task != task:
         raise RegardError(f"{loaded.path}: the model's task is {loaded.task}: it does not {does}")
     settings, tokenizer, _ = loaded.text
-    return Head(loaded.model, settings, tokenizer, tuple(getattr(loaded.options, "labels", ())))
+    return TextModel(loaded.model, settings, tokenizer, tuple(getattr(loaded.options, "labels", ())))
 
 
 def row(settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None) -> Row:
-    """A text with its marks."""
+    """A text, or a pair of texts, with its marks."""
     first = source_ids(settings, [-1]).index(-1)
     return Row(source_ids(settings, ids, pair), segment_ids(settings, ids, pair), first)
 
 
-def room(head: Head, *, pair: bool = False) -> int:
+def longest_text(text_model: TextModel, *, pair: bool = False) -> int:
     """How many subwords of a text, or of two together, the model reads at once."""
-    marks = len(source_ids(head.settings, [], [] if pair else None))
-    longest = head.model.longest
-    learnt: int = head.settings.max_length
+    marks = len(source_ids(text_model.settings, [], [] if pair else None))
+    longest = text_model.model.longest
+    learnt: int = text_model.settings.max_length
     return learnt if longest is None else max(1, min(learnt, longest - marks))
 
 
 def computed(
-    head: Head, rows: Sequence[Row], compute: Callable[[Tokens, NDArray[np.int64]], Tensor], batch_tokens: int
+    text_model: TextModel,
+    rows: Sequence[Row],
+    compute: Callable[[Tokens, NDArray[np.int64]], Tensor],
+    batch_tokens: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """The number of each row and its result [...] on the CPU, longest rows first.
 
     ``compute`` makes results [B, ...] of a batch; the second argument has the numbers of its rows.
     """
-    device = next(iter(head.model.parameters())).device
+    device = next(iter(text_model.model.parameters())).device
     with torch.inference_mode(), switched_on():
         for numbers in batches([len(one.ids) for one in rows], batch_tokens):
-            results = compute(tokens_of([rows[i] for i in numbers], head.settings, device), numbers).cpu()
+            results = compute(tokens_of([rows[i] for i in numbers], text_model.settings, device), numbers).cpu()
             yield from zip(numbers.tolist(), results, strict=True)
 
 

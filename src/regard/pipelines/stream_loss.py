@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regard.accel.topk import rows_at_once
+from regard.data.batch import IGNORED
 from regard.decoding.inputs import padded
 from regard.decoding.scoring import label_scores
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.nn.sequences import Tokens
-from regard.pipelines.rows import BATCH_TOKENS, Row, computed, head_of
+from regard.pipelines.rows import BATCH_TOKENS, Row, computed, text_model_of
 from regard.text.marks import target_start
 
 
@@ -33,11 +34,11 @@ def stream_loss(loaded: Loaded, ids: Sequence[int], batch_tokens: int = BATCH_TO
     A block begins with the last token of the one before, so that every token is predicted once; without a start mark
     the first one is not.
     """
-    head = head_of(loaded, "language_model", "continue texts")
-    longest = head.model.longest
-    size = head.settings.max_length if longest is None else min(head.settings.max_length, longest)
-    start = target_start(head.settings)
-    stream, labels = [*start, *ids], [*[-100] * len(start), *ids]
+    text_model = text_model_of(loaded, "language_model", "continue texts")
+    longest = text_model.model.longest
+    size = text_model.settings.max_length if longest is None else min(text_model.settings.max_length, longest)
+    start = target_start(text_model.settings)
+    stream, labels = [*start, *ids], [*[IGNORED] * len(start), *ids]
     places = range(0, len(stream) - 1, size)
     if not places:
         raise RegardError(f"a text of {len(ids)} tokens: expected two or more")
@@ -45,11 +46,11 @@ def stream_loss(loaded: Loaded, ids: Sequence[int], batch_tokens: int = BATCH_TO
 
     def compute(tokens: Tokens, numbers: NDArray[np.int64]) -> Tensor:
         """The scores of a batch: [B]."""
-        asked = padded([wanted[i] for i in numbers], -100, tokens.ids.device).ids  # [B, T]
-        chunk = rows_at_once(head.model.output_table()[0].shape[0], tokens.ids.device)
-        scores: Tensor = label_scores(head.model, head.model(tokens, None).hidden, asked, chunk)
+        asked = padded([wanted[i] for i in numbers], IGNORED, tokens.ids.device).ids  # [B, T]
+        chunk = rows_at_once(text_model.model.output_table()[0].shape[0], tokens.ids.device)
+        scores: Tensor = label_scores(text_model.model, text_model.model(tokens, None).hidden, asked, chunk)
         return scores.cpu().double().sum(-1)
 
     rows = [Row(stream[at : at + len(asked)], [], 0) for at, asked in zip(places, wanted, strict=True)]
-    nats = -math.fsum(float(score) for _, score in computed(head, rows, compute, batch_tokens))
-    return StreamLoss(nats, sum(label != -100 for label in labels[1:]))
+    nats = -math.fsum(float(score) for _, score in computed(text_model, rows, compute, batch_tokens))
+    return StreamLoss(nats, sum(label != IGNORED for label in labels[1:]))

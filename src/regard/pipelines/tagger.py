@@ -13,8 +13,8 @@ from torch import Tensor
 from regard import limits
 from regard.directory import Loaded
 from regard.nn.sequences import Tokens
-from regard.pipelines.pieces import Pieces, pieces_of_text, pieces_of_words
-from regard.pipelines.rows import BATCH_TOKENS, computed, head_of, probabilities, room, row
+from regard.pipelines.rows import BATCH_TOKENS, computed, longest_text, probabilities, row, text_model_of
+from regard.pipelines.word_ids import WordIds, ids_of_text, ids_of_words
 from regard.text.parts import Warn
 
 Best = tuple[int, float]  # the number of the most probable tag, and its probability
@@ -55,8 +55,8 @@ class Tagger:
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        self._head = head_of(loaded, "tagging", "tag words")
-        self.model, self.settings, self.tokenizer, self.labels = self._head
+        self._text_model = text_model_of(loaded, "tagging", "tag words")
+        self.model, self.settings, self.tokenizer, self.labels = self._text_model
         self.card, self.path = loaded.card, loaded.path
 
     def tag(
@@ -75,26 +75,26 @@ class Tagger:
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         given = [texts] if isinstance(texts, str) else list(texts)
         whole = [text if isinstance(text, str) else " ".join(text) for text in given]
-        pieces = [
-            pieces_of_text(self.tokenizer, text) if isinstance(text, str) else pieces_of_words(self.tokenizer, text)
+        word_ids = [
+            ids_of_text(self.tokenizer, text) if isinstance(text, str) else ids_of_words(self.tokenizer, text)
             for text in given
         ]
-        found = self._probabilities(pieces, batch_tokens, warn)
-        return [self._tagged(*one) for one in zip(whole, pieces, found, strict=True)]
+        found = self._probabilities(word_ids, batch_tokens, warn)
+        return [self._tagged(*one) for one in zip(whole, word_ids, found, strict=True)]
 
-    def _probabilities(self, pieces: list[Pieces], batch_tokens: int, warn: Warn | None) -> list[list[Best]]:
+    def _probabilities(self, word_ids: list[WordIds], batch_tokens: int, warn: Warn | None) -> list[list[Best]]:
         """For each id of each text its most probable tag and the tag's probability."""
-        longest = room(self._head)
+        longest = longest_text(self._text_model)
         rows, places = [], []  # of each row: the text, the first of its ids, and which ids are read from it
-        for number, (ids, _, _) in enumerate(pieces):
+        for number, (ids, _, _) in enumerate(word_ids):
             parts = windows(len(ids), longest) if ids else []
             if len(parts) > 1 and warn:
                 warn(number, f"has {len(ids):,} subwords, and the model reads {longest:,}: {len(parts)} parts overlap")
             for start, first, last in parts:
                 rows.append(row(self.settings, ids[start : start + longest]))
                 places.append((number, start, first, last))
-        found: list[list[Best]] = [[(0, 0.0)] * len(ids) for ids, _, _ in pieces]
-        for index, scores in computed(self._head, rows, lambda tokens, _: self._best(tokens), batch_tokens):
+        found: list[list[Best]] = [[(0, 0.0)] * len(ids) for ids, _, _ in word_ids]
+        for index, scores in computed(self._text_model, rows, lambda tokens, _: self._best(tokens), batch_tokens):
             number, start, first, last = places[index]
             shift = rows[index].first - start
             best = scores[first + shift : last + shift].tolist()  # [last - first, 2]
@@ -106,13 +106,13 @@ class Tagger:
         best = probabilities(self.model.label_scores(tokens)).max(-1)
         return torch.stack([best.indices.float(), best.values], -1)
 
-    def _tagged(self, text: str, pieces: Pieces, found: list[Best]) -> Tagged:
+    def _tagged(self, text: str, word_ids: WordIds, found: list[Best]) -> Tagged:
         """The words of a text with their tags; a word without any subword (a control character) is outside, O."""
         first: dict[int, int] = {}
-        for index, owner in enumerate(pieces.owner):
+        for index, owner in enumerate(word_ids.owner):
             first.setdefault(owner, index)
         words = []
-        for number, (start, end) in enumerate(pieces.words):
+        for number, (start, end) in enumerate(word_ids.words):
             tag, probability = "O", 0.0
             if number in first:
                 best, probability = found[first[number]]

@@ -19,21 +19,20 @@ from regard.accel.prepared import Prepared
 from regard.config import DecodingConfig
 from regard.decoding.alignments import alignments as align
 from regard.decoding.backends import build_backend
-from regard.decoding.engine import Hypothesis, Search
-from regard.decoding.nbest import Choice, PartChoices, distinct, n_best_texts, widest
-from regard.decoding.repetition import find_repetition
+from regard.decoding.nbest import Choice, Decode, PartChoices, distinct, n_best_texts, widest
+from regard.decoding.running_batch import Hypothesis
 from regard.decoding.scoring import forced_scores
+from regard.decoding.search import Search
 from regard.decoding.waiting import Input, size
 from regard.directory import TEXT, Loaded
 from regard.errors import RegardError
 from regard.pipelines.given import check_lengths, prompts_of
 from regard.pipelines.lines import shifted, texts_of, without_breaks
+from regard.pipelines.repeats import decode_again
 from regard.pipelines.results import TextScore, Translation, joined
 from regard.surrogates import without_halves
 from regard.text.marks import chosen_languages, source_marks, target_start
 from regard.text.parts import Part, Warn, parts_of
-
-NO_REPEAT = 3  # no three tokens twice, where an output that repeats itself is decoded again
 
 
 class Translator:
@@ -52,7 +51,7 @@ class Translator:
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
-            raise RegardError(f"{loaded.path}: the model's task is {loaded.task}: it does not translate")
+            raise RegardError(f"{loaded.path}: this model has no source to translate: its task is {loaded.task}")
 
     def translate(
         self,
@@ -101,10 +100,15 @@ class Translator:
         inputs = [
             Input(0, tuple(part.ids), prompts[line], languages[line]) for part, line in zip(flat, owner, strict=True)
         ]
-        hypotheses = self._decode(inputs, search, batch_tokens)
+
+        def decode(some: list[Input], by: Search) -> list[list[Hypothesis]]:
+            return self._decode(some, by, batch_tokens)
+
+        hypotheses = decode(inputs, search)
         searches = [search] * len(inputs)
-        if no_repeat if no_repeat is not None else given.no_repeat:
-            self._decode_repetitions_again(inputs, hypotheses, searches, owner, batch_tokens, warn)
+        if given.no_repeat if no_repeat is None else no_repeat:
+            say = None if warn is None else lambda number, what: warn(owner[number], what)
+            searches = decode_again(inputs, hypotheses, search, decode, self.target_tokenizer, say)
         weights: list[NDArray[np.float32]] | None = None
         if alignments:
             winners = [n_best_of[0].ids for n_best_of in hypotheses]
@@ -112,7 +116,7 @@ class Translator:
                 self.model, [part.ids for part in flat], winners, self.settings,
                 languages=[one.language for one in inputs], batch_tokens=batch_tokens,
             )  # fmt: skip
-        chosen = self._n_best(parts, inputs, hypotheses, searches, search.n_best, batch_tokens, warn)
+        chosen = self._n_best(parts, inputs, hypotheses, searches, search.n_best, decode, warn)
         found, at = [], 0
         for of_line, ways, prompt in zip(parts, chosen, prompts, strict=True):
             until = at + len(of_line)
@@ -246,42 +250,6 @@ class Translator:
             found[key] = [one._replace(ids=[*key.prompt, *one.ids]) for one in result.hypotheses]
         return [found[key] for key in keys]
 
-    def _decode_repetitions_again(
-        self,
-        inputs: list[Input],
-        hypotheses: list[list[Hypothesis]],
-        searches: list[Search],
-        owner: list[int],
-        batch_tokens: int,
-        warn: Warn | None,
-    ) -> None:
-        """Replaces the outputs that repeat themselves or do not end by those of a search without repeated n-grams."""
-        bounded = any(search.max_tokens is not None for search in searches)  # then the caller has chosen where it ends
-        real = [i for i, one in enumerate(inputs) if one.source]
-        faults = {i: why for i in real if (why := self._fault(inputs[i], hypotheses[i][0], bounded))}
-        again = list(faults)
-        if not again:
-            return
-        strict = replace(searches[0], no_repeat_ngram=searches[0].no_repeat_ngram or NO_REPEAT)
-        for i, better in zip(again, self._decode([inputs[i] for i in again], strict, batch_tokens), strict=True):
-            still = self._fault(inputs[i], better[0], bounded)
-            hypotheses[i], searches[i] = better, strict
-            if warn:
-                after = f", and {still} then too" if still else ""
-                warn(owner[i], f"{faults[i]}; decoded again without repeats{after}")
-
-    def _fault(self, given: Input, hypothesis: Hypothesis, bounded: bool = False) -> str:
-        """The fault of an output, which repeats itself or does not end (unless it is ``bounded``); "" without one.
-
-        A source that repeats itself may have such a translation, and repeated digits or signs ("1,000,000,000",
-        "-----") are no fault: only repeated words are.
-        """
-        phrase = find_repetition(hypothesis.ids[len(given.prompt) :])
-        text = self.target_tokenizer.decode(phrase).strip() if phrase else ""
-        if any(letter.isalpha() for letter in text) and not find_repetition(given.source or (), repeats=3):
-            return f"gave an output that repeats {text[:40]!r}"
-        return "gave an output that does not end" if hypothesis.at_limit and not bounded else ""
-
     def _n_best(
         self,
         parts: list[list[Part]],
@@ -289,7 +257,7 @@ class Translator:
         hypotheses: list[list[Hypothesis]],
         searches: list[Search],
         n: int,
-        batch_tokens: int,
+        decode: Decode,
         warn: Warn | None,
     ) -> list[list[list[Choice]]]:
         """For each text its n best translations, each a choice a part; ``warn`` is called where there are fewer."""
@@ -308,7 +276,7 @@ class Translator:
         texts = [[next(made) for _ in of_line] for of_line in parts]
         longest = max((size(one) for one in inputs), default=0)
         most = widest(searches[0], longest, self.target_tokenizer.size) if searches else 1
-        ways = n_best_texts(texts, n, lambda again, search: self._decode(again, search, batch_tokens), text_of, most)
+        ways = n_best_texts(texts, n, decode, text_of, most)
         for line, (of_line, found) in enumerate(zip(parts, ways, strict=True)):
             if of_line and len(found) < n and warn:
                 warn(line, f"has {len(found)} different translations, not {n}: a beam of {most} finds no more")

@@ -43,8 +43,9 @@ class DetectRequest(BaseModel):
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """A request that can be decoded: its translator, the language into which it translates, the parts of its texts, and
-    the language that was detected.
+    """A request that can be decoded.
+
+    ``language``: the target's; ``parts``: those of its texts; ``detected``: the source's language, if it was asked for.
     """
 
     translator: Translator

@@ -55,7 +55,7 @@ def serve(
         models[name] = Served(
             prepare(translator.model) if device.type == "cpu" else translator.model, translator.settings
         )
-    keep_memory()  # not earlier: what was needed to read the models is given back
+    keep_memory()  # after loading, so that the memory that reading the models took goes back to the system
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
     pool = WorkerPool(models, torch.get_num_threads(), tokens)
     for name, translator in loaded.items():

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from regard.decoding.engine import Input, steps
+from regard.decoding.engine import steps
 from regard.decoding.messages import to_inputs
 from regard.decoding.search import Search
-from regard.decoding.waiting import size
+from regard.decoding.waiting import Input, size
 from regard.models.contract import Model
 from regard.serve.turns import Turns
 from regard.text.settings import TextSettings

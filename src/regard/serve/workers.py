@@ -1,6 +1,6 @@
 """The worker pool: workers, each of which decodes sentences of all requests on one core.
 
-A sentence that comes while others are decoded takes the row of a finished one (decoding/engine.py). On a CPU under
+A sentence that comes while others are decoded takes the row of a finished one (decoding/scheduler.py). On a CPU under
 Linux a worker is a forked process that shares the weights of this one; elsewhere it is a thread. A worker that ends is
 replaced. While none can be started (no process, no file descriptor) the others decode, and requests get 503 if there
 are no others.
@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from regard.decoding.engine import Step
 from regard.decoding.messages import of_inputs
 from regard.decoding.running_batch import Hypothesis, Result
+from regard.decoding.scheduler import Step
 from regard.decoding.search import Search
 from regard.decoding.waiting import Input, size
 from regard.errors import RegardError
@@ -267,7 +267,7 @@ class PoolBackend:
         on_step: Callable[[Step], None] | None = None,
     ) -> list[Result]:
         if on_step is not None:
-            raise RegardError("a server's decoding processes tell no steps")
+            raise RegardError("a server's decoding processes send no steps")
         found: dict[int, Done] = {}
         came = time.monotonic()
         caller = self.calls.caller or Caller()

@@ -22,9 +22,9 @@ __all__ = ["TASKS", "check", "load", "metric_of", "pipeline_of", "task_named"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table of tasks; classes are named as "module:class", and imported when they are used."""
+    """A line of the table of tasks. Classes are named as "module:class", and imported on use: a verb needs few."""
 
-    verb: str  # of the command line, that runs such models
+    verb: str  # of the command line, which runs models of the task
     pipeline: str  # in regard.pipelines
     task: str = ""  # in regard.tasks; "": models of this task are run, and cannot be trained yet
 

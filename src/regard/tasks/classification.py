@@ -24,12 +24,10 @@ from regard.evaluation.labels import label_scores
 from regard.machine.memory import other_sizes
 from regard.models.heads import TextLabels
 from regard.models.registry import Architecture
-from regard.nn.sequences import Tokens
-from regard.pipelines.classifier import Classifier
+from regard.pipelines.rows import row, tokens_of
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import LabelCrossEntropy, Objective, labelled
+from regard.tasks.objectives import LabelCrossEntropy, Objective, label_model
 from regard.tasks.task import Card, Stop
-from regard.text.marks import segment_ids, source_ids
 from regard.text.settings import TextSettings
 from regard.text.specials import BOS, EOS
 
@@ -96,9 +94,6 @@ class Classification:
             note="Accuracy: the share of right labels. Macro F1: the mean over the labels. Loss: nats a text.",
         )
 
-    def pipeline(self, loaded: Loaded, **options: Any) -> Classifier:
-        return Classifier(loaded, **options)
-
 
 class Texts:
     """Texts, or pairs of them, with a label each."""
@@ -114,23 +109,13 @@ class Texts:
         self.corpus_of = corpus.corpus_of
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
-        settings, rows, kinds = self.settings, [], []
-        for index in map(int, indices):
-            ids, *pair = (self.corpus.ids(column, index).tolist() for column in range(self.texts))
-            rows.append(source_ids(settings, ids, *pair))
-            kinds.append(segment_ids(settings, ids, *pair))
-        lengths = torch.tensor([len(row) for row in rows])
-        ids, segments = torch.full((len(rows), int(lengths.max())), settings.pad), None
-        for row, into in zip(rows, ids, strict=True):
-            into[: len(row)] = torch.tensor(row)
-        if settings.segments:
-            segments = torch.zeros_like(ids)
-            for kind, into in zip(kinds, segments, strict=True):
-                into[: len(kind)] = torch.tensor(kind)
-        labels = torch.tensor([int(self.corpus.ids(self.texts, int(index))[0]) for index in indices])
-        return Batch(None, Tokens(ids, lengths, segments=segments), labels, len(rows))
+        numbers = indices.tolist()
+        texts = [[self.corpus.ids(column, number).tolist() for column in range(self.texts)] for number in numbers]
+        rows = [row(self.settings, *ids) for ids in texts]
+        labels = torch.tensor([int(self.corpus.ids(self.texts, number)[0]) for number in numbers])
+        return Batch(None, tokens_of(rows, self.settings, torch.device("cpu")), labels, len(rows))
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int) -> str:
         return self.corpus.where(index)
 
 
@@ -148,7 +133,7 @@ class LabelledTexts:
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """The loss a text without smoothing, accuracy, macro F1, and samples."""
         device = next(self.model.parameters()).device
-        model = labelled(self.model)
+        model = label_model(self.model)
         found: dict[int, tuple[int, int]] = {}  # number of an example → its label, the likeliest one
         with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")

@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from regard import files
 from regard.accel.ways import switched_on
 from regard.config import Config, DataConfig, DecodingConfig, TrainingConfig
-from regard.data.batch import Batch
+from regard.data.batch import IGNORED, Batch
 from regard.data.columns import Column
 from regard.data.plan import Indices
 from regard.data.prepare import Prepared
 from regard.data.random_streams import stream_key
 from regard.data.shards import Corpus
+from regard.decoding.inputs import padded
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.registry import Architecture
-from regard.nn.sequences import Tokens
+from regard.pipelines.generator import Generator
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
+from regard.tasks.objectives import CrossEntropy, Objective, token_objective
 from regard.tasks.task import Card, Stop
 from regard.text.settings import TextSettings
 from regard.text.specials import EOS
@@ -69,7 +69,7 @@ class LanguageModel:
         return Blocks(prepared.train, config.data.max_length, config.seed)
 
     def objective(self, training: TrainingConfig) -> Objective:
-        return of_tokens(training)
+        return token_objective(training)
 
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> Continuations:
         return Continuations(config, corpus, loaded, stop)
@@ -81,11 +81,6 @@ class LanguageModel:
             examples="blocks",
             note=f"Loss: nats a token, in blocks of {config.data.max_length} tokens, without label smoothing.",
         )
-
-    def pipeline(self, loaded: Loaded, **options: Any) -> Any:
-        from regard.pipelines.generator import Generator
-
-        return Generator(loaded, **options)
 
 
 def check_stream(config: Config) -> None:
@@ -110,33 +105,30 @@ class Blocks:
         labels = len(corpus.stream) - 1
         if labels < 1:
             raise RegardError(f"{corpus.name}: a text of {labels + 1} tokens: expected two or more")
-        self.drawn = min(size, max(1, labels - size + 1)) if seed is not None else 1  # how many first places there are
-        count = max(1, (labels - self.drawn + 1) // size) if seed is not None else -(-labels // size)
+        # How many places there are where the first block may begin.
+        self.offsets = min(size, max(1, labels - size + 1)) if seed is not None else 1
+        count = max(1, (labels - self.offsets + 1) // size) if seed is not None else -(-labels // size)
         self.targets = np.minimum(size, labels - np.arange(count, dtype=np.int64) * size)
         self.sides: tuple[NDArray[np.int64], ...] = (self.targets,)
 
     def first(self, index: int, epoch: int) -> int:
         """Where a block begins in the stream."""
-        offset = 0 if self.seed is None else stream_key(self.seed, "blocks", epoch) % self.drawn
+        offset = 0 if self.seed is None else stream_key(self.seed, "blocks", epoch) % self.offsets
         return offset + int(index) * self.size
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
         rows = [self.tokens(int(index), epoch) for index in indices]
-        lengths = torch.tensor([len(row) - 1 for row in rows])
-        ids, labels = torch.zeros(2, len(rows), int(lengths.max()), dtype=torch.int64)
-        labels.fill_(-100)
-        for row, into, after in zip(rows, ids, labels, strict=True):
-            tokens = torch.from_numpy(row.astype(np.int64))
-            into[: len(row) - 1], after[: len(row) - 1] = tokens[:-1], tokens[1:]
-        return Batch(None, Tokens(ids, lengths), labels, int(lengths.sum()))
+        inputs = padded([row[:-1] for row in rows], 0, "cpu")
+        labels = padded([row[1:] for row in rows], IGNORED, "cpu").ids
+        return Batch(None, inputs, labels, int(inputs.lengths.sum()))
 
     def tokens(self, index: int, epoch: int) -> NDArray[np.integer]:
         """The T + 1 tokens of a block."""
         first = self.first(index, epoch)
         return self.corpus.stream[first : first + int(self.targets[index]) + 1]
 
-    def where(self, index: int) -> str:
-        return self.corpus.where(self.first(index, 0))
+    def where(self, index: int, epoch: int) -> str:
+        return self.corpus.where_in_stream(self.first(index, epoch))
 
 
 class Continuations:
@@ -160,8 +152,6 @@ class Continuations:
             files.point("validate:loss")
             values: dict[str, Any] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
             if self.prompts and decoding is None:
-                from regard.pipelines.generator import Generator
-
                 found = Generator(self.loaded).generate(self.prompts, max_tokens=SAMPLE, temperature=0.8, seed=1)
                 values["samples"] = [
                     {"source": prompt, "hypothesis": one.text} for prompt, one in zip(self.prompts, found, strict=True)

@@ -20,16 +20,15 @@ from regard.data.plan import Indices
 from regard.data.prepare import Prepared
 from regard.data.random_streams import stream_key
 from regard.data.shards import Corpus
+from regard.decoding.inputs import padded
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.heads import MaskedWords
 from regard.models.registry import Architecture
-from regard.nn.sequences import Tokens
-from regard.pipelines.filler import Filler
 from regard.tasks.language_model import Blocks, check_stream
 from regard.tasks.measuring import HeldOut, evaluating, spread
-from regard.tasks.objectives import CrossEntropy, Objective, forward, of_tokens
+from regard.tasks.objectives import CrossEntropy, Objective, forward, token_objective
 from regard.tasks.task import Card, Stop
 from regard.text.marks import source_ids
 from regard.text.settings import TextSettings
@@ -79,7 +78,7 @@ class Masked:
         return MaskedBlocks(prepared.train, settings, prepared.tokenizer.size, config.seed, training=True)
 
     def objective(self, training: TrainingConfig) -> Objective:
-        return of_tokens(training)
+        return token_objective(training)
 
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> MaskedText:
         return MaskedText(config, corpus, loaded, stop)
@@ -91,9 +90,6 @@ class Masked:
             examples="blocks",
             note=f"{SHARE:.0%} of the tokens are predicted. Loss: nats such a token, without label smoothing.",
         )
-
-    def pipeline(self, loaded: Loaded, **options: Any) -> Filler:
-        return Filler(loaded, **options)
 
 
 class MaskedBlocks:
@@ -114,16 +110,12 @@ class MaskedBlocks:
         self.sides: tuple[NDArray[np.int64], ...] = (lengths + marks,)
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
-        pairs = [self._hidden(int(index), epoch) for index in indices]
-        lengths = torch.tensor([len(ids) for ids, _ in pairs])
-        size = (len(pairs), int(lengths.max()))
-        ids, labels = torch.full(size, self.settings.pad), torch.full(size, IGNORED)
-        for row, (inputs, wanted) in enumerate(pairs):
-            ids[row, : len(inputs)], labels[row, : len(wanted)] = torch.from_numpy(inputs), torch.from_numpy(wanted)
-        return Batch(None, Tokens(ids, lengths), labels, int(self.targets[indices].sum()))
+        inputs, labels = zip(*(self._hidden(int(index), epoch) for index in indices), strict=True)
+        target = padded(inputs, self.settings.pad, "cpu")
+        return Batch(None, target, padded(labels, IGNORED, "cpu").ids, int(self.targets[indices].sum()))
 
-    def where(self, index: int) -> str:
-        return self.blocks.where(index)
+    def where(self, index: int, epoch: int) -> str:
+        return self.blocks.where(index, epoch)
 
     def _hidden(self, index: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """A block with its marks, and its labels: the hidden tokens, else ``IGNORED``."""

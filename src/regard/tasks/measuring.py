@@ -1,4 +1,4 @@
-"""What the validations of all tasks share: the loss of held-out examples, and the request to stop half-way."""
+"""What the validations of all tasks share: the loss of held-out examples, and the request to stop before the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regard.tasks.task import Examples, Stop
 
 
 class Abandoned(Exception):
-    """A validation was asked to stop half-way; it has left no trace."""
+    """A validation was asked to stop; the model and the random streams are as they were before."""
 
 
 class HeldOut:
@@ -50,7 +50,7 @@ class HeldOut:
     def each(self) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """The numbers of each batch's examples, and the batch; asks between two of them whether to stop."""
         for update in self.batches:
-            check(self.stop)
+            raise_if_stopped(self.stop)
             numbers = self.chosen[update.micro[0][0]]
             yield numbers, self.examples.batch(numbers, epoch=0)
 
@@ -71,7 +71,7 @@ class HeldOut:
             objective(model, self.examples.batch(longest, epoch=0).to(device)).nll.item()
 
 
-def check(stop: Stop) -> None:
+def raise_if_stopped(stop: Stop) -> None:
     """Raise ``Abandoned`` if a validation is to stop."""
     if stop():
         raise Abandoned

@@ -36,7 +36,7 @@ class Objective(Protocol):
     def __call__(self, model: Model, batch: Batch) -> Sums: ...
 
 
-def of_tokens(training: TrainingConfig) -> Objective:
+def token_objective(training: TrainingConfig) -> Objective:
     """The objective of tasks whose labels are tokens."""
     if training.rdrop:
         return RDrop(training.label_smoothing, training.rdrop)
@@ -106,13 +106,13 @@ class LabelCrossEntropy:
     passes = 1
 
     def __call__(self, model: Model, batch: Batch) -> Sums:
-        scores = labelled(model).label_scores(batch.target)  # [B, C]
+        scores = label_model(model).label_scores(batch.target)  # [B, C]
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         loss = F.cross_entropy(scores, batch.labels, label_smoothing=self.smoothing, reduction="sum")
         nll = F.cross_entropy(scores.detach(), batch.labels, reduction="sum")
         return Sums(loss, nll)
 
 
-def labelled(model: Model) -> LabelModel:
-    """The model as one that gives scores of labels; its architecture says whether it does (registry.py)."""
+def label_model(model: Model) -> LabelModel:
+    """The model, for the type checker, as one with ``label_scores``: ``Architecture.labels`` says that it has them."""
     return cast("LabelModel", model)

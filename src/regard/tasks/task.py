@@ -1,7 +1,7 @@
-"""The task protocol: all that training, evaluation and ``regard.load`` know of a task (translation, classification, …).
+"""The task protocol: all that training knows of a task (translation, classification, …).
 
-A task says which columns its corpora have, how examples become batches, what the loss is, what a validation measures
-and prints, and which pipeline runs a trained model. Training holds no task's rules of its own.
+A task says which columns its corpora have, how examples become batches, what the loss is, and what a validation
+measures and prints. Training holds no task's rules of its own. The pipeline of a task stands in the table of tasks.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Examples(Protocol):
         """These examples as tensors; what is drawn at random depends on seed, epoch and number alone."""
         ...
 
-    def where(self, index: int) -> str:
-        """The place of an example, "file:line"."""
+    def where(self, index: int, epoch: int) -> str:
+        """The place of an example, "file:line"; each epoch may cut a text into other examples."""
         ...
 
 
@@ -128,7 +128,3 @@ class Task(Protocol):
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop) -> Validation: ...
 
     def card(self, config: Config, loaded: Loaded) -> Card: ...
-
-    def pipeline(self, loaded: Loaded, **options: Any) -> Any:
-        """The pipeline of a trained model; ``options`` are keywords of its class."""
-        ...

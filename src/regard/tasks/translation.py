@@ -25,8 +25,8 @@ from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.registry import Architecture
 from regard.pipelines.translator import Translator
-from regard.tasks.measuring import HeldOut, check, evaluating, spread
-from regard.tasks.objectives import CrossEntropy, Objective, of_tokens
+from regard.tasks.measuring import HeldOut, evaluating, raise_if_stopped, spread
+from regard.tasks.objectives import CrossEntropy, Objective, token_objective
 from regard.tasks.task import Card, Stop
 from regard.text.dropout import SubwordDropout
 from regard.text.marks import source_marks, target_end, target_start, unscored
@@ -91,7 +91,7 @@ class Translation:
         return Pairs(prepared.train, settings, dropouts)
 
     def objective(self, training: TrainingConfig) -> Objective:
-        return of_tokens(training)
+        return token_objective(training)
 
     def validation(self, config: Config, corpus: Corpus, loaded: Loaded, stop: Stop = lambda: False) -> Translations:
         return Translations(config, corpus, loaded, stop)
@@ -105,9 +105,6 @@ class Translation:
             note=f"BLEU: sacreBLEU `{{bleu_signature}}`, beam {decoding.beam}, length penalty "
             f"{decoding.length_penalty}. Loss: nats a subword, without label smoothing.",
         )
-
-    def pipeline(self, loaded: Loaded, **options: Any) -> Translator:
-        return Translator(loaded, **options)
 
 
 class Pairs:
@@ -126,7 +123,7 @@ class Pairs:
         sources, targets = ([self._side(side, int(i), epoch) for i in indices] for side in (0, 1))
         return collate(sources, targets, self.settings)
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int) -> str:
         return self.corpus.where(index)
 
     def _side(self, side: int, index: int, epoch: int) -> Sequence[int] | NDArray[np.integer]:
@@ -193,7 +190,7 @@ class Translations:
         texts = [""] * len(self.sources)
         # Chunks of similar length, small enough that Ctrl-C is soon obeyed.
         for first in range(0, len(texts), CHUNK):
-            check(self.stop)
+            raise_if_stopped(self.stop)
             chunk = self.by_length[first : first + CHUNK]
             for index, found in zip(chunk, translator.translate([self.sources[i] for i in chunk]), strict=True):
                 texts[index] = found.text

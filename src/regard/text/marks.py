@@ -28,19 +28,21 @@ def source_ids(
 def segment_ids(
     settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None = None, language: str = ""
 ) -> list[int]:
-    """The segment, 0 or 1, of each id of ``source_ids``: 1 for a second text and the marks after it."""
+    """The segment, 0 or 1, of each id of ``source_ids``.
+
+    With ``settings.segments`` it is 1 for a second text and the marks after it, else 0.
+    """
     before, after = source_marks(settings, language)
     first = len(before) + len(ids)
     if pair is None:
         return [0] * (first + len(after))
-    second = 1 if settings.segments else 0
-    return [0] * (first + len(settings.pair_between)) + [second] * (len(pair) + len(after))
+    return [0] * (first + len(settings.pair_between)) + [int(settings.segments)] * (len(pair) + len(after))
 
 
 def target_start(settings: TextSettings, language: str = "") -> list[int]:
-    """What stands before every target."""
-    spoken = language_ids(settings, language)
-    return [*settings.start, *(spoken if settings.language_in == "target" else ())]
+    """The ids before every target: the start marks, and those of the ``language`` where it is marked there."""
+    marks = language_ids(settings, language)
+    return [*settings.start, *(marks if settings.language_in == "target" else ())]
 
 
 def target_ids(
@@ -56,9 +58,9 @@ def target_ids(
 
 
 def source_marks(settings: TextSettings, language: str = "") -> tuple[Ids, Ids]:
-    """What stands before and after every source."""
-    spoken = language_ids(settings, language)
-    return (*settings.source_before, *(spoken if settings.language_in == "source" else ())), settings.source_after
+    """The ids before and after every source; ``language``: the target's, where it is marked in the source."""
+    marks = language_ids(settings, language)
+    return (*settings.source_before, *(marks if settings.language_in == "source" else ())), settings.source_after
 
 
 def target_end(settings: TextSettings) -> Ids:

@@ -14,7 +14,7 @@ from regard.training import snapshots
 from regard.training.average import average
 from regard.training.metrics import METRICS, read_rows
 from regard.training.rundir import CONFIG, DATA, read_file
-from regard.training.start import given_by, parts_of, start_from
+from regard.training.start import model_parts, prepare_options, start_from
 
 
 def steps_of(run: Path, *, last: int = 0, best: int = 0) -> list[int]:
@@ -53,8 +53,8 @@ def average_run(run: Path, out: Path, steps: Sequence[int]) -> Path:
         config = read_file(_file(run, CONFIG))
         start, task = start_from(config), config.task
         columns = task_named(task).columns(config.data)
-        prepared = prepare(config, run / DATA, columns, **given_by(task_named(task), start))
-        options, settings, sizes = parts_of(config, task_named(task), prepared, start)
+        prepared = prepare(config, run / DATA, columns, **prepare_options(task_named(task), start))
+        options, settings, sizes = model_parts(config, task_named(task), prepared, start)
         tokenizers = prepared.tokenizer, prepared.target_tokenizer
     built = options.build(*sizes)
     snapshots.put(built, weights)

@@ -21,7 +21,7 @@ from regard.training.session import OnEvent, Session
 from regard.training.start import start_from
 
 if TYPE_CHECKING:
-    from regard.data.holdout import HeldOut
+    from regard.data.holdout import Split
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     force: bool = False,
     device: str = "auto",
     on_event: OnEvent | None = None,
-    hold_out: HeldOut | None = None,
+    hold_out: Split | None = None,
 ) -> RunResult:
     """Train as ``config`` says and leave a model directory in ``run``; ``resume`` continues the run that is there.
 

@@ -24,7 +24,7 @@ from regard.training.snapshots import SNAPSHOTS
 from regard.weights import WEIGHTS
 
 if TYPE_CHECKING:
-    from regard.data.holdout import HeldOut
+    from regard.data.holdout import Split
 
 CONFIG, CHECKPOINTS, DATA, CORPUS = "run.toml", "checkpoints", "data", "corpus"
 
@@ -66,7 +66,7 @@ CHANGEABLE = {
 
 
 @contextlib.contextmanager
-def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: HeldOut | None = None) -> Iterator[None]:
+def opened(run: Path, config: Config, *, resume: bool, force: bool, hold_out: Split | None = None) -> Iterator[None]:
     """Lock the run directory and prepare it for a new run or a resumed one.
 
     ``hold_out`` is written to the new run's ``corpus/``. If a new run ends before its first checkpoint, the earlier run
@@ -146,7 +146,7 @@ def _settle(run: Path) -> None:
     files.sweep(run)
 
 
-def _names_taken(run: Path, config: Config, hold_out: HeldOut | None) -> list[str]:
+def _names_taken(run: Path, config: Config, hold_out: Split | None) -> list[str]:
     """The names that a new run replaces; an error if those are not a run's files, or the new run reads them."""
     occupied = [name for name in _OF_RUN if (run / name).exists()]
     if occupied and not any((run / name).exists() for name in (CONFIG, CHECKPOINTS, manifest.MANIFEST)):
@@ -177,7 +177,7 @@ def _wrote(corpus: Path) -> bool:
     return isinstance(listed, dict) and {path.name for path in corpus.iterdir()} == {*listed, manifest.MANIFEST}
 
 
-def _read(config: Config, hold_out: HeldOut | None) -> list[str]:
+def _read(config: Config, hold_out: Split | None) -> list[str]:
     """The files and folders that a new run reads."""
     data = config.data
     init = [config.training.init] if config.training.init else []

@@ -34,7 +34,7 @@ from regard.training.progress import Pace, Progress
 from regard.training.rates import SIZES, rate_for, work_of
 from regard.training.rundir import DATA
 from regard.training.schedule import learning_rate
-from regard.training.start import given_by, parts_of
+from regard.training.start import model_parts, prepare_options
 from regard.training.state import TrainingState
 from regard.training.step import Statistics, Trainer
 
@@ -72,7 +72,7 @@ class Session:
                 config,
                 run / DATA,
                 self.task.columns(config.data),
-                **given_by(self.task, start),
+                **prepare_options(self.task, start),
                 expected=self.position.corpus,
                 say=progress.say,
             )
@@ -86,7 +86,7 @@ class Session:
                 f"{run}: the training data is not what the run was begun with; restore it to go on, or name where it "
                 "is now with --set data.train=… and --valid"
             ) from None
-        self.options, settings, sizes = parts_of(config, self.task, self.prepared, start)
+        self.options, settings, sizes = model_parts(config, self.task, self.prepared, start)
         self.model: Model = self._build(sizes) if start is None else start.model
         self.model.to(device)
         self.loaded = Loaded(
@@ -290,7 +290,7 @@ class Session:
     def _report_skip(self, item: Item, loss: float) -> None:
         """Report the examples of a skipped update; stop the run after ``SKIPS`` in a row."""
         step, inside = self.position.step, [int(index) for micro in item.indices for index in micro]
-        places = [self.feed.examples.where(index) for index in inside]
+        places = [self.feed.examples.where(index, item.epoch) for index in inside]
         self.write("skipped", {"loss": repr(loss), "examples": places})
         shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         self.progress.say(f"update {step:,} skipped: its loss ({loss:g}) or gradient is not finite; batch: {shown}")

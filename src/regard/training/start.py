@@ -42,15 +42,15 @@ def start_from(config: Config) -> Loaded | None:
     return replace(start, model=model.eval(), options=options)
 
 
-def given_by(task: Task, start: Loaded | None) -> dict[str, Any]:
-    """What data is prepared with: the tokenizers of the initial model, or what a task's new vocabulary needs."""
+def prepare_options(task: Task, start: Loaded | None) -> dict[str, Any]:
+    """The options of ``prepare``: the tokenizers of the initial model, or what a task's new vocabulary needs."""
     if start is None:
         return {"specials": task.specials}
     settings, *pair = start.text
     return {"tokenizers": tuple(pair), "after": settings.ends[:1]}
 
 
-class Parts(NamedTuple):
+class ModelParts(NamedTuple):
     """What a training's model is built from: options, text settings, and the rows of its tables."""
 
     options: Any
@@ -58,17 +58,28 @@ class Parts(NamedTuple):
     vocabulary: tuple[int, int | None]
 
 
-def parts_of(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> Parts:
+def model_parts(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> ModelParts:
     """The parts of the trained model: those of the initial model, or what task and corpus say."""
     settings = task.settings(config, prepared)
     if start is not None:
         settings = replace(start.text.settings, max_length=settings.max_length)
     settings = replace(settings, length_penalty=config.decoding.length_penalty)
     if start is not None:
-        return Parts(start.options, settings, start.vocabulary)
+        _check_labels(config, start, prepared.labels)
+        return ModelParts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
     sizes = source.size, None if target is source else target.size
-    return Parts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
+    return ModelParts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
+
+
+def _check_labels(config: Config, start: Loaded, labels: tuple[str, ...]) -> None:
+    """Raise for a corpus of other labels than the initial model's, whose rows would be learnt as others."""
+    own = tuple(getattr(start.options, "labels", ()))
+    if labels and labels != own:
+        raise RegardError(
+            f"training.init = {config.training.init}: its labels are {', '.join(own)!r:.200}, and those of the corpus "
+            f"{', '.join(labels)!r:.200}: expected the same"
+        )
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:

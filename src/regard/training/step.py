@@ -16,7 +16,7 @@ from regard.data.batch import Batch
 from regard.data.random_streams import seed_stream, stream_key
 from regard.models.contract import Model
 from regard.nn.dropout import drawing_from
-from regard.tasks.objectives import Objective, Sums, of_tokens
+from regard.tasks.objectives import Objective, Sums, token_objective
 from regard.training import average
 from regard.training.distributed import Group
 from regard.training.feed import Item
@@ -55,7 +55,7 @@ class Trainer:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(model, config.training)
         self.fused = Fused(model, device) if config.training.compile else None
-        self.objective = objective or of_tokens(config.training)
+        self.objective = objective or token_objective(config.training)
         self.precision = precision(config.training.precision, device)
         self.parallel = ThreadParallel(device)
         self.ema: dict[str, Tensor] = {}

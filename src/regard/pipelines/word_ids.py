@@ -26,7 +26,7 @@ UNSPACED = re.compile(
 )
 
 
-class Pieces(NamedTuple):
+class WordIds(NamedTuple):
     """The ids of a text, the characters of its words, and for each id the number of its word, -1 for none."""
 
     ids: list[int]
@@ -34,23 +34,23 @@ class Pieces(NamedTuple):
     owner: list[int]
 
 
-def pieces_of_text(tokenizer: Tokenizer, text: str) -> Pieces:
-    """A text as pieces; characters are those of ``text``, also where normalisation changes it."""
+def ids_of_text(tokenizer: Tokenizer, text: str) -> WordIds:
+    """The words of a text by its tokenizer; characters are those of ``text``, also where normalisation changes it."""
     normal, places = _normalized(tokenizer.normalize, text)
     found = _theirs(tokenizer, normal) if tokenizer.cut is None else _ours(tokenizer, tokenizer.cut(normal), normal)
     words = [(places[first][0], places[last - 1][1]) for first, last in found.words]
     return found._replace(words=words)
 
 
-def pieces_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> Pieces:
-    """Given words as pieces; characters are those of the words joined by spaces."""
+def ids_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> WordIds:
+    """The given words; characters are those of the words joined by spaces."""
     ranges, at = [], 0
     for word in words:
         ranges.append((at, at + len(word)))
         at += len(word) + 1
     if tokenizer.cut is not None:
         rows = tokenizer.encode_batch(words)
-        return Pieces([i for row in rows for i in row], ranges, [n for n, row in enumerate(rows) for _ in row])
+        return WordIds([i for row in rows for i in row], ranges, [n for n, row in enumerate(rows) for _ in row])
     normal = [tokenizer.normalize(word) for word in words]
     starts, at = [], 0
     for word in normal:
@@ -58,9 +58,9 @@ def pieces_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> Pieces:
         at += len(word) + 1
     with library_errors():
         encoded = tokenizer.inner.encode(" ".join(normal), add_special_tokens=False)
-    # The last character of a piece is never the space before a word, which some tokenizers count to the word.
+    # The last character of a token is never the space before a word, which some tokenizers count to the word.
     owner = [bisect_right(starts, max(start, end - 1)) - 1 for start, end in encoded.offsets]
-    return Pieces(list(encoded.ids), ranges, owner)
+    return WordIds(list(encoded.ids), ranges, owner)
 
 
 def _normalized(normalize: Callable[[str], str], text: str) -> tuple[str, list[Range]]:
@@ -82,8 +82,8 @@ def _boundaries(text: str) -> list[int]:
     return [0, *(at for at, kind in enumerate(marks) if at and kind[0] != "M"), len(text)]
 
 
-def _theirs(tokenizer: Tokenizer, text: str) -> Pieces:
-    """Pieces by a tokenizer of the ``tokenizers`` library, which numbers the words that it cut."""
+def _theirs(tokenizer: Tokenizer, text: str) -> WordIds:
+    """By a tokenizer of the ``tokenizers`` library, which numbers the words that it cut."""
     with library_errors():
         encoded = tokenizer.inner.encode(text, add_special_tokens=False)
     words: list[Range] = []
@@ -101,11 +101,11 @@ def _theirs(tokenizer: Tokenizer, text: str) -> Pieces:
             words.append((start, end))
             owner.append(len(words) - 1)
             known = number
-    return Pieces(list(encoded.ids), words, owner)
+    return WordIds(list(encoded.ids), words, owner)
 
 
-def _ours(tokenizer: Tokenizer, cut: Sequence[str], text: str) -> Pieces:
-    """Pieces by a tokenizer of regard, from the words of its ``cut``; Chinese characters and kana stand alone."""
+def _ours(tokenizer: Tokenizer, cut: Sequence[str], text: str) -> WordIds:
+    """By a tokenizer of regard, from the words of its ``cut``; Chinese characters and kana stand alone."""
     at = len(text) - sum(len(word) or 1 for word in cut)  # -1 where a ▁ was added before the text
     ids: list[int] = []
     words: list[Range] = []
@@ -119,4 +119,4 @@ def _ours(tokenizer: Tokenizer, cut: Sequence[str], text: str) -> Pieces:
             words.append((first, at))
         ids += own
         owner += [len(words) - 1 if visible else -1] * len(own)
-    return Pieces(ids, words, owner)
+    return WordIds(ids, words, owner)
