@@ -1,7 +1,7 @@
 """A classifier from scratch beside a bag of words: python benchmarks/classification.py [--seeds 1 2 3]
 
-Both see the training part of sentiment-en alone; the figures are of its dev part, by `regard evaluate`. The bag of words
-is scikit-learn's CountVectorizer with logistic regression. Run it when nothing else runs.
+Both see the training part of sentiment-en alone; the figures are of its dev part, by `regard evaluate`. The bag of
+words is scikit-learn's CountVectorizer with logistic regression. Run it when nothing else runs.
 """
 
 from __future__ import annotations
