@@ -17,6 +17,8 @@ from regard import directory
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.decoder import DecoderOnly
+from regard.models.encoder import Encoder
+from regard.models.heads import MaskedWords
 from regard.models.transformer import Transformer
 from regard.nn.positions import Learned
 from regard.pipelines.generator import Generator
@@ -207,6 +209,15 @@ def test_a_translator_is_no_generator(tmp_path: Path) -> None:
     options = Transformer(width=16, heads=2, feedforward=32, encoder_layers=1, decoder_layers=1)
     directory.save(tmp_path / "one", options.build(tokenizer.size), options, TextSettings(), tokenizer)
     with pytest.raises(RegardError, match="this model has a source: it translates"):
+        Generator(directory.load(tmp_path / "one"))
+
+
+def test_a_model_that_reads_whole_texts_is_no_generator(tmp_path: Path) -> None:
+    tokenizer = ours("bpe")
+    options = Encoder(width=16, heads=2, feedforward=32, layers=1, head=MaskedWords())
+    settings = TextSettings(mask=1)
+    directory.save(tmp_path / "one", options.build(tokenizer.size), options, settings, tokenizer, task="masked")
+    with pytest.raises(RegardError, match="one: this model reads whole texts, .*: its task is masked"):
         Generator(directory.load(tmp_path / "one"))
 
 

@@ -99,7 +99,9 @@ def open_generator(model: str, device: str, dtype: str, threads: int) -> Generat
 
     if threads:
         torch.set_num_threads(threads)
-    found: Generator = load(model, devices.device(device), devices.dtype(dtype), task="language_model")
+    found: Generator = load(
+        model, devices.device(device), devices.dtype(dtype), task="language_model", only_decoding=True
+    )
     keep_memory()  # after loading, so that the memory that reading a model took goes back to the system
     return found
 

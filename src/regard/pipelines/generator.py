@@ -21,6 +21,7 @@ from regard.decoding.search import Search
 from regard.decoding.waiting import Input
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.models.registry import architecture_of, capabilities
 from regard.pipelines.growing import GrowingText, text_after
 from regard.surrogates import without_halves
 from regard.text.marks import target_start
@@ -52,10 +53,14 @@ class Generator:
 
     def __init__(self, loaded: Loaded) -> None:
         self.model = loaded.model
-        self.settings, _, self.tokenizer = loaded.text
-        self.card, self.path = loaded.card, loaded.path
         if self.model.has_source:
             raise RegardError(f"{loaded.path}: this model has a source: it translates, it does not continue texts")
+        if not capabilities(architecture_of(loaded.options)).generates:
+            raise RegardError(
+                f"{loaded.path}: this model reads whole texts, it does not continue them: its task is {loaded.task}"
+            )
+        self.settings, _, self.tokenizer = loaded.text
+        self.card, self.path = loaded.card, loaded.path
         self._engine = Engine(loaded, None)
 
     def generate(
