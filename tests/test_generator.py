@@ -217,7 +217,7 @@ def test_a_model_that_reads_whole_texts_is_no_generator(tmp_path: Path) -> None:
     options = Encoder(width=16, heads=2, feedforward=32, layers=1, head=MaskedWords())
     settings = TextSettings(mask=1)
     directory.save(tmp_path / "one", options.build(tokenizer.size), options, settings, tokenizer, task="masked")
-    with pytest.raises(RegardError, match="one: this model reads whole texts, .*: its task is masked"):
+    with pytest.raises(RegardError, match=r"one: this model reads whole texts, .*: its task is masked"):
         Generator(directory.load(tmp_path / "one"))
 
 
