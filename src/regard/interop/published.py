@@ -41,6 +41,7 @@ FAMILIES = {
     "marian": "regard.interop.marian:MARIAN",
     "t5": "regard.interop.t5:T5",
 }
+FILES = (CONFIG, TOKENIZER, GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP)  # that are read beside the weights
 PICKLED = "pytorch_model.bin"
 
 
