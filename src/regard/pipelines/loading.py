@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from regard.directory import CONFIG, Loaded
 from regard.errors import RegardError
 from regard.interop import published
 from regard.models.assign import Replacing
+from regard.models.description import Vocabulary
 from regard.regular import HUB, read_bytes, read_json
 
 
@@ -30,9 +32,15 @@ def open_model(
     ``replacing`` puts other modules in the place of those that have been read (models/assign.py).
     """
     folder = found(name_or_path)
-    if (folder / CONFIG).is_file() and published.is_published(read_json(folder / CONFIG)):
+    if _is_published(folder):
         return published.load(folder, device, dtype, replacing)
     return directory.load(folder, device, dtype, replacing)
+
+
+def outline(name_or_path: str | Path) -> tuple[Any, Vocabulary]:
+    """The options of a model and the sizes of its vocabularies, without reading its weights."""
+    folder = found(name_or_path)
+    return published.outline(folder) if _is_published(folder) else directory.outline(directory.find(folder))
 
 
 def open_to_run(
@@ -59,6 +67,10 @@ def found(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name_or_path)) is not None
     return cached(str(name_or_path)) if is_name and not path.exists() else path
+
+
+def _is_published(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and published.is_published(read_json(folder / CONFIG))
 
 
 def cached(name: str) -> Path:
