@@ -20,6 +20,7 @@ from regard.errors import RegardError
 from regard.interop import published
 from regard.models import registry
 from regard.pipelines.loading import open_model
+from regard.tasks import load
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -234,6 +235,9 @@ def test_a_name_is_looked_for_in_the_cache(folder: Path, tmp_path: Path, monkeyp
         RegardError, match=r"org/tiny-llama: no such directory, and not in .*: hf download org/tiny-llama"
     ):
         open_model("org/tiny-llama")
+    (tmp_path / "org" / "tiny-lama").mkdir(parents=True)
+    with pytest.raises(RegardError, match=r"^org/tiny-llama: no such directory in org — did you mean 'tiny-lama'\?$"):
+        open_model("org/tiny-llama")
     place = tmp_path / "home" / "hub" / "models--org--tiny-llama"
     snapshot, blobs = place / "snapshots" / ("a" * 40), place / "blobs"
     for each in (snapshot, blobs, place / "refs"):
@@ -270,3 +274,13 @@ def test_params_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (repository / "refs" / "main").write_text(revision, encoding="utf-8")
     assert main(["params", "org/name"]) == 0
     assert "total" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_tokenizer_runs_no_verb(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert open_model(folder).tokenizer is None
+    with pytest.raises(
+        RegardError, match=r"tokenizer\.json: no such file: .* AutoTokenizer.*save_pretrained"
+    ) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value) and "text.json" not in str(caught.value)

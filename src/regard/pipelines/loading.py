@@ -13,7 +13,7 @@ from regard import directory
 from regard.accel.prepared import check_int8
 from regard.accel.preparing import is_worth, read_prepared, read_quantized
 from regard.directory import CONFIG, Loaded
-from regard.errors import RegardError
+from regard.errors import RegardError, nearest
 from regard.interop import published
 from regard.models.assign import Replacing
 from regard.models.description import Vocabulary
@@ -80,6 +80,10 @@ def cached(name: str) -> Path:
     folder = cache / (HUB + name.replace("/", "--"))
     reference = folder / "refs" / "main"
     if not reference.is_file():
+        beside = Path(name).parent
+        if beside.is_dir():  # a run's path, mistyped, is no name of a published model
+            names = [each.name for each in beside.iterdir() if each.is_dir()]
+            raise RegardError(f"{name}: no such directory in {beside}{nearest(Path(name).name, names)}")
         raise RegardError(f"{name}: no such directory, and not in {cache}: hf download {name}")
     revision = read_bytes(reference, 100).decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
