@@ -14,9 +14,12 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from regard import directory
+from regard.cli.main import main
 from regard.decoding.scoring import forced_scores
 from regard.errors import RegardError
 from regard.models.decoder import DecoderOnly
+from regard.models.encoder import Encoder
+from regard.models.heads import MaskedWords
 from regard.models.transformer import Transformer
 from regard.nn.positions import Learned
 from regard.pipelines.generator import Generator
@@ -142,8 +145,12 @@ def test_a_prompt_is_continued_alike_whatever_stands_beside_it(generator: Genera
     prompts = [f"the {word}" for word in ("cat", "dog", "mat", "cat", "no", "Zürich")]
     together = generator.generate(prompts, max_tokens=10, seed=3)
     for number, prompt in enumerate(prompts):
-        assert generator.generate(prompt, max_tokens=10, seed=3, first=number)[0].ids == together[number].ids
+        assert generator.generate(prompt, max_tokens=10, seed=3, numbers=[number])[0].ids == together[number].ids
     assert together[0].ids != together[3].ids  # the same prompt twice: two numbers, two draws
+    some = generator.generate(prompts[1::2], max_tokens=10, seed=3, numbers=[1, 3, 5])
+    assert [one.ids for one in some] == [one.ids for one in together[1::2]]
+    with pytest.raises(RegardError, match="2 prompts and 1 numbers: expected one for each"):
+        generator.generate(["a", "b"], numbers=[1, 1])
 
 
 def test_a_stream_gives_the_text_of_generate(generator: Generator) -> None:
@@ -210,6 +217,15 @@ def test_a_translator_is_no_generator(tmp_path: Path) -> None:
         Generator(directory.load(tmp_path / "one"))
 
 
+def test_a_model_that_reads_whole_texts_is_no_generator(tmp_path: Path) -> None:
+    tokenizer = ours("bpe")
+    options = Encoder(width=16, heads=2, feedforward=32, layers=1, head=MaskedWords())
+    settings = TextSettings(mask=1)
+    directory.save(tmp_path / "one", options.build(tokenizer.size), options, settings, tokenizer, task="masked")
+    with pytest.raises(RegardError, match=r"one: this model reads whole texts, .*: its task is masked"):
+        Generator(directory.load(tmp_path / "one"))
+
+
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "regard", "generate", *arguments]
     return subprocess.run(command, input=given, capture_output=True, text=True, encoding="utf-8", timeout=120)
@@ -225,3 +241,21 @@ def test_the_command(folder: Path, generator: Generator, tmp_path: Path) -> None
     assert len(lines) == 2 and lines[0]["text"] == expected.text and lines[0]["ids"] == expected.ids
     done = run(model, "--prompt", "a", str(tmp_path / "x"))
     assert done.returncode == 2 and "expected one of them" in done.stderr
+
+
+def test_empty_lines_stay_empty(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = language_model(tmp_path / "bare", settings={"start": ()})  # which cannot begin without a prompt
+    (tmp_path / "prompts").write_text("the cat\n\nno\n \n", "utf-8")
+    for model in (folder, bare):
+
+        def lines(*options: str, model: Path = model) -> list[str]:
+            assert main(["generate", str(model), str(tmp_path / "prompts"), "--max-tokens", "5", *options]) == 0
+            return capsys.readouterr().out.split("\n")
+
+        plain = lines()
+        assert len(plain) == 5 and plain[0] and not plain[1] and plain[2] and not plain[3]
+        assert [row.split(" |||")[0] for row in lines("-n", "2")] == ["0", "0", "1", "2", "2", "3", ""]
+        described = [json.loads(line) for line in lines("--json")[:-1]]
+        assert described[1] == {"text": "", "ids": [], "tokens": [], "score": 0.0, "finish": None, "alternatives": []}
+        expected = Generator(directory.load(model)).generate(["the cat", "x", "no"], max_tokens=5)
+        assert [described[0]["ids"], described[2]["ids"]] == [expected[0].ids, expected[2].ids]

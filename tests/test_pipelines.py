@@ -271,7 +271,9 @@ def test_the_length_penalty_that_the_model_remembers():
 
 def test_a_model_without_source_is_not_a_translator():
     loaded = made(architecture={"architecture": "decoder", "width": 16, "heads": 2, "feedforward": 32, "layers": 1})
-    with pytest.raises(RegardError, match="no source"):
+    with pytest.raises(
+        RegardError, match=r"no source, which a model that translates has: its architecture is decoder$"
+    ):
         Translator(loaded)
 
 

@@ -79,6 +79,11 @@ class Loaded:
     @property
     def text(self) -> Text:
         """Settings and tokenizers; a RegardError where the model reads no text."""
+        if self.settings is not None and self.tokenizer is None:  # a published folder: ours have both or none
+            raise RegardError(
+                f"{self.path / TOKENIZER}: no such file: without one the model takes ids alone; transformers writes "
+                "one: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+            )
         if self.settings is None or self.tokenizer is None or self.target_tokenizer is None:
             raise RegardError(f"{self.path}: this model reads no text: it has no {TEXT}")
         return Text(self.settings, self.tokenizer, self.target_tokenizer)

@@ -85,6 +85,8 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     assert "it is run by: regard tag" in refused_here(run("classify", "tagging", "--text", "a"))
     assert "it is run by: regard fill" in refused_here(run("tag", "masked", "--text", "a"))
     assert "it is run by: regard classify" in refused_here(run("fill", "classification", "--text", "[MASK]"))
+    assert "it is run by: regard fill" in refused_here(run("generate", "masked", "--prompt", "a"))
+    assert "it is run by: regard classify" in refused_here(run("generate", "classification", "text"))
     for verb, task in (("classify", "classification"), ("tag", "tagging"), ("fill", "masked")):
         assert "none: no such file" in refused_here(run(verb, task, "none"))
         assert "expected one of them" in refused_here(run(verb, task, "text", "--text", "a"))

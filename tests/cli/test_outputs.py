@@ -99,6 +99,16 @@ def test_no_packaged_model_is_lost_to_an_output() -> None:
         check_output(directory.find("zh-en") / "model.safetensors", files_of_model("zh-en"))
 
 
+def test_no_shard_and_no_file_of_a_published_folder_is_lost_to_an_output(tmp_path: Path) -> None:
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (tmp_path / "config.json").write_text('{"model_type": "marian"}', "utf-8")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}), "utf-8")
+    for name in (*shards.values(), "generation_config.json", "model.safetensors.index.json"):
+        (tmp_path / name).touch()
+        with pytest.raises(RegardError, match="is read as well"):
+            check_output(tmp_path / name, files_of_model(str(tmp_path)))
+
+
 def test_what_a_user_keeps_beside_a_model_may_be_replaced(model: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(model, tmp_path / "run"))
     (run / "translations.en").write_text("old", "utf-8")

@@ -14,11 +14,13 @@ import safetensors.torch
 import tokenizers
 import torch
 
+from regard.cli.main import main
 from regard.directory import Loaded, save
 from regard.errors import RegardError
 from regard.interop import published
 from regard.models import registry
 from regard.pipelines.loading import open_model
+from regard.tasks import load
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
 
@@ -233,6 +235,9 @@ def test_a_name_is_looked_for_in_the_cache(folder: Path, tmp_path: Path, monkeyp
         RegardError, match=r"org/tiny-llama: no such directory, and not in .*: hf download org/tiny-llama"
     ):
         open_model("org/tiny-llama")
+    (tmp_path / "org" / "tiny-lama").mkdir(parents=True)
+    with pytest.raises(RegardError, match=r"^org/tiny-llama: no such directory in org — did you mean 'tiny-lama'\?$"):
+        open_model("org/tiny-llama")
     place = tmp_path / "home" / "hub" / "models--org--tiny-llama"
     snapshot, blobs = place / "snapshots" / ("a" * 40), place / "blobs"
     for each in (snapshot, blobs, place / "refs"):
@@ -245,3 +250,37 @@ def test_a_name_is_looked_for_in_the_cache(folder: Path, tmp_path: Path, monkeyp
     (place / "refs" / "main").write_text("../../outside", encoding="utf-8")
     with pytest.raises(RegardError, match="expected a revision of 40 hexadecimal digits"):
         open_model("org/tiny-llama")
+
+
+def test_params_reads_no_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = sum(tensor.numel() for tensor in llama(None).model.parameters())
+    weights = folder / "model.safetensors"
+    header = weights.read_bytes()
+    length = 8 + struct.unpack("<Q", header[:8])[0]
+    weights.write_bytes(header[:length] + b"\xff" * (len(header) - length))  # NaN
+    assert main(["params", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == expected and any("self_attention.query" in part["name"] for part in found["parts"])
+    weights.unlink()
+    assert main(["params", str(folder)]) == 2
+    assert "model.safetensors: no such file" in capsys.readouterr().err
+
+
+def test_params_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    repository, revision = tmp_path / "models--org--name", "0" * 40
+    published.write(llama(None), repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision, encoding="utf-8")
+    assert main(["params", "org/name"]) == 0
+    assert "total" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_tokenizer_runs_no_verb(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert open_model(folder).tokenizer is None
+    with pytest.raises(
+        RegardError, match=r"tokenizer\.json: no such file: .* AutoTokenizer.*save_pretrained"
+    ) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value) and "text.json" not in str(caught.value)

@@ -139,6 +139,27 @@ def test_faults_are_named(task: str, config: dict[str, Any], message: str) -> No
         settings_from(task, 64, described(config))
 
 
+@pytest.mark.parametrize(
+    ("task", "generation", "message"),
+    [
+        ("translation", {"forced_eos_token_id": 2}, ""),
+        ("translation", {"forced_eos_token_id": [2]}, ""),
+        ("translation", {"forced_eos_token_id": None, "eos_token_id": 2}, ""),
+        ("translation", {"forced_eos_token_id": 3}, r"generation_config\.json: forced_eos_token_id = 3: expected null"),
+        ("translation", {"forced_eos_token_id": [[2]]}, r"forced_eos_token_id = \[\[2\]\]: expected null"),
+        ("language_model", {"forced_eos_token_id": 2}, r"forced_eos_token_id = 2: regard ends .* without it"),
+        ("translation", {}, r"config\.json: forced_eos_token_id = 9: expected null or the end tokens, \[2\]"),
+    ],
+)
+def test_an_end_that_is_forced_at_the_limit(task: str, generation: dict[str, Any], message: str) -> None:
+    config = {"decoder_start_token_id": 1, "eos_token_id": 2, "bos_token_id": 1, "forced_eos_token_id": 9}
+    if not message:
+        assert settings_from(task, 64, described(config, generation=generation)).ends == (2,)
+        return
+    with pytest.raises(RegardError, match=message):
+        settings_from(task, 64, described(config, generation=generation))
+
+
 def test_marks_go_back_into_a_post_processor() -> None:
     names = {number: name for name, number in IDS.items()}
     for task, processor in (("masked", BERT), ("translation", T5)):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
+from regard.config import to_toml
 from regard.errors import RegardError
 from regard.nn.sequences import Tokens
 from regard.pipelines.classifier import Classifier, cut
 from regard.pipelines.rows import batches
+from regard.schema import Config, DataConfig
 
 from .conftest import LABELS, Make
 
@@ -47,6 +52,18 @@ def test_a_pair_has_marks_between_and_segments(make: Make) -> None:
     assert found.probability != pytest.approx(max(by_hand(classifier, ids)), abs=1e-3)
     with pytest.raises(RegardError, match="2 texts and 1 second texts"):
         classifier.classify(["a", "b"], ["c"])
+
+
+def test_a_model_trained_on_pairs_refuses_single_texts(make: Make, tmp_path: Path) -> None:
+    """The run's configuration says so; of another model with segments (a published BERT) nothing does."""
+    data = DataConfig(train=("a.tsv",), valid="b.tsv", text="one", pair="two")
+    (tmp_path / "run.toml").write_text(to_toml(Config(data=data, task="classification")), "utf-8")
+    classifier = Classifier(replace(make("classification"), path=tmp_path))
+    with pytest.raises(RegardError, match=r"was trained on pairs of texts .*run\.toml.*: give the second texts"):
+        classifier.classify("the capital")
+    assert classifier.classify("the capital", "of france")
+    (tmp_path / "run.toml").write_text(to_toml(Config(data=replace(data, pair=""), task="classification")), "utf-8")
+    assert Classifier(replace(make("classification"), path=tmp_path)).classify("the capital")
 
 
 def test_a_long_text_is_cut_with_a_remark(make: Make) -> None:

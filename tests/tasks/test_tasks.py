@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 import regard
 from regard.cli.main import main
+from regard.directory import save
 from regard.errors import RegardError
-from regard.models import registry
+from regard.models import description, registry
+from regard.models.encoder import Encoder
 from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
 from regard.pipelines.generator import Generator
@@ -140,7 +143,11 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 
 
 def test_the_table_of_tasks() -> None:
-    assert all(pipeline_of(name) for name in TASKS)
+    assert TASKS.keys() == set(description.TASKS)
+    assert all(pipeline_of(name) for name, entry in TASKS.items() if entry.verb)
+    for name in ("spans", "embedding"):
+        with pytest.raises(RegardError, match=f"task = '{name}': no pipeline runs models of this task yet"):
+            pipeline_of(name)
     for name, entry in TASKS.items():
         if entry.task:
             task = task_named(name)
@@ -150,6 +157,14 @@ def test_the_table_of_tasks() -> None:
         pipeline_of("taging")
     with pytest.raises(RegardError, match="'tagging': models of this task cannot be trained yet; expected one of tran"):
         task_named("tagging")
+
+
+def test_a_model_that_no_verb_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Encoder(width=8, heads=2, feedforward=8, layers=1)
+    save(tmp_path / "states", options.build(9), options, None, None, task="embedding", vocabulary=(9, None))
+    for verb in ("classify", "generate", "translate"):
+        assert main([verb, str(tmp_path / "states"), os.devnull]) == 2
+        assert "states: a model of task 'embedding': no verb runs one yet" in capsys.readouterr().err
 
 
 def test_the_schema_knows_the_tasks_and_the_keys_of_their_columns() -> None:

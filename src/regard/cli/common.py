@@ -92,14 +92,19 @@ def files_of_model(name: str) -> list[Path]:
 
     Other files in the folder of a run may be replaced.
     """
-    from regard import directory, files, manifest
+    from regard import directory, files, manifest, weights
+    from regard.interop.published import FILES
+    from regard.pipelines.loading import found as folder_of
     from regard.training import metrics, rundir, snapshots
 
     try:
-        places = {Path(name), directory.find(name)}
+        folder = directory.find(folder_of(name))
+        places, shards = {Path(name), folder}, weights.files_of(folder)
     except RegardError:  # loading the model will say why
         return []
-    single = (*directory.FILES, manifest.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING)
+    single = {
+        *directory.FILES, *FILES, *shards, manifest.MANIFEST, rundir.CONFIG, metrics.METRICS, metrics.TIMING
+    }  # fmt: skip
     folders = (rundir.CHECKPOINTS, rundir.CORPUS, snapshots.SNAPSHOTS, metrics.TENSORBOARD, files.PREVIOUS)
     found = [place / one for place in places for one in single]
     return found + [path for place in places for folder in folders for path in (place / folder).rglob("*")]

@@ -24,7 +24,9 @@ from regard.errors import RegardError
 from regard.terminal import printable
 
 if TYPE_CHECKING:
+    from regard.cli.lines import Line
     from regard.pipelines.generator import Generation, Generator
+    from regard.text.parts import Warn
 
 AHEAD = 256  # lines that are continued together
 
@@ -58,8 +60,9 @@ def generate(
 ) -> None:
     """Continue a prompt: its continuation is printed as it is produced, without the prompt.
 
-    With FILE every line is a prompt, and line N of the output continues line N; line breaks in it are spaces (with
-    --json they are kept). Several continuations of a prompt are lines 'N ||| text ||| score', N from 0.
+    With FILE every line is a prompt, and line N of the output continues line N; empty lines stay empty, and line breaks
+    in the output are spaces (with --json they are kept). Several continuations of a prompt are lines
+    'N ||| text ||| score', N from 0.
 
     Example: regard generate runs/shakespeare --prompt "ROMEO:"
     """
@@ -99,37 +102,40 @@ def open_generator(model: str, device: str, dtype: str, threads: int) -> Generat
 
     if threads:
         torch.set_num_threads(threads)
-    found: Generator = load(model, devices.device(device), devices.dtype(dtype), task="language_model")
+    found: Generator = load(
+        model, devices.device(device), devices.dtype(dtype), task="language_model", only_decoding=True
+    )
     keep_memory()  # after loading, so that the memory that reading a model took goes back to the system
     return found
 
 
 def _lines(generator: Generator, file: str, options: dict[str, Any], json: bool) -> None:
     """Continue every line of a file."""
-    from itertools import islice
+    from regard.cli.lines import is_typed, lines_of, results
 
-    from regard.cli.lines import is_typed, lines_of
+    def run(some: list[Line], warn: Warn) -> list[Generation]:
+        return generator.generate([line.text for line in some], numbers=[line.number for line in some], **options)
 
-    lines, at_once = lines_of(file), 1 if is_typed(file, None) else AHEAD
-    while chunk := list(islice(lines, at_once)):
-        found = generator.generate([line.text for line in chunk], first=chunk[0].number, **options)
-        for line, one in zip(chunk, found, strict=True):
-            _print(line.number, one, options["n"], json, whole=False)
-        sys.stdout.flush()
+    for line, one in results(lines_of(file), run, is_typed(file, None), AHEAD):
+        _print(line.number, one, options["n"], json, whole=False)
 
 
-def _print(number: int, found: Generation, n: int, json: bool, whole: bool) -> None:
-    """Print the continuations of prompt ``number``; ``whole``: with the line breaks of a single one."""
+def _print(number: int, found: Generation | None, n: int, json: bool, whole: bool) -> None:
+    """Print the continuations of prompt ``number``, None of an empty line; ``whole``: with line breaks."""
+    every = [] if found is None else [found, *found.alternatives]
     if json:
-        print_json({**_described(found), "alternatives": [_described(other) for other in found.alternatives]})
+        first, *others = [_described(one) for one in every] or [_described(None)]
+        print_json({**first, "alternatives": others})
     elif n > 1:
-        for one in (found, *found.alternatives):
-            show(f"{number} ||| {one_line(one.text)} ||| {one.score:.4f}")
+        for text, score in [(one.text, one.score) for one in every] or [("", 0.0)]:
+            show(f"{number} ||| {one_line(text)} ||| {score:.4f}")
     elif whole:
-        print(printable(found.text, keep="\t\n") if sys.stdout.isatty() else found.text)
+        print("".join(printable(one.text, keep="\t\n") if sys.stdout.isatty() else one.text for one in every))
     else:
-        show(one_line(found.text))
+        show("".join(one_line(one.text) for one in every))
 
 
-def _described(one: Generation) -> dict[str, Any]:
+def _described(one: Generation | None) -> dict[str, Any]:
+    if one is None:
+        return {"text": "", "ids": [], "tokens": [], "score": 0.0, "finish": None}
     return {"text": one.text, "ids": one.ids, "tokens": one.tokens, "score": one.score, "finish": one.finish}

@@ -1,4 +1,4 @@
-"""Lines in, results out: what the verbs classify, tag and fill share."""
+"""Lines in, results out: what the verbs classify, tag, fill and generate share."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def lines_of(file: str, text: str | None = None) -> Iterator[Line]:
 
 
 def results(
-    lines: Iterable[Line], run: Callable[[list[Line], Warn], list[Result]], typed: bool = False
+    lines: Iterable[Line], run: Callable[[list[Line], Warn], list[Result]], typed: bool = False, ahead: int = AHEAD
 ) -> Iterator[tuple[Line, Result | None]]:
     """Each line with its result, None for a line of white space; ``typed`` lines are answered one at a time.
 
-    ``run`` makes the results of lines; what it warns of is said with the number of the line.
+    ``run`` makes the results of at most ``ahead`` lines; what it warns of is said with the number of the line.
     """
     waiting = iter(lines)
-    while chunk := _chunk(waiting, 1 if typed else AHEAD):
+    while chunk := _chunk(waiting, 1 if typed else ahead):
         real = [line for line in chunk if line.text.strip()]
 
         def warn(index: int, what: str, real: list[Line] = real) -> None:

@@ -16,7 +16,8 @@ def params(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="Model directory, packaged model, CONFIG.toml, or a preset such as base or rnn:small."
+            metavar="MODEL",
+            help="Model directory, published folder, packaged model, CONFIG.toml, or a preset such as rnn:small.",
         ),
     ],
     vocabulary: Annotated[
@@ -30,7 +31,8 @@ def params(
 ) -> None:
     """Print a model's parameters: distinct trainable numbers, a tied table once, without sinusoids.
 
-    Equal layers share one line, with their number. No weights are read.
+    Equal layers share one line, with their number. No weights are read. Parameters of published folders have regard's
+    names.
 
     Example: regard params base --vocabulary 37000
     """
@@ -68,10 +70,10 @@ def group(rows: list[tuple[str, tuple[int, ...], int]], depth: int) -> list[tupl
 
 def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str, tuple[int, ...], int]]:
     """The parameters of ``model``, built on the meta device."""
-    from regard import directory
     from regard.config import read_config
     from regard.errors import RegardError
     from regard.models import registry
+    from regard.pipelines.loading import outline
 
     path = Path(model)
     if path.suffix == ".toml":
@@ -89,5 +91,5 @@ def _describe(model: str, vocabulary: int, target: int | None) -> list[tuple[str
         if not vocabulary:
             raise RegardError(f"{model}: a preset has no vocabulary of its own; say --vocabulary 37000, for example")
         return registry.describe(registry.presets(architecture)[preset], vocabulary, target)
-    options, sizes = directory.outline(directory.find(model))
+    options, sizes = outline(model)
     return registry.describe(options, *sizes)

@@ -29,10 +29,11 @@ from regard.model_folder import (
 )
 from regard.models import registry
 from regard.models.assign import Replacing, assign, names
+from regard.models.description import Vocabulary
 from regard.regular import parse_json, read_bytes, read_json
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
-from regard.weights import INDEX, WEIGHTS, open_weights, write_tensors
+from regard.weights import INDEX, WEIGHTS, Stored, open_weights, write_tensors
 
 # model_type → "module:family", imported when it is first used
 FAMILIES = {
@@ -41,6 +42,7 @@ FAMILIES = {
     "marian": "regard.interop.marian:MARIAN",
     "t5": "regard.interop.t5:T5",
 }
+FILES = (CONFIG, TOKENIZER, GENERATION, TOKENIZER_CONFIG, SPECIALS_MAP)  # that are read beside the weights
 PICKLED = "pytorch_model.bin"
 
 
@@ -72,17 +74,13 @@ def load(
     the memory of the weights and of one tensor more, or of those few from which one of ours is made.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
-    _check_weights(folder)
-    found = open_weights(folder)
+    config, found = _config_and_weights(folder)
     weights = folder / (INDEX if os.path.lexists(folder / INDEX) else WEIGHTS)
     with naming(folder / CONFIG):
         family = family_of(config)
-        options = family.options_from(config, family.names(config, found))
-        task, sizes = family.task(config), family.sizes(config, options)
-        check_layers(options, len(found))
+        options, sizes = _outline(family, config, found)
+        task, positions = family.task(config), family.values(config)[family.positions.key]
         model: Any = build_without_memory(options, sizes)
-        positions = family.values(config)[family.positions.key]
     rows = max(size for size in sizes if size is not None)
     tokenizer, parsed = _tokenizer_and_files(folder, config, rows)
     with naming(folder):
@@ -95,6 +93,13 @@ def load(
         tensors = family.readable(options, config, found, ours)
     assign(model, tensors, dtype, usable_device(device), replacing)
     return Loaded(model.eval(), options, settings, tokenizer, tokenizer, read_card(folder), folder, task, sizes)
+
+
+def outline(folder: Path) -> tuple[Any, Vocabulary]:
+    """Our options of a published folder and the sizes of its vocabularies; of the weights only the header is read."""
+    config, found = _config_and_weights(folder)
+    with naming(folder / CONFIG):
+        return _outline(family_of(config), config, found)
 
 
 def write(loaded: Loaded, folder: Path | str) -> Path:
@@ -138,6 +143,19 @@ def _exported(model: Any, options: Any) -> tuple[Family, dict[str, Any], dict[st
         except RegardError as error:
             reasons.append(str(error))
     raise RegardError("; ".join(reasons) or f"no published family holds models of architecture {architecture}")
+
+
+def _config_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """The configuration, and the tensors by their names in the files."""
+    config = read_json(folder / CONFIG)
+    _check_weights(folder)
+    return config, open_weights(folder)
+
+
+def _outline(family: Family, config: Mapping[str, Any], found: Mapping[str, Stored]) -> tuple[Any, Vocabulary]:
+    options = family.options_from(config, family.names(config, found))
+    check_layers(options, len(found))
+    return options, family.sizes(config, options)
 
 
 def _check_weights(folder: Path) -> None:

@@ -74,6 +74,7 @@ class ParsedFiles:
 def settings_from(task: str, longest: int, found: ParsedFiles) -> TextSettings:
     """Our text settings of a model with a ``task``; ``longest``: how many positions it has."""
     marks, ends = _marks(task, found), found.ids("eos_token_id")
+    _check_forced_end(task, ends, found)
     start, around = _start(task, marks, ends, found), Marks() if task == "language_model" else marks
     pad, unk = found.one("pad_token_id"), _unknown(found)
     pad = found.token("pad_token") if pad is None else pad
@@ -109,6 +110,24 @@ def _start(task: str, marks: Marks, ends: Ids, found: ParsedFiles) -> Ids:
     if first is None:
         raise RegardError(f"{CONFIG} has no 'decoder_start_token_id'")
     return first, *found.ids("forced_bos_token_id")
+
+
+def _check_forced_end(task: str, ends: Ids, found: ParsedFiles) -> None:
+    """Refuse an end that is forced at the limit of an output where ours is another, or is not forced.
+
+    A translator's search (``Search.stopping`` exact, the default) allows end tokens alone there, too; a sample or the
+    beam of a language model ends at its limit without one.
+    """
+    file, values = (GENERATION, found.generation) if found.generation else (CONFIG, found.config)
+    value = values.get("forced_eos_token_id")  # as in transformers, config.json counts only without the other file
+    if value is None or task not in GENERATING:
+        return
+    where = f"{file}: forced_eos_token_id = {value!r:.60}"
+    if task != "translation":
+        raise RegardError(f"{where}: regard ends an output of a language model at its limit without it: expected null")
+    forced = value if isinstance(value, list) else [value]
+    if any(each not in ends for each in forced) or any(each not in forced for each in ends):
+        raise RegardError(f"{where}: expected null or the end tokens, {list(ends)!r:.60}")
 
 
 def _max_length(longest: int, marks: Marks, found: ParsedFiles) -> int:

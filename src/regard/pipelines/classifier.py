@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from regard import limits
+from regard.config import read_config
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
 from regard.surrogates import without_halves
 from regard.text.parts import Warn
+
+RUN = "run.toml"  # the configuration of a run, which stands beside its model
 
 
 class Label(NamedTuple):
@@ -41,6 +45,7 @@ class Classifier:
         self._text_model = text_model_of(loaded, "classification", "classify texts")
         self.model, self.settings, self.tokenizer, self.labels = self._text_model
         self.card, self.path = loaded.card, loaded.path
+        self._of_pairs = _trained_on_pairs(loaded.path)
 
     def classify(
         self,
@@ -54,12 +59,18 @@ class Classifier:
         """The labels of each text; ``pairs`` are the second texts of a model of pairs, one a text.
 
         ``k``: how many labels are listed; None: all. A text that is longer than the model has positions is cut at its
-        end (of a pair the longer text), and ``warn`` is called with its number.
+        end (of a pair the longer text), and ``warn`` is called with its number. A run that was trained on pairs refuses
+        texts without them.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         seconds = [pairs] if isinstance(pairs, str) else pairs
         if seconds is not None and len(seconds) != len(texts):
             raise RegardError(f"{len(texts)} texts and {len(seconds)} second texts: expected as many of each")
+        if seconds is None and self._of_pairs:
+            raise RegardError(
+                f"{self.path}: this model was trained on pairs of texts (data.pair in {RUN}): give the second texts "
+                "too (--pair)"
+            )
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         if k is not None:
             limits.whole("k", k, 1, limits.ANY_NUMBER)
@@ -94,6 +105,16 @@ class Classifier:
             if not rows[-1].ids:
                 raise RegardError(f"text {number + 1} is empty: expected at least one subword to classify")
         return rows
+
+
+def _trained_on_pairs(folder: Path) -> bool:
+    """Whether the folder is a run that says so. Of any other model nothing does: a published one may read both."""
+    if not (folder / RUN).is_file():
+        return False
+    try:
+        return bool(read_config(folder / RUN).data.pair)
+    except RegardError:  # the model runs without its configuration, which a later regard may read no more
+        return False
 
 
 def cut(ids: list[int], pair: list[int] | None, longest: int) -> tuple[list[int], list[int] | None]:

@@ -21,6 +21,7 @@ from regard.decoding.search import Search
 from regard.decoding.waiting import Input
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.models.registry import architecture_of, capabilities
 from regard.pipelines.growing import GrowingText, text_after
 from regard.surrogates import without_halves
 from regard.text.marks import target_start
@@ -52,10 +53,14 @@ class Generator:
 
     def __init__(self, loaded: Loaded) -> None:
         self.model = loaded.model
-        self.settings, _, self.tokenizer = loaded.text
-        self.card, self.path = loaded.card, loaded.path
         if self.model.has_source:
             raise RegardError(f"{loaded.path}: this model has a source: it translates, it does not continue texts")
+        if not capabilities(architecture_of(loaded.options)).generates:
+            raise RegardError(
+                f"{loaded.path}: this model reads whole texts, it does not continue them: its task is {loaded.task}"
+            )
+        self.settings, _, self.tokenizer = loaded.text
+        self.card, self.path = loaded.card, loaded.path
         self._engine = Engine(loaded, None)
 
     def generate(
@@ -72,13 +77,13 @@ class Generator:
         n: int = 1,
         stop: Sequence[str] = (),
         batch_tokens: int = BATCH_TOKENS,
-        first: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
         """Continue each prompt by at most ``max_tokens`` tokens, end token counted: ``n`` samples, or the n best.
 
         Tokens are drawn (``Sampling``; ``temperature`` 0: the likeliest); with ``beam`` they are searched for instead.
-        The draws depend on ``seed`` and the number of the prompt, that of the first being ``first``: a prompt is
-        continued alike whatever stands beside it. An output ends before the first of the ``stop`` strings.
+        The draws depend on ``seed`` and the number of the prompt (``numbers``; None: from 0): a prompt is continued
+        alike whatever stands beside it. An output ends before the first of the ``stop`` strings.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
@@ -87,7 +92,7 @@ class Generator:
             seed=seed, n=n,
         )  # fmt: skip
         stop = _checked(stop)
-        inputs = self._inputs(prompts, first)
+        inputs = self._inputs(prompts, numbers)
         if stop and isinstance(strategy, Sampling):
             outputs = _Outputs(self, inputs, stop, n)
             for _ in outputs.pieces(self._engine.prepared(inputs, strategy), strategy, batch_tokens):
@@ -133,10 +138,13 @@ class Generator:
         penalty = LengthPenalty.parse(self.settings.length_penalty)
         return Search(beam=beam, n_best=n, length_penalty=penalty, max_tokens=max_tokens, stopping="first")
 
-    def _inputs(self, prompts: Sequence[str], first: int = 0) -> list[Input]:
+    def _inputs(self, prompts: Sequence[str], numbers: Sequence[int] | None = None) -> list[Input]:
+        numbers = range(len(prompts)) if numbers is None else numbers
+        if len(set(numbers)) != len(prompts):
+            raise RegardError(f"{len(prompts)} prompts and {len(set(numbers))} numbers: expected one for each")
         rows = self.tokenizer.encode_batch([without_halves(prompt) for prompt in prompts])
         start, longest = len(target_start(self.settings)), self.model.longest
-        for number, ids in enumerate(rows, first + 1):
+        for number, ids in zip((each + 1 for each in numbers), rows, strict=True):
             if not start and not ids:
                 raise RegardError(f"prompt {number} is empty, and this model has no start token: give --prompt TEXT")
             if longest is not None and start + len(ids) >= longest:
@@ -144,7 +152,7 @@ class Generator:
                     f"prompt {number}: {start + len(ids):,} tokens, and the model has learnt {longest:,} positions, "
                     "of which at least one is for the output: give a shorter prompt"
                 )
-        return [Input(number, None, ids) for number, ids in enumerate(rows, first)]
+        return [Input(number, None, ids) for number, ids in zip(numbers, rows, strict=True)]
 
     def _generation(self, one: Input, found: Hypothesis, stop: Sequence[str]) -> Generation:
         """The result of a hypothesis; a stop string cuts the text of a beam's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,9 +13,10 @@ from regard import directory
 from regard.accel.prepared import check_int8
 from regard.accel.preparing import is_worth, read_prepared, read_quantized
 from regard.directory import CONFIG, Loaded
-from regard.errors import RegardError
+from regard.errors import RegardError, nearest
 from regard.interop import published
 from regard.models.assign import Replacing
+from regard.models.description import Vocabulary
 from regard.regular import HUB, read_bytes, read_json
 
 
@@ -30,9 +32,15 @@ def open_model(
     ``replacing`` puts other modules in the place of those that have been read (models/assign.py).
     """
     folder = found(name_or_path)
-    if (folder / CONFIG).is_file() and published.is_published(read_json(folder / CONFIG)):
+    if _is_published(folder):
         return published.load(folder, device, dtype, replacing)
     return directory.load(folder, device, dtype, replacing)
+
+
+def outline(name_or_path: str | Path) -> tuple[Any, Vocabulary]:
+    """The options of a model and the sizes of its vocabularies, without reading its weights."""
+    folder = found(name_or_path)
+    return published.outline(folder) if _is_published(folder) else directory.outline(directory.find(folder))
 
 
 def open_to_run(
@@ -61,6 +69,10 @@ def found(name_or_path: str | Path) -> Path:
     return cached(str(name_or_path)) if is_name and not path.exists() else path
 
 
+def _is_published(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and published.is_published(read_json(folder / CONFIG))
+
+
 def cached(name: str) -> Path:
     """The folder of the published model ORG/NAME in the local cache; a RegardError says how to get one there."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
@@ -68,6 +80,10 @@ def cached(name: str) -> Path:
     folder = cache / (HUB + name.replace("/", "--"))
     reference = folder / "refs" / "main"
     if not reference.is_file():
+        beside = Path(name).parent
+        if beside.is_dir():  # a run's path, mistyped, is no name of a published model
+            names = [each.name for each in beside.iterdir() if each.is_dir()]
+            raise RegardError(f"{name}: no such directory in {beside}{nearest(Path(name).name, names)}")
         raise RegardError(f"{name}: no such directory, and not in {cache}: hf download {name}")
     revision = read_bytes(reference, 100).decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{40}", revision):

@@ -26,6 +26,7 @@ from regard.decoding.search import Search
 from regard.decoding.waiting import Input, size
 from regard.directory import TEXT, Loaded
 from regard.errors import RegardError
+from regard.models.registry import architecture_of
 from regard.pipelines.given import check_lengths, prompts_of
 from regard.pipelines.lines import shifted, texts_of, without_breaks
 from regard.pipelines.repeats import decode_again
@@ -51,7 +52,10 @@ class Translator:
         self.card, self.path = loaded.card, loaded.path
         self.decoding = decoding or _decoding_of(loaded)
         if not self.model.has_source:
-            raise RegardError(f"{loaded.path}: this model has no source to translate: its task is {loaded.task}")
+            raise RegardError(
+                f"{loaded.path}: this model has no source, which a model that translates has: its architecture is "
+                f"{architecture_of(loaded.options)}"
+            )
 
     def translate(
         self,

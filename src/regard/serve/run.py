@@ -11,6 +11,7 @@ import torch
 import uvicorn
 
 from regard.accel.prepared import prepare
+from regard.directory import TEXT
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
 from regard.pipelines import Translator
@@ -42,6 +43,11 @@ def serve(
     models: dict[str, Served] = {}
     for name in names:
         translator: Translator = load(name, device, dtype, task="translation", only_decoding=True)
+        if "" in translator.languages:
+            raise RegardError(
+                f"{name}: this model names no target language, by which POST /translate chooses a model: expected "
+                f"'source' and 'target' in {TEXT} of a model directory (a published folder names none)"
+            )
         if beam is not None:
             translator.decoding = replace(translator.decoding, beam=beam)
         for target in translator.languages:

@@ -24,8 +24,8 @@ __all__ = ["TASKS", "check", "load", "metric_of", "pipeline_of", "task_named"]
 class Entry:
     """A line of the table of tasks. Classes are named as "module:class", and imported on use: a verb needs few."""
 
-    verb: str  # of the command line, which runs models of the task
-    pipeline: str  # in regard.pipelines
+    verb: str = ""  # of the command line, which runs models of the task; "": no verb does yet
+    pipeline: str = ""  # in regard.pipelines
     task: str = ""  # in regard.tasks; "": models of this task are run, and cannot be trained yet
 
 
@@ -36,6 +36,8 @@ TASKS = {
     "masked": Entry("fill", "filler:Filler", "masked:Masked"),
     "classification": Entry("classify", "classifier:Classifier", "classification:Classification"),
     "tagging": Entry("tag", "tagger:Tagger"),
+    "spans": Entry(),
+    "embedding": Entry(),
 }
 
 
@@ -67,7 +69,9 @@ def check(config: Config, architecture: str = "") -> None:
 
 
 def pipeline_of(name: str) -> Any:
-    """The class of the pipeline that runs models of a task."""
+    """The class of the pipeline that runs models of a task; a RegardError if none does yet."""
+    if not _entry(name).pipeline:
+        raise RegardError(f"task = {name!r:.60}: no pipeline runs models of this task yet")
     return _imported(f"regard.pipelines.{_entry(name).pipeline}")
 
 
@@ -90,6 +94,11 @@ def load(
     plain = options.get("backend", "regard") == "regard" and not options.get("shortlist")
     loaded = open_to_run(name, device, dtype, only_decoding and plain)
     entry = _entry(loaded.task)
+    if not entry.pipeline:
+        raise RegardError(
+            f"{name}: a model of task '{loaded.task}': no verb runs one yet (in Python: "
+            "regard.pipelines.loading.open_model)"
+        )
     if task and loaded.task != task:
         raise RegardError(
             f"{name}: a model of task '{loaded.task}', expected '{task}'; it is run by: regard {entry.verb}"
