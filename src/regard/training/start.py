@@ -43,11 +43,12 @@ def start_from(config: Config) -> Loaded | None:
 
 
 def prepare_options(task: Task, start: Loaded | None) -> dict[str, Any]:
-    """The options of ``prepare``: the tokenizers of the initial model, or what a task's new vocabulary needs."""
+    """The options of ``prepare``: tokenizers and labels of the initial model, or what a new vocabulary needs."""
     if start is None:
         return {"specials": task.specials}
     settings, *pair = start.text
-    return {"tokenizers": tuple(pair), "after": settings.ends[:1]}
+    labels = tuple(getattr(start.options, "labels", ()))
+    return {"tokenizers": tuple(pair), "after": settings.ends[:1], "labels": labels}
 
 
 class ModelParts(NamedTuple):
@@ -65,21 +66,10 @@ def model_parts(config: Config, task: Task, prepared: Prepared, start: Loaded | 
         settings = replace(start.text.settings, max_length=settings.max_length)
     settings = replace(settings, length_penalty=config.decoding.length_penalty)
     if start is not None:
-        _check_labels(config, start, prepared.labels)
         return ModelParts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
     sizes = source.size, None if target is source else target.size
     return ModelParts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
-
-
-def _check_labels(config: Config, start: Loaded, labels: tuple[str, ...]) -> None:
-    """Raise for a corpus of other labels than the initial model's, whose rows would be learnt as others."""
-    own = tuple(getattr(start.options, "labels", ()))
-    if labels and labels != own:
-        raise RegardError(
-            f"training.init = {config.training.init}: its labels are {', '.join(own)!r:.200}, and those of the corpus "
-            f"{', '.join(labels)!r:.200}: expected the same"
-        )
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
