@@ -70,8 +70,10 @@ class Classification:
             pair_between=(end,),
             segments=bool(config.data.pair),
             normalize=config.data.normalize,
-            max_length=config.data.max_length,
         )
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         head = options.head if isinstance(options.head, TextLabels) else TextLabels(pooling="mean")

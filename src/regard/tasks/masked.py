@@ -68,8 +68,10 @@ class Masked:
             pair_between=(end,),
             mask=mask,
             normalize=config.data.normalize,
-            max_length=config.data.max_length,
         )
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options if isinstance(options.head, MaskedWords) else replace(options, head=MaskedWords())
@@ -100,7 +102,8 @@ class MaskedBlocks:
     def __init__(
         self, corpus: Corpus, settings: TextSettings, vocabulary: int, seed: int, training: bool = False
     ) -> None:
-        assert settings.mask is not None, "masked words need a mask"
+        if settings.mask is None:
+            raise RegardError("task = 'masked': the tokenizer of the model to start from has no mask token")
         self.settings, self.mask, self.vocabulary, self.seed = settings, settings.mask, vocabulary, seed
         # The last token of the block before is not part of a block here: all tokens are inputs.
         self.blocks = Blocks(corpus, settings.max_length, seed if training else None)

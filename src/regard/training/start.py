@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from regard import tasks
 from regard.config import Config
 from regard.data.prepare import Prepared
 from regard.directory import Loaded
@@ -24,7 +25,9 @@ def start_from(config: Config) -> Loaded | None:
         raise RegardError(
             f"training.init = {config.training.init}: it is a model of task '{start.task}', and task = '{config.task}'"
         )
+    _ = start.text  # raises for a model that reads no text
     options = _options(start.options, config.model)
+    tasks.check(config, registry.architecture_of(options))
     if options == start.options:
         return start
     sizes = start.vocabulary
@@ -61,10 +64,10 @@ class ModelParts(NamedTuple):
 
 def model_parts(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> ModelParts:
     """The parts of the trained model: those of the initial model, or what task and corpus say."""
-    settings = task.settings(config, prepared)
-    if start is not None:
-        settings = replace(start.text.settings, max_length=settings.max_length)
-    settings = replace(settings, length_penalty=config.decoding.length_penalty)
+    settings = task.settings(config, prepared) if start is None else start.text.settings
+    settings = replace(
+        settings, max_length=task.max_length(config, prepared), length_penalty=config.decoding.length_penalty
+    )
     if start is not None:
         return ModelParts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
