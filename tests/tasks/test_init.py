@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from regard.pipelines.classifier import Classifier
 from regard.pipelines.filler import Filler
 from regard.pipelines.generator import Generator
 from regard.pipelines.loading import open_model
+from regard.schema import DataConfig
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = "the king and queen of all lands go to sea in good ships with gold".split()
+WORDS = ["the", "king", "and", "queen", "of", "all", "lands", "go", "to", "sea", "in", "good", "ships", "with", "gold"]
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *dict.fromkeys(WORDS)]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 BRIEF = ("--steps", "4", "--save-every", "4", "--validate-every", "4", "--batch-tokens", "256", "--device", "cpu")
@@ -107,3 +109,33 @@ def test_without_a_tokenizer(corpora: Path, capsys: pytest.CaptureFixture[str]) 
     error = capsys.readouterr().err.splitlines()[-1]
     assert "bare: this model reads no text: it has no" in error, error
     assert not (corpora / "run").exists()
+
+
+def test_a_recipe_has_no_model_and_no_vocabulary(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bert(corpora / "bare", "BertForSequenceClassification", ("rich", "poor"))
+    assert main(["train", "wealth.tsv", "--init", "bare", "--print-config"]) == 0
+    config = tomllib.loads(capsys.readouterr().out)
+    usual = DataConfig(train=("a",), valid="a")
+    assert not config.get("model")
+    assert (config["data"]["tokenizer"], config["data"]["vocabulary"]) == (usual.tokenizer, usual.vocabulary)
+    assert main(["train", "wealth.tsv", "--init", "bare", "-o", "run", *BRIEF]) == 0
+    told = capsys.readouterr().err
+    assert "at most" not in told and "the subwords of bare; everything is written to run" in told
+    assert not tomllib.loads((corpora / "run" / "run.toml").read_text("utf-8")).get("model")
+
+
+@pytest.mark.parametrize("task", ["classification", "masked"])
+def test_a_configuration_without_an_architecture(task: str, corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ("rich", "poor") if task == "classification" else ()
+    bert(corpora / "bare", "BertForSequenceClassification" if labels else "BertForMaskedLM", labels)
+    file = "wealth.tsv" if labels else "plays.txt"
+    text = f'task = "{task}"\n[data]\ntrain = ["{file}"]\nvalid = "{file}"\nmax_length = 24\n[model]\nlayers = 1\n'
+    (corpora / "a.toml").write_text(f'{text}[training]\ninit = "bare"\n', "utf-8")
+    assert main(["train", "a.toml", "-o", "run", *BRIEF]) == 0, capsys.readouterr().err
+    for given, told in (
+        ("layers=2", "[model] makes 'decoder.layers.1."),
+        ("layer=2", "model.layer"),
+        ("heads=3", "heads"),
+    ):
+        assert main(["train", "a.toml", "-o", "other", "--set", f"model.{given}", *BRIEF]) == 2
+        assert told in capsys.readouterr().err and not (corpora / "other").exists()
