@@ -86,6 +86,13 @@ def test_masked_words(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None
         *BRIEF,
     )  # fmt: skip
     assert found["step"] == 6 and 0 <= found["accuracy"] <= 1
+    rows = [json.loads(line) for line in (corpora / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    samples = next(row for row in rows if row["kind"] == "validation")["samples"]
+    for sample in samples:
+        assert 1 <= sample["source"].count("[MASK]") == len(sample["hypothesis"].split())
+        assert len(sample["source"].split()) <= 24
+        assert len(sample["reference"].split()) == len(sample["hypothesis"].split())
+    assert samples
     filler = regard.load("run")
     assert isinstance(filler, Filler)
     assert filler.fill(["The king and [MASK] of all lands."], k=2)
