@@ -191,3 +191,13 @@ def test_labels_have_the_numbers_of_the_model_to_start_from(corpora: Path, capsy
     assert directory.load("more").options.labels == ("rich", "middling", "poor")
     found = regard.load("more").classify(["good king of gold", "good king of sea"])
     assert [one.label for one in found] == ["rich", "poor"]
+
+
+def test_a_classifier_of_pairs_says_how_it_is_run(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, *rows = labelled(100).splitlines()
+    pairs = [f"king\t{row}" for row in rows]
+    (corpora / "pairs.tsv").write_text("\n".join([f"first\t{header}", *pairs]) + "\n", "utf-8")
+    assert main(["train", "pairs.tsv", "--pair", "first", "-o", "run", *MODEL, *BRIEF]) == 0
+    command = "regard classify run first.txt --pair second.txt"
+    assert f"try it: {command}\n" in capsys.readouterr().err
+    assert f"```\n{command}\n```" in (corpora / "run" / "README.md").read_text("utf-8")

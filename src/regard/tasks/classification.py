@@ -91,8 +91,8 @@ class Classification:
     def card(self, config: Config, loaded: Loaded) -> Card:
         return Card(
             title=f"Classifier: {', '.join(loaded.options.labels[:6])}",
-            command="regard classify {run} input.txt",
-            examples="texts",
+            command=f"regard classify {{run}} {'first.txt --pair second.txt' if config.data.pair else 'input.txt'}",
+            examples="pairs of texts" if config.data.pair else "texts",
             note="Accuracy: the share of right labels. Macro F1: the mean over the labels. Loss: nats a text.",
         )
 
