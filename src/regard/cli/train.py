@@ -30,7 +30,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.positions=rotary.")
     ] = None,
-    architecture: Annotated[str, typer.Option(help="transformer, rnn, … (model.architecture).")] = "",
+    architecture: Annotated[str, typer.Option(help="transformer, rnn, decoder, encoder, … (model.architecture).")] = "",
     preset: Annotated[str, typer.Option(help="base, big, small or tiny (model.preset).")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run where it stopped.")] = False,
@@ -47,15 +47,18 @@ def train(
     device: Device = "auto",
     json: Json = False,
 ) -> int | None:
-    """Train a model: a translator, a language model, a classifier.
+    """Train a model: a translator, a language model, a masked model, a classifier.
 
     Two text files whose endings are their languages, or a table whose columns name them, train a translator: 1 % of
     the pairs (at most 1,000) are held out for validation. A table with texts and labels trains a classifier: a tenth
-    (at most 1,000) is held out. A plain text trains a language model: the last tenth is held out. --task says
-    otherwise. Size and vocabulary are chosen by the corpus, and the run is written to runs/SOURCE-TARGET or runs/NAME.
-    Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and prints how to resume.
+    (at most 1,000) is held out. A plain text trains a language model, or with --task masked an
+    encoder of masked words: the last tenth is held out. --task says what else a corpus is for.
 
-    Example: regard train train.zh train.en --minutes 30
+    Size and vocabulary are chosen by the corpus, or are those of a model to start from (--init): a run, or a folder of
+    save_pretrained. The run is written to runs/SOURCE-TARGET or runs/NAME. Every option below is a key of the
+    configuration; --set reaches the others. Ctrl-C saves, and prints how to resume.
+
+    Examples: regard train train.zh train.en --minutes 30; regard train plays.txt; regard train reviews.tsv --init bert
     """
     precision = "bf16" if bf16 else ""
     short = {"training.precision": precision, "model.architecture": architecture, "model.preset": preset}
@@ -81,10 +84,12 @@ def train(
 
 
 def _with_model_defaults(config: Config) -> Config:
-    """The configuration with every option of its model that has a value; a wrong one raises."""
+    """The configuration with every option of a new model that has a value; a wrong one raises."""
     from regard.models import registry
 
     _check_model(config)
+    if config.training.init:
+        return config
     defaults = registry.to_dict(registry.options_from(config.model))
     return replace(config, model={**config.model, **defaults, **config.model})  # first, and as it is, what was given
 
@@ -94,14 +99,12 @@ def _check_model(config: Config) -> None:
     from regard import tasks
     from regard.models import registry
 
-    fresh = not config.training.init  # an initial model has an architecture and a head of its own
-    if fresh:
-        tasks.check(config)
+    if config.training.init:
+        return  # that model's options say what [model] may change: training compares them before it writes anything
+    tasks.check(config)
     vocabulary = config.data.vocabulary
     try:
-        options = registry.options_from(config.model)
-        if fresh:
-            options = tasks.task_named(config.task).options(options, ("yes", "no"))
+        options = tasks.task_named(config.task).options(registry.options_from(config.model), ("yes", "no"))
         registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
     except (ValueError, TypeError) as error:
         raise RegardError(f"model: {error}") from None
@@ -115,9 +118,12 @@ def _say_choices(config: Config, split: Split, run: Path) -> None:
     entry = split.files[0] if len(split.files) == 1 else (split.files[0], split.files[1])
     for line in remarks(entry, data, task_named(task).columns(data)):
         talk(line)
-    what = f"{data.source} → {data.target}" if task == "translation" else f"{task} ({data.tokenizer})"
+    init = config.training.init
+    kind = "" if init else f" ({data.tokenizer})"
+    what = f"{data.source} → {data.target}" if task == "translation" else f"{task}{kind}"
     talk(f"{what}: {split.described()}")
-    talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
+    subwords = f"the subwords of {init}" if init else f"at most {data.vocabulary:,} subwords"
+    talk(f"{subwords}; everything is written to {run}")
     if config.training.minutes:
         metric = metric_of(config)
         measure = "BLEU" if metric == "bleu" else f"the {metric.replace('_', ' ')}"
