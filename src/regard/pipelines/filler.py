@@ -117,7 +117,7 @@ class Filler:
                     f"text {number + 1}: its masks are {places[-1] - places[0]:,} subwords apart, and the model reads "
                     f"{longest:,}: give it in parts"
                 )
-            first = min(max(0, (places[0] + places[-1] - longest) // 2), len(ids) - longest)
+            first = min(max(0, (places[0] + places[-1] + 1 - longest) // 2), len(ids) - longest)
             if warn:
                 warn(number, f"has {len(ids):,} subwords, and the model reads {longest:,}: those around the masks")
             ids = ids[first : first + longest]
