@@ -189,7 +189,7 @@ class _Outputs:
 
     def pieces(self, model: Any, sampling: Sampling, batch_tokens: int) -> Iterator[str]:
         """Decode; gives the pieces of text of all samples, in the order in which they are produced."""
-        settings = self.generator.settings
+        settings = self.generator._engine.settings
         found = steps(model, self.inputs, settings, sampling, batch_tokens=batch_tokens, stopped=lambda: self.stopped)
         for step in found:
             rows = zip(step.sentences, step.tokens.tolist(), step.scores.tolist(), step.done.tolist(), strict=True)
