@@ -183,9 +183,7 @@ def test_ids_that_the_tokenizer_lacks_are_not_produced_and_keep_their_share(tmp_
     torch.manual_seed(1)
     options = DecoderOnly(width=16, heads=2, feedforward=32, layers=1)
     settings = TextSettings(ends=(3, rows - 1))
-    folder = directory.save(
-        tmp_path / "m", options.build(rows), options, settings, tokenizer, vocabulary=(rows, None)
-    )
+    folder = directory.save(tmp_path / "m", options.build(rows), options, settings, tokenizer, vocabulary=(rows, None))
     generator = Generator(directory.load(folder))
     strategies: list[dict[str, Any]] = [{"n": 4}, {"temperature": 0}, {"top_k": 600}, {"beam": 3}, {"stop": ["zz"]}]
     for options_of in strategies:
@@ -221,6 +219,8 @@ def test_prompts_that_cannot_be_continued(tmp_path: Path, generator: Generator) 
     with pytest.raises(RegardError, match="prompt 1 is empty, and this model has no start token: give --prompt TEXT"):
         bare.generate("")
     assert bare.generate("no", max_tokens=9)[0].finish == "limit" and len(bare.generate("no", max_tokens=9)[0].ids) == 9
+    with pytest.raises(RegardError, match="prompt 2 is None: expected a text"):
+        generator.generate(["no", None])  # type: ignore[list-item]
     with pytest.raises(RegardError, match="a stop string is empty"):
         generator.generate("no", stop=("",))
 

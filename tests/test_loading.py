@@ -22,6 +22,7 @@ from regard.errors import RegardError
 from regard.models.encoder import Encoder
 from regard.models.heads import Head, MaskedWords, Spans, TextLabels, TokenLabels
 from regard.models.transformer import Transformer
+from regard.nn.positions import Learned
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
@@ -126,6 +127,16 @@ def test_a_task_that_does_not_fit_the_model(
         refused(folder, rf"config\.json: 'task' is '{other}', which a model .* cannot do: expected {task}")
         with pytest.raises(RegardError, match="cannot do"):
             directory.save(tmp_path / "y", options.build(50), options, None, None, vocabulary=(50, None), task=other)
+
+
+def test_marks_leave_room_for_a_text(tmp_path: Path) -> None:
+    options = Encoder(width=16, heads=2, layers=1, feedforward=32, positions=Learned(length=4))
+    tokenizer = Tokenizer.train(["a man rides a horse"], vocabulary=280)
+    settings = TextSettings(source_before=(2,), source_after=(3,))
+    folder = directory.save(tmp_path / "x", options.build(tokenizer.size), options, settings, tokenizer)
+    directory.load(folder)
+    edit(folder, "text.json", source_before=[2, 2, 2])
+    refused(folder, r"text\.json: 4 marks stand around a text, and the model has learnt 4 positions")
 
 
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:

@@ -111,5 +111,9 @@ def test_texts_without_masks_and_models_without_them(make: Make) -> None:
     with pytest.raises(RegardError):
         filler.fill("[MASK]", k=0)
     assert filler.fill([]) == []
+    with pytest.raises(RegardError, match="text 2 is None: expected a text"):
+        filler.fill(["[MASK]", None])  # type: ignore[list-item]
+    with pytest.raises(RegardError, match="2 marks stand around a text, and the model has learnt 2 positions"):
+        Filler(make("masked", length=2)).fill("[MASK]")
     for text in ("\0[MASK]\ud83d", "[MASK][MASK]", "x" * 50_000 + "[MASK]"):
         assert filler.fill(text)[0].masks

@@ -127,7 +127,9 @@ def check_labels(labels: Sequence[str]) -> None:
     seen: set[str] = set()
     for label in labels:
         if not label or "\0" in label or len(f"{label}.".splitlines()) > 1:
-            raise ValueError(f"labels has {label!r:.60}: expected names without line breaks and NUL, none of them empty")
+            raise ValueError(
+                f"labels has {label!r:.60}: expected names without line breaks and NUL, none of them empty"
+            )
         if label in seen:
             raise ValueError(f"labels has {label!r:.60} twice: expected names that differ")
         seen.add(label)

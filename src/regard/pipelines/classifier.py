@@ -13,6 +13,7 @@ from typing import NamedTuple
 from regard import limits
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.pipelines.given import texts_given
 from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
 from regard.surrogates import without_halves
 from regard.text.parts import Warn
@@ -56,8 +57,8 @@ class Classifier:
         ``k``: how many labels are listed; None: all. A text that is longer than the model has positions is cut at its
         end (of a pair the longer text), and ``warn`` is called with its number.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        seconds = [pairs] if isinstance(pairs, str) else pairs
+        texts = texts_given(texts)
+        seconds = None if pairs is None else texts_given(pairs, "second text")
         if seconds is not None and len(seconds) != len(texts):
             raise RegardError(f"{len(texts)} texts and {len(seconds)} second texts: expected as many of each")
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
