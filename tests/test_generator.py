@@ -184,6 +184,27 @@ def test_stop_strings_of_many_samples(generator: Generator) -> None:
     assert counts["stop"] > 5 and counts["stop"] < 24
 
 
+def test_ids_that_the_tokenizer_lacks_are_not_produced_and_keep_their_share(tmp_path: Path) -> None:
+    tokenizer = ours("bpe")
+    rows = tokenizer.size + 500  # most of the probability is theirs
+    torch.manual_seed(1)
+    options = DecoderOnly(width=16, heads=2, feedforward=32, layers=1)
+    settings = TextSettings(ends=(3, rows - 1))
+    folder = directory.save(tmp_path / "m", options.build(rows), options, settings, tokenizer, vocabulary=(rows, None))
+    generator = Generator(directory.load(folder))
+    strategies: list[dict[str, Any]] = [{"n": 4}, {"temperature": 0}, {"top_k": 600}, {"beam": 3}, {"stop": ["zz"]}]
+    for options_of in strategies:
+        [found] = generator.generate(["the cat"], max_tokens=9, **options_of)
+        for one in (found, *found.alternatives):
+            assert max(one.ids, default=0) < tokenizer.size
+            if one.finish == "limit":
+                [scored] = forced_scores(
+                    generator.model, None, [one.ids], settings, prompts=[tokenizer.encode("the cat")], ended=False
+                )
+                assert one.score == pytest.approx(scored.score, abs=1e-4)
+    assert "".join(generator.stream("the cat", max_tokens=9))
+
+
 def test_temperature_0_and_a_beam(generator: Generator) -> None:
     greedy = generator.generate("the cat", max_tokens=8, temperature=0)[0]
     assert generator.generate("the cat", max_tokens=8, temperature=0, seed=9)[0].ids == greedy.ids
@@ -205,6 +226,8 @@ def test_prompts_that_cannot_be_continued(tmp_path: Path, generator: Generator) 
     with pytest.raises(RegardError, match="prompt 1 is empty, and this model has no start token: give --prompt TEXT"):
         bare.generate("")
     assert bare.generate("no", max_tokens=9)[0].finish == "limit" and len(bare.generate("no", max_tokens=9)[0].ids) == 9
+    with pytest.raises(RegardError, match="prompt 2 is None: expected a text"):
+        generator.generate(["no", None])  # type: ignore[list-item]
     with pytest.raises(RegardError, match="a stop string is empty"):
         generator.generate("no", stop=("",))
 

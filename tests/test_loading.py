@@ -19,7 +19,10 @@ from regard.accel import int8
 from regard.accel.prepared import prepare, quantize
 from regard.accel.preparing import read_prepared, read_quantized
 from regard.errors import RegardError
+from regard.models.encoder import Encoder
+from regard.models.heads import Head, MaskedWords, Spans, TextLabels, TokenLabels
 from regard.models.transformer import Transformer
+from regard.nn.positions import Learned
 from regard.nn.sequences import Tokens
 from regard.text.settings import TextSettings
 from regard.text.tokenizer import Tokenizer
@@ -100,6 +103,40 @@ def test_a_task_or_vocabulary_that_cannot_be(folder: Path) -> None:
     refused(folder, r"config\.json: 'vocabulary' is 100, but the tokenizer has \d+ entries")
     edit(folder, vocabulary=ROWS + 1)
     refused(folder, r"model\.safetensors: '.*table.weight' is \[300, 32\], but config.json and .* make it \[301, 32\]")
+
+
+@pytest.mark.parametrize(
+    ("head", "task", "others"),
+    [
+        (TextLabels(), "classification", ("language_model", "translation", "masked", "tagging", "spans")),
+        (TokenLabels(), "tagging", ("classification",)),
+        (MaskedWords(), "masked", ("classification", "language_model")),
+        (Spans(), "spans", ("tagging",)),
+        (None, "embedding", ("masked", "language_model")),
+    ],
+)
+def test_a_task_that_does_not_fit_the_model(
+    tmp_path: Path, head: Head | None, task: str, others: tuple[str, ...]
+) -> None:
+    labels = ("a", "b") if isinstance(head, TextLabels | TokenLabels) else ()
+    options = Encoder(width=16, heads=2, layers=1, feedforward=32, head=head, labels=labels)
+    folder = directory.save(tmp_path / "x", options.build(50), options, None, None, vocabulary=(50, None))
+    assert directory.load(folder).task == task, "the usual one"
+    for other in others:
+        edit(folder, task=other)
+        refused(folder, rf"config\.json: 'task' is '{other}', which a model .* cannot do: expected {task}")
+        with pytest.raises(RegardError, match="cannot do"):
+            directory.save(tmp_path / "y", options.build(50), options, None, None, vocabulary=(50, None), task=other)
+
+
+def test_marks_leave_room_for_a_text(tmp_path: Path) -> None:
+    options = Encoder(width=16, heads=2, layers=1, feedforward=32, positions=Learned(length=4))
+    tokenizer = Tokenizer.train(["a man rides a horse"], vocabulary=280)
+    settings = TextSettings(source_before=(2,), source_after=(3,))
+    folder = directory.save(tmp_path / "x", options.build(tokenizer.size), options, settings, tokenizer)
+    directory.load(folder)
+    edit(folder, "text.json", source_before=[2, 2, 2])
+    refused(folder, r"text\.json: 4 marks stand around a text, and the model has learnt 4 positions")
 
 
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from regard.model_folder import (
     build_without_memory,
     check_ids,
     check_layers,
+    check_marks,
     naming,
     read_card,
     usable_device,
@@ -104,8 +105,8 @@ def save(
 ) -> Path:
     """Write a model directory by the write protocol; into a run's directory, beside what else is there.
 
-    ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs. ``task`` None: translation,
-    or language_model of a model without a source. ``vocabulary`` None: as large as the tokenizers'.
+    ``dtype`` is that of the stored weights (a packaged model has fp16); None keeps theirs. ``task`` None: the first of
+    ``tasks_of(options)``. ``vocabulary`` None: as large as the tokenizers'.
     """
     folder = Path(folder)
     if tokenizer is None or (target_tokenizer and target_tokenizer.fingerprint == tokenizer.fingerprint):
@@ -162,6 +163,9 @@ def load(
     device = usable_device(device)
     with naming(folder / CONFIG):
         model: Any = build_without_memory(described.options, sizes)
+    if settings is not None:
+        with naming(folder / TEXT):
+            check_marks(settings, model, registry.capabilities(registry.architecture_of(described.options)).generates)
     check(model, found, folder / WEIGHTS, f"{CONFIG} and {TOKENIZER} make")
     assign(model, found, dtype, device, replacing)
     card = read_card(folder)

@@ -23,7 +23,7 @@ EXTRA_TOKENS = 16_384  # subwords of an output beyond its input's length
 BATCH = 1 << 24  # subwords of a batch
 VOCABULARY = 1 << 22
 PREFIX_TOKENS = 1024  # ids of a forced prefix, read for each sentence
-SUPPRESSED = 1 << 16  # ids that are never produced
+SUPPRESSED = VOCABULARY  # ids that are never produced
 
 
 def whole(name: str, value: Any, least: int, most: int) -> None:

@@ -14,6 +14,7 @@ from regard.models import registry
 from regard.models.contract import Model
 from regard.models.description import Vocabulary
 from regard.regular import JSON_LIMIT, read_bytes
+from regard.text.marks import source_marks, target_start
 from regard.text.settings import TextSettings
 
 CARD = "README.md"
@@ -50,6 +51,20 @@ def check_ids(settings: TextSettings, vocabulary: Vocabulary) -> None:
         for name, ids in special.items():
             if (number := max(ids, default=0)) >= size:
                 raise RegardError(f"'{name}' holds {number}, but the vocabulary has {size} entries")
+
+
+def check_marks(settings: TextSettings, model: Model, generates: bool) -> None:
+    """Refuse marks that leave no room for a text, or for an output, in a model of learned positions."""
+    longest = model.longest
+    if longest is None:
+        return
+    for language in settings.languages or ("",):
+        if model.has_source or not generates:
+            count = sum(map(len, source_marks(settings, language)))
+            if count >= longest:
+                raise RegardError(f"{count} marks stand around a text, and the model has learnt {longest} positions")
+        if generates and (count := len(target_start(settings, language))) >= longest:
+            raise RegardError(f"{count} marks stand before an output, and the model has learnt {longest} positions")
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -76,6 +76,21 @@ def test_other_post_processors_are_refused(processor: Any) -> None:
         read_marks(processor)
 
 
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {**BERT, "single": [special("[CLS]"), text("A", 1), special("[SEP]")]},
+        {**BERT, "single": [special("[CLS]", 1), text("A"), special("[SEP]")]},
+        {**BERT, "pair": [special("[CLS]", 1), text("A", 1), special("[SEP]", 1), text("B"), special("[SEP]")]},
+        {**BERT, "pair": [special("[CLS]"), text("A"), special("[SEP]"), text("B", 1), special("[SEP]")]},
+        {**BERT, "pair": [special("[CLS]"), text("A"), special("[SEP]"), text("B", 2), special("[SEP]", 2)]},
+    ],
+)
+def test_segments_that_are_not_ours_are_refused_where_the_model_reads_them(processor: Any) -> None:
+    with pytest.raises(RegardError, match=r"tokenizer\.json: post_processor: type_id"):
+        settings_from("classification", 64, described({}, tokenizer={"post_processor": processor, "model": {}}))
+
+
 def described(config: dict[str, Any], **files: Any) -> ParsedFiles:
     return ParsedFiles(config, number=IDS.get, **files)
 

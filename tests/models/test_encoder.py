@@ -68,6 +68,11 @@ def test_heads_and_labels_must_fit(head: str | None) -> None:
             "low_frequency_factor=4.0 must be more than 0 and less than high_frequency_factor=4.0",
         ),
         ({"labels": "ab"}, "'model.labels' is 'ab'"),
+        ({"head": "text_labels", "labels": ["a", "b", "a"]}, "labels has 'a' twice"),
+        ({"head": "token_labels", "labels": ["a", ""]}, "labels has '': expected names without"),
+        ({"head": "text_labels", "labels": ["a", "b\n"]}, "labels has 'b\\n': expected names without"),
+        ({"head": "text_labels", "labels": ["a\0", "b"]}, "labels has 'a\\x00': expected names without"),
+        ({"head": "text_labels", "labels": ["a\u2028b", "b"]}, "labels has 'a\\u2028b': expected names without"),
     ],
 )
 def test_mistakes_are_one_line(values: dict[str, Any], message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -127,3 +129,14 @@ def test_parts_stand_in_one_place_each() -> None:
         Rotary().build_rotation(3)
     with pytest.raises(ValueError, match="multiple of 4"):
         RelativeBias(6, 16)
+
+
+def test_building_without_memory_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from regard.model_folder import build_without_memory\n"
+        "from regard.models.encoder import Encoder\n"
+        "build_without_memory(Encoder(width=16, heads=2, layers=1, feedforward=32), (9, None))\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -117,11 +117,22 @@ def test_what_is_no_single_label_is_refused(tmp_path: Path) -> None:
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"architectures": ["BertForMultipleChoice"]}, "architectures = 'BertForMultipleChoice': expected one of"),
         ({"is_decoder": True}, "is_decoder = True"),
+        ({"id2label": {"0": "a", "1": "a"}}, "labels has 'a' twice"),
+        ({"id2label": {"0": "a", "1": "b\nc"}}, "labels has 'b"),
+        ({"id2label": {"0": "a", "1": 3}}, "expected names of labels"),
     ]
     for changes, message in cases:
         path.write_text(json.dumps(config | changes), encoding="utf-8")
         with pytest.raises(RegardError, match=f"config.json: .*{message}"):
             published.load(tmp_path)
+
+
+def test_segments_that_the_configuration_denies_are_refused(tmp_path: Path) -> None:
+    saved(bert("texts"), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "type_vocab_size": 0}), encoding="utf-8")
+    with pytest.raises(RegardError, match=r"'bert.embeddings.token_type_embeddings.weight' is in the checkpoint"):
+        published.load(tmp_path)
 
 
 def minilm() -> Path:

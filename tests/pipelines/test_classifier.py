@@ -106,6 +106,9 @@ def test_odd_texts(make: Make) -> None:
     classifier = Classifier(make("classification"))
     for text in ("\0", "\ud83d", "x" * 100_000, "\u202e", "[CLS] [SEP]", "\n\n"):
         assert classifier.classify(text)[0].label in LABELS["classification"]
+    for texts, pairs in (([None], None), (["a"], [3])):
+        with pytest.raises(RegardError, match=r"text 1 is (None|3): expected a text"):
+            classifier.classify(texts, pairs)  # type: ignore[arg-type]
     with pytest.raises(RegardError, match="text 1 is empty"):
         Classifier(make("classification", source_before=(), source_after=())).classify("")
     for wrong in ({"k": 0}, {"batch_tokens": 0}):

@@ -86,6 +86,20 @@ def test_a_long_text_is_read_around_its_masks(make: Make) -> None:
         filler.fill(["[MASK]", "[MASK]" + " a" * 19 + " [MASK]"])
 
 
+@pytest.mark.parametrize("length", [3, 4, 5, 16])
+def test_masks_as_far_apart_as_the_model_reads(make: Make, length: int) -> None:
+    filler = Filler(make("masked", length=length))
+    room = length - 2
+    for between in range(room + 2):
+        text = " ".join(["a", "[MASK]", *["a"] * between, "[MASK]", "a"])
+        if between + 2 <= room:
+            assert len(filler.fill(text)[0].masks) == 2
+        else:
+            with pytest.raises(RegardError, match=f"its masks are {between + 1} subwords apart"):
+                filler.fill(text)
+    assert len(filler.fill("a [MASK] a")[0].masks) == 1
+
+
 def test_texts_without_masks_and_models_without_them(make: Make) -> None:
     filler = Filler(make("masked"))
     with pytest.raises(RegardError, match=r"text 2 has no mask: expected \[MASK\]"):
@@ -97,5 +111,9 @@ def test_texts_without_masks_and_models_without_them(make: Make) -> None:
     with pytest.raises(RegardError):
         filler.fill("[MASK]", k=0)
     assert filler.fill([]) == []
+    with pytest.raises(RegardError, match="text 2 is None: expected a text"):
+        filler.fill(["[MASK]", None])  # type: ignore[list-item]
+    with pytest.raises(RegardError, match="2 marks stand around a text, and the model has learnt 2 positions"):
+        Filler(make("masked", length=2)).fill("[MASK]")
     for text in ("\0[MASK]\ud83d", "[MASK][MASK]", "x" * 50_000 + "[MASK]"):
         assert filler.fill(text)[0].masks

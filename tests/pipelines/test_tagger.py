@@ -109,5 +109,8 @@ def test_entities_of_iob2() -> None:
 
 
 def test_models_of_other_tasks_are_refused(make: Make) -> None:
+    for texts in ([None], [["a", None]]):
+        with pytest.raises(RegardError, match=r"text 1 is .*: expected a text, or a list of words"):
+            Tagger(make("tagging")).tag(texts)  # type: ignore[list-item]
     with pytest.raises(RegardError, match="task is masked: it does not tag words"):
         Tagger(make("masked"))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 LANES = 16  # fp32 numbers of the widest register: head widths that the kernels take are multiples
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of weights: ``enum kind`` of products.h
-PACKED_AT_ONCE = 1 << 20  # numbers that are laid out at once
+PACKED_AT_ONCE = 1 << 18  # numbers that are laid out at once
 INPUTS_OF_UNIT = (1, 2, 4)  # inputs in the 4 bytes of a unit, by kind (products.h)
 PARTS = ("products with weights", "attention", "norms")  # of a stack's time: ``enum part`` of stack.c
 

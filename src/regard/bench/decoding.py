@@ -91,7 +91,7 @@ def _parts(translator: Translator, inputs: list[Input], search: Search, batch_to
     """Shares of the time of one running batch in this thread, the only one that the profiler sees."""
     model, settings, backend = translator.model, translator.settings, translator.backend
     if isinstance(backend, Engine):
-        model = backend.prepared(inputs, search)
+        model, settings = backend.prepared(inputs, search), backend.settings
     return breakdown(
         lambda: list(decode_inputs(model, inputs, settings, search, batch_tokens=batch_tokens)),
         model.output_table()[0].device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,8 @@ from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.contract import Model
 from regard.models.recorder import watched
+from regard.text.settings import TextSettings
+from regard.text.tokenizer import Tokenizer
 
 
 class Backend(Protocol):
@@ -49,7 +52,7 @@ def build_backend(name: str, loaded: Loaded, shortlist: str | Path = "") -> Back
         device = next(loaded.model.parameters()).device
         return CTranslate2(
             loaded.model,
-            loaded.text.settings,
+            _settings(loaded),
             precision=precision or "float32",
             device=device.type,
             threads=torch.get_num_threads(),
@@ -72,11 +75,25 @@ def check_backend(name: str, shortlist: str | Path = "") -> None:
         raise RegardError(f"backend {name!r}: expected regard, ctranslate2, or ctranslate2:int8 and the like")
 
 
+def producing_known(settings: TextSettings, tokenizer: Tokenizer, model: Model) -> TextSettings:
+    """The settings with which a model decodes: they suppress the ids that its tokenizer lacks, which are no text.
+
+    Published tables may have more rows than the tokenizer has entries (T5: 32,128 and 32,100). End tokens stay.
+    """
+    rows = range(tokenizer.size, len(model.output_table()[0]))
+    unknown = [number for number in rows if number not in settings.ends]
+    return replace(settings, suppressed=(*settings.suppressed, *unknown)) if unknown else settings
+
+
+def _settings(loaded: Loaded) -> TextSettings:
+    return producing_known(loaded.text.settings, loaded.text.target_tokenizer, loaded.model)
+
+
 class Engine:
     """regard's own backend. On a CPU it decodes with a prepared model, which is made once."""
 
     def __init__(self, loaded: Loaded, shortlist: Shortlist | None) -> None:
-        self.model, self.settings, self.shortlist = loaded.model, loaded.text.settings, shortlist
+        self.model, self.settings, self.shortlist = loaded.model, _settings(loaded), shortlist
         self._workers = DecodingWorkers()
         self._prepared: Prepared | None = None
 

@@ -8,6 +8,7 @@ from regard.interop.family import Family, PositionsKey
 from regard.interop.keys import ACTIVATIONS, POSITIONS, REQUIRED, Values, chosen, class_of, norm, option, options
 from regard.interop.tables import Entry, absent, modules, repeat, same, unused
 from regard.models import registry
+from regard.models.heads import check_labels
 
 # their class → the kind of our head ("": none), and the task; of two classes with one kind the first is written
 CLASSES = {
@@ -46,11 +47,15 @@ def _head(given: Values) -> dict[str, Any]:
     names = given["id2label"] or {"0": "LABEL_0", "1": "LABEL_1"}
     if {str(key) for key in names} != {str(number) for number in range(len(names))}:
         raise ValueError("id2label: expected the labels of 0, 1, 2, …")
+    labels = [names[key] for key in sorted(names, key=int)]
+    if not all(isinstance(label, str) for label in labels):
+        raise ValueError("id2label: expected names of labels")
+    check_labels(labels)
     problem = given["problem_type"] or ("regression" if len(names) == 1 else "single_label_classification")
     if kind == "text_labels" and problem != "single_label_classification":
         raise ValueError(f"{problem}: regard reads one of several labels for a text")
     dropout = given["hidden_dropout_prob"] if given["classifier_dropout"] is None else given["classifier_dropout"]
-    return {"head": {"kind": kind, "dropout": dropout}, "labels": [names[key] for key in sorted(names, key=int)]}
+    return {"head": {"kind": kind, "dropout": dropout}, "labels": labels}
 
 
 def _class(ours: Any) -> dict[str, Any]:
@@ -66,8 +71,9 @@ def _class(ours: Any) -> dict[str, Any]:
 def table(ours: Any, values: Values) -> list[Entry]:
     """The names of their checkpoint and ours."""
     kind, both, words = CLASSES[class_of(values)][0], ("weight", "bias"), "cls.predictions"
+    tables = {name: theirs for name, theirs in EMBEDDINGS.items() if name != "segments" or ours.segments}
     entries = [
-        *modules(EMBEDDINGS, "weight", ours="target_embedding.", theirs="bert.embeddings."),
+        *modules(tables, "weight", ours="target_embedding.", theirs="bert.embeddings."),
         *modules({"target_embedding.norm": "bert.embeddings.LayerNorm", **HEADS[kind]}, *both),
         *repeat(ours.layers, modules(LAYER, *both, ours="decoder.layers.#.", theirs="bert.encoder.layer.#.")),
         unused("bert.embeddings.position_ids"),

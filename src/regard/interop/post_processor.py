@@ -23,14 +23,17 @@ class Marks:
     segments: bool = False
 
 
-def read_marks(processor: Any) -> Marks | None:
-    """The marks of a post-processor of ``tokenizer.json``; None where it has none, an error for an unknown one."""
+def read_marks(processor: Any, segments: bool = False) -> Marks | None:
+    """The marks of a post-processor of ``tokenizer.json``; None where it has none, an error for an unknown one.
+
+    ``segments``: the model reads them, so that they must be ours: 0, or of a second text and the marks after it 1.
+    """
     if processor is None:
         return None
     try:
         kind = processor["type"]
         if kind == "Sequence":
-            found = [marks for each in processor["processors"] if (marks := read_marks(each)) is not None]
+            found = [marks for each in processor["processors"] if (marks := read_marks(each, segments)) is not None]
             if len(found) > 1:
                 raise RegardError("two post-processors that put marks around a text")
             return found[0] if found else None
@@ -41,7 +44,7 @@ def read_marks(processor: Any) -> Marks | None:
             bert = kind == "BertProcessing"
             return Marks((first,), (last,) if bert else (last, last), (last,), segments=bert)
         if kind == "TemplateProcessing":
-            return _of_template(processor)
+            return _of_template(processor, segments)
     except RegardError as error:
         raise RegardError(f"{TOKENIZER}: post_processor: {error}") from None
     except (KeyError, TypeError, IndexError, ValueError, AttributeError):
@@ -49,32 +52,41 @@ def read_marks(processor: Any) -> Marks | None:
     raise RegardError(f"{TOKENIZER}: post_processor: {kind!r:.60} is not one that regard reads")
 
 
-def _of_template(processor: Any) -> Marks:
+def _of_template(processor: Any, reads_segments: bool) -> Marks:
     """The marks of a ``TemplateProcessing``, which lists the pieces of a text and of a pair."""
     specials = {name: tuple(map(_id, entry["ids"])) for name, entry in processor["special_tokens"].items()}
 
-    def parts(template: Any, texts: list[str]) -> tuple[list[Ids], list[int]]:
-        """The ids before, between and after the texts, and the segment of each text."""
+    def parts(template: Any, texts: list[str]) -> tuple[list[Ids], list[tuple[bool, int]]]:
+        """The ids before, between and after the texts; of each piece whether it is a text, and its segment."""
         around: list[Ids] = [()]
-        segments: list[int] = []
+        pieces: list[tuple[bool, int]] = []
         for piece in template:
             (kind, value), *more = piece.items()
-            if kind == "Sequence" and not more and len(segments) < len(texts) and value["id"] == texts[len(segments)]:
+            read = len(around) - 1
+            if kind == "Sequence" and not more and read < len(texts) and value["id"] == texts[read]:
                 around.append(())
-                segments.append(value["type_id"])
             elif kind == "SpecialToken" and not more:
                 around[-1] += specials[value["id"]]
             else:
                 raise RegardError(f"{piece!r:.60}: expected special tokens and the texts {' and '.join(texts)}")
-        if len(segments) != len(texts):
+            pieces.append((kind == "Sequence", _id(value["type_id"])))
+        if len(around) - 1 != len(texts):
             raise RegardError(f"expected the texts {' and '.join(texts)}")
-        return around, segments
+        return around, pieces
 
-    (before, after), _ = parts(processor["single"], ["A"])
-    (first, between, last), segments = parts(processor["pair"], ["A", "B"])
+    (before, after), single = parts(processor["single"], ["A"])
+    (first, between, last), pair = parts(processor["pair"], ["A", "B"])
+    second = max(number for number, (is_text, _) in enumerate(pair) if is_text)
+    found, of_single = [segment for _, segment in pair], [segment for _, segment in single]
+    with_segments = [int(number >= second) for number in range(len(pair))]
+    if reads_segments and (any(of_single) or (any(found) and found != with_segments)):
+        raise RegardError(
+            f"type_id {of_single} of a text and {found} of a pair: expected 0, and 1 for a second text and what "
+            "follows it, or 0 alone"
+        )
     if first != before or last != after:
         return Marks(before, (), after)  # other marks around a pair: no task of ours reads such pairs
-    return Marks(before, between, after, segments=segments == [0, 1])
+    return Marks(before, between, after, segments=bool(pair[second][1]))
 
 
 def _id(value: Any) -> int:

@@ -23,6 +23,7 @@ from regard.model_folder import (
     build_without_memory,
     check_ids,
     check_layers,
+    check_marks,
     naming,
     read_card,
     usable_device,
@@ -88,6 +89,7 @@ def load(
             raise RegardError(f"{TOKENIZER} has {tokenizer.size} entries, but {CONFIG} has a vocabulary of {sizes[0]}")
         settings = specials.settings_from(task, positions, parsed)
         check_ids(settings, sizes)
+        check_marks(settings, model, generates=task in GENERATING)
     with naming(weights):
         ours = {name: tuple(tensor.shape) for name, tensor in names(model).items()}
         tensors = family.readable(options, config, found, ours)

@@ -169,7 +169,7 @@ def _unknown(found: ParsedFiles) -> int | None:
 
 def _marks(task: str, found: ParsedFiles) -> Marks:
     """The marks that the folder says; where it says none, those that all models of the task have."""
-    marks = read_marks(found.tokenizer.get("post_processor"))
+    marks = read_marks(found.tokenizer.get("post_processor"), segments=task not in GENERATING)
     if marks is not None:
         return marks
     if task not in GENERATING:

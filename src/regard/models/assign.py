@@ -24,8 +24,8 @@ from regard.errors import RegardError, nearest
 from regard.machine.memory import give_back
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-CHUNK = 1 << 20  # numbers that are read at once
-GIVE_BACK_AFTER = 1 << 24  # bytes read, after which the free pages of the heap are given back
+CHUNK = 1 << 18  # numbers that are read at once
+GIVE_BACK_AFTER = 1 << 22  # bytes read, after which the free pages of the heap are given back
 
 
 class Readable(Protocol):

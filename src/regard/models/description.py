@@ -1,7 +1,7 @@
 """What ``config.json`` says of a model: its architecture with its options, its task, and its vocabularies.
 
-Format 2 is written. Format 1 has no task and no vocabulary, and is read for ever: its task is translation, or
-language_model where there is no source, and its vocabularies are as large as the tokenizers'.
+Format 2 is written. Format 1 has no task and no vocabulary, and is read for ever: its task is the usual one of the
+model, and its vocabularies are as large as the tokenizers'.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from regard.regular import read_json
 FORMAT_VERSION = 2  # which is written
 FORMATS = (1, 2)  # which are read
 TASKS = ("translation", "language_model", "masked", "classification", "tagging", "spans", "embedding")
+#: Of each kind of head the task that it is for.
+HEADS = {"masked_words": "masked", "text_labels": "classification", "token_labels": "tagging", "spans": "spans"}
 
 #: Rows of the tables of the source (or the only text) and of the target, which may exceed the tokenizer's entries;
 #: None: one vocabulary for both; (0, None) without text.
@@ -32,13 +34,13 @@ class Described(NamedTuple):
 
 
 def config_of(options: Any, task: str | None, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The content of ``config.json``; ``task`` None: translation, or language_model of a model without a source."""
+    """The content of ``config.json``; ``task`` None: the first that the model can do."""
     described = registry.to_dict(options)
     architecture = described.pop("architecture")
     return {
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
-        "task": _usual_task(architecture) if task is None else _read_task(task),
+        "task": tasks_of(options)[0] if task is None else _read_task(task, options),
         "options": described,
         "vocabulary": vocabulary[0] if vocabulary[1] is None else list(vocabulary),
     }
@@ -63,22 +65,34 @@ def read_config(path: Path) -> Described:
     try:
         found = registry.options_from({"architecture": architecture, **options})
         if version == 1:
-            return Described(found, _usual_task(architecture), None)
-        return Described(found, _read_task(config.get("task")), _read_vocabulary(config.get("vocabulary")))
+            return Described(found, tasks_of(found)[0], None)
+        return Described(found, _read_task(config.get("task"), found), _read_vocabulary(config.get("vocabulary")))
     except RegardError as error:
         raise RegardError(f"{path}: {error}") from None
 
 
-def _usual_task(architecture: str) -> str:
-    """The task where none is given."""
-    return "translation" if registry.capabilities(architecture).source else "language_model"
+def tasks_of(options: Any) -> list[str]:
+    """The tasks that a model with these options can do, by its architecture and its head; the usual one first."""
+    able, tasks = registry.capabilities(registry.architecture_of(options)), []
+    if able.generates:
+        tasks.append("translation" if able.source else "language_model")
+    if able.labels:
+        head = getattr(options, "head", None)
+        tasks += [] if head is None else [HEADS[registry.kind_of("head", head)]]
+        tasks.append("embedding")
+    return tasks
 
 
-def _read_task(task: Any) -> str:
-    """The task; a RegardError for one that is not among ``TASKS``."""
+def _read_task(task: Any, options: Any) -> str:
+    """The task; a RegardError for one that is not among ``TASKS``, or that the model cannot do."""
     if not isinstance(task, str) or task not in TASKS:
         hint = nearest(task, TASKS) if isinstance(task, str) else ""
         raise RegardError(f"'task' is {task!r:.60}: expected one of {', '.join(TASKS)}{hint}")
+    if task not in (able := tasks_of(options)):
+        raise RegardError(
+            f"'task' is '{task}', which a model of architecture '{registry.architecture_of(options)}' with this head "
+            f"cannot do: expected {' or '.join(able)}"
+        )
     return task
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from regard.models.bodies import Single, Tree
-from regard.models.heads import Head, MaskedWords, TextLabels, TokenLabels
+from regard.models.heads import Head, MaskedWords, TextLabels, TokenLabels, check_labels
 from regard.models.options import StackOptions, option, shared
 from regard.nn.embedding import Table
 from regard.nn.feedforward import Activation
@@ -47,6 +47,7 @@ class Encoder(StackOptions):
         if named != bool(self.labels):
             expected = "at least one" if named else "none, since only heads of texts and tokens have labels"
             raise ValueError(f"labels has {len(self.labels)} names: the head expects {expected}")
+        check_labels(self.labels)
         return Tree(
             target=replace(self.embedding(), segments=self.segments),
             decoder=self.stack(self.layers),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,6 +120,19 @@ class SpanScores(nn.Module):
         """hidden [B, T, D] → [B, T, 2]; the scores of padding are never read."""
         scores: Tensor = self.output(hidden)
         return scores
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """ValueError for names of labels that could not be told apart, or not be written one a line."""
+    seen: set[str] = set()
+    for label in labels:
+        if not label or "\0" in label or len(f"{label}.".splitlines()) > 1:
+            raise ValueError(
+                f"labels has {label!r:.60}: expected names without line breaks and NUL, none of them empty"
+            )
+        if label in seen:
+            raise ValueError(f"labels has {label!r:.60} twice: expected names that differ")
+        seen.add(label)
 
 
 def _mean(hidden: Tensor, lengths: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ class LearnedPositions(Added):
         super().__init__()
         self.limit: int = length
         self.offset = offset
-        self.weight = nn.Parameter(torch.empty(offset + length, width).normal_(0, width**-0.5))
+        self.weight = nn.Parameter(torch.empty(offset + length, width))
+        nn.init.normal_(self.weight, 0, width**-0.5)  # not Tensor.normal_, whose meta kernel imports the compiler
 
     def reserve(self, length: int) -> None:
         if length > self.limit:

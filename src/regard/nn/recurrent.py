@@ -65,7 +65,8 @@ class AdditiveAttention(nn.Module):
         super().__init__()
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(memory_width, width)
-        self.vector = nn.Parameter(torch.empty(width).normal_(0, width**-0.5))
+        self.vector = nn.Parameter(torch.empty(width))
+        nn.init.normal_(self.vector, 0, width**-0.5)
         self.core = AdditiveCore()
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:

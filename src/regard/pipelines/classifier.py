@@ -15,6 +15,7 @@ from regard import limits
 from regard.config import read_config
 from regard.directory import Loaded
 from regard.errors import RegardError
+from regard.pipelines.given import texts_given
 from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
 from regard.surrogates import without_halves
 from regard.text.parts import Warn
@@ -62,8 +63,8 @@ class Classifier:
         end (of a pair the longer text), and ``warn`` is called with its number. A run that was trained on pairs refuses
         texts without them.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        seconds = [pairs] if isinstance(pairs, str) else pairs
+        texts = texts_given(texts)
+        seconds = None if pairs is None else texts_given(pairs, "second text")
         if seconds is not None and len(seconds) != len(texts):
             raise RegardError(f"{len(texts)} texts and {len(seconds)} second texts: expected as many of each")
         if seconds is None and self._of_pairs:

@@ -20,6 +20,7 @@ from regard import limits
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.nn.sequences import Tokens
+from regard.pipelines.given import texts_given
 from regard.pipelines.rows import BATCH_TOKENS, Row, computed, longest_text, probabilities, row, text_model_of
 from regard.pipelines.word_ids import UNSPACED
 from regard.text.parts import Warn
@@ -78,7 +79,7 @@ class Filler:
         All masks of a text are predicted at once, each as if the others stayed masked. A text that is longer than the
         model has positions is read around its masks alone, and ``warn`` is called with its number.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = texts_given(texts)
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         limits.whole("k", k, 1, limits.VOCABULARY)
         for number, text in enumerate(texts, 1):
@@ -117,7 +118,7 @@ class Filler:
                     f"text {number + 1}: its masks are {places[-1] - places[0]:,} subwords apart, and the model reads "
                     f"{longest:,}: give it in parts"
                 )
-            first = min(max(0, (places[0] + places[-1] - longest) // 2), len(ids) - longest)
+            first = min(max(0, (places[0] + places[-1] + 1 - longest) // 2), len(ids) - longest)
             if warn:
                 warn(number, f"has {len(ids):,} subwords, and the model reads {longest:,}: those around the masks")
             ids = ids[first : first + longest]

@@ -22,6 +22,7 @@ from regard.decoding.waiting import Input
 from regard.directory import Loaded
 from regard.errors import RegardError
 from regard.models.registry import architecture_of, capabilities
+from regard.pipelines.given import texts_given
 from regard.pipelines.growing import GrowingText, text_after
 from regard.surrogates import without_halves
 from regard.text.marks import target_start
@@ -85,7 +86,7 @@ class Generator:
         The draws depend on ``seed`` and the number of the prompt (``numbers``; None: from 0): a prompt is continued
         alike whatever stands beside it. An output ends before the first of the ``stop`` strings.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        prompts = texts_given(prompts, "prompt")
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         strategy = self.strategy(
             max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, beam=beam,
@@ -112,7 +113,7 @@ class Generator:
         strategy = self.strategy(**options)
         if not isinstance(strategy, Sampling) or strategy.n > 1:
             raise RegardError("a stream is one sample: expected no beam and no n")
-        inputs = self._inputs([prompt])
+        inputs = self._inputs(texts_given([prompt], "prompt"))
         outputs = _Outputs(self, inputs, _checked(stop), 1)
         return outputs.pieces(self._engine.prepared(inputs, strategy), strategy, BATCH_TOKENS)
 
@@ -197,7 +198,7 @@ class _Outputs:
 
     def pieces(self, model: Any, sampling: Sampling, batch_tokens: int) -> Iterator[str]:
         """Decode; gives the pieces of text of all samples, in the order in which they are produced."""
-        settings = self.generator.settings
+        settings = self.generator._engine.settings
         found = steps(model, self.inputs, settings, sampling, batch_tokens=batch_tokens, stopped=lambda: self.stopped)
         for step in found:
             rows = zip(step.sentences, step.tokens.tolist(), step.scores.tolist(), step.done.tolist(), strict=True)

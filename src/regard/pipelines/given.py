@@ -1,14 +1,25 @@
-"""What a translator is given beside texts: beginnings of translations, and translations that are scored."""
+"""What pipelines are given: texts, beginnings of translations, and translations that are scored."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from regard import limits
 from regard.errors import RegardError
 from regard.surrogates import without_halves
 from regard.text.parts import Part
 from regard.text.tokenizer import Tokenizer
+
+
+def texts_given(texts: Sequence[str] | str, what: str = "text") -> list[str]:
+    """The texts as a list, a single one as a list of one; a RegardError for anything that is no text."""
+    if not isinstance(texts, str) and not isinstance(texts, Iterable):
+        raise RegardError(f"{what}s {texts!r:.60}: expected a text, or a list of texts")
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(found, 1):
+        if not isinstance(text, str):
+            raise RegardError(f"{what} {number} is {text!r:.60}: expected a text")
+    return found
 
 
 def prompts_of(

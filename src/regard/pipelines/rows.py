@@ -55,11 +55,14 @@ def row(settings: TextSettings, ids: Sequence[int], pair: Sequence[int] | None =
 
 
 def longest_text(text_model: TextModel, *, pair: bool = False) -> int:
-    """How many subwords of a text, or of two together, the model reads at once."""
+    """How many subwords of a text, or of two together, the model reads at once; a RegardError if there is no room."""
     marks = len(source_ids(text_model.settings, [], [] if pair else None))
     longest = text_model.model.longest
     learnt: int = text_model.settings.max_length
-    return learnt if longest is None else max(1, min(learnt, longest - marks))
+    if longest is not None and longest <= marks:
+        raise RegardError(f"{marks} marks stand around {'two texts' if pair else 'a text'}, and the model has learnt "
+                          f"{longest} positions: there is no room for text")  # fmt: skip
+    return learnt if longest is None else min(learnt, longest - marks)
 
 
 def computed(

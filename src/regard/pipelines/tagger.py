@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regard import limits
 from regard.directory import Loaded
+from regard.errors import RegardError
 from regard.nn.sequences import Tokens
 from regard.pipelines.rows import BATCH_TOKENS, computed, longest_text, probabilities, row, text_model_of
 from regard.pipelines.word_ids import WordIds, ids_of_text, ids_of_words
@@ -74,6 +75,10 @@ class Tagger:
         """
         limits.whole("batch tokens", batch_tokens, 1, limits.BATCH)
         given = [texts] if isinstance(texts, str) else list(texts)
+        for number, text in enumerate(given, 1):
+            words = text if isinstance(text, Sequence) else [text]  # a text is a sequence of its characters
+            if not all(isinstance(word, str) for word in words):
+                raise RegardError(f"text {number} is {text!r:.60}: expected a text, or a list of words")
         whole = [text if isinstance(text, str) else " ".join(text) for text in given]
         word_ids = [
             ids_of_text(self.tokenizer, text) if isinstance(text, str) else ids_of_words(self.tokenizer, text)

@@ -11,6 +11,7 @@ import torch
 import uvicorn
 
 from regard.accel.prepared import prepare
+from regard.decoding.backends import producing_known
 from regard.directory import TEXT
 from regard.errors import RegardError
 from regard.machine.memory import keep_memory
@@ -59,7 +60,8 @@ def serve(
             translators[pair] = translator
         loaded[name] = translator
         models[name] = Served(
-            prepare(translator.model) if device.type == "cpu" else translator.model, translator.settings
+            prepare(translator.model) if device.type == "cpu" else translator.model,
+            producing_known(translator.settings, translator.target_tokenizer, translator.model),
         )
     keep_memory()  # after loading, so that the memory that reading the models took goes back to the system
     tokens = batch_tokens or next(iter(translators.values())).decoding.batch_tokens
