@@ -80,6 +80,15 @@ def test_numbers_of_columns_need_no_names(tmp_path: Path) -> None:
     assert "which of these columns" in fault(path, text="2", label="2"), "one column cannot be both"
 
 
+def test_a_column_by_number_keeps_the_first_row(tmp_path: Path) -> None:
+    rows = [(str(number), f"the cat {number}", "bad" if number % 2 else "good", "no") for number in range(6)]
+    path = table(tmp_path / "a.tsv", rows)
+    assert read(path, text="1", label="2") == [row[1:3] for row in rows]
+    assert "which of these columns" in fault(path, text="1"), "a cell 'no' is not taken for a name"
+    assert "which of these columns" in fault(table(tmp_path / "b.tsv", ROWS, ("text", "stars")), label="1"), "a row?"
+    assert read(table(tmp_path / "c.tsv", [("7", *row) for row in ROWS], ("id", "text", "label")), label="2") == ROWS
+
+
 def test_an_identifier_beside_them_is_neither(tmp_path: Path) -> None:
     path = table(tmp_path / "a.tsv", [("1", *row) for row in ROWS], ("id", "said", "label"))
     assert read(path) == ROWS

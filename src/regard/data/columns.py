@@ -76,21 +76,25 @@ def find(
     """The columns among the cells of a first line, or among the keys of an object; None if they are not found.
 
     A key decides (``by_key``), then a name, then being the only other one. Unless they are ``named``, the cells may be
-    an example's: they are names if one of them is found by its name, or if all keys lead to names of their kind.
+    an example's. A column given by number says so, unless all such cells are names of their kind; then only a number or
+    being the only other one finds the rest. Without a number the cells are names if one of them is known.
     """
     chosen = {number: by_key(column) for number, column in enumerate(columns) if column.key}
     named |= any(not columns[number].key.isdecimal() for number in chosen)
     named |= bool(chosen) and all(_fits(names[place], columns[number]) for number, place in chosen.items())
+    may_be_named = named or not chosen
     for number, column in enumerate(columns):
         place = None if column.key else _guess(names, column)
+        if place is not None and not may_be_named:
+            return None  # a row by one column, names by the other: to be asked
         if place is not None:
             chosen[number], named = place, True
     missing = [number for number in range(len(columns)) if number not in chosen]
     others = [place for place in range(len(names)) if place not in chosen.values()]
-    if len(others) > 1:
+    if len(others) > 1 and (named or not chosen):
         extra = [place for place in others if _plain(names[place]) in _EXTRA]
         others = [place for place in others if place not in extra]
-        named |= bool(extra)
+        named |= any(_plain(names[place]) != "no" for place in extra)  # "no" may be an answer
     if len(missing) == len(others) == 1 and (chosen or len(columns) == 1):
         chosen[missing[0]] = others[0]
     places = tuple(chosen[number] for number in sorted(chosen))
