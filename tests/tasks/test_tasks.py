@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import regard
+from regard import directory
 from regard.cli.main import main
 from regard.errors import RegardError
 from regard.models import registry
@@ -84,6 +86,13 @@ def test_masked_words(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None
         *BRIEF,
     )  # fmt: skip
     assert found["step"] == 6 and 0 <= found["accuracy"] <= 1
+    rows = [json.loads(line) for line in (corpora / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    samples = next(row for row in rows if row["kind"] == "validation")["samples"]
+    for sample in samples:
+        assert 1 <= sample["source"].count("[MASK]") == len(sample["hypothesis"].split())
+        assert len(sample["source"].split()) <= 24
+        assert len(sample["reference"].split()) == len(sample["hypothesis"].split())
+    assert samples
     filler = regard.load("run")
     assert isinstance(filler, Filler)
     assert filler.fill(["The king and [MASK] of all lands."], k=2)
@@ -102,9 +111,12 @@ def test_a_classifier_learns(corpora: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_classifier_goes_on_with_its_own_labels(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(capsys, "wealth.tsv", "-o", "run", *MODEL, *BRIEF)
-    (corpora / "other.tsv").write_text(labelled(300).replace("poor", "needy"), "utf-8")
-    assert main(["train", "other.tsv", "--init", "run", "-o", "other", *BRIEF]) == 2
-    assert "its labels are 'poor, rich', and those of the corpus 'needy, rich'" in capsys.readouterr().err
+    rows = labelled(300).replace("poor", "needy")
+    (corpora / "other.tsv").write_text(rows, "utf-8")
+    assert main(["train", "other.tsv", "--init", "run", "-o", "other", "--valid", "wealth.tsv", *BRIEF]) == 2
+    line = 1 + next(number for number, row in enumerate(rows.splitlines()) if row.endswith("needy"))
+    told = f"other.tsv:{line}: the label 'needy' is none of the 2 of the model to start from: expected one of poor, "
+    assert told in capsys.readouterr().err
     assert train(capsys, "wealth.tsv", "--init", "run", "-o", "more", *BRIEF)["step"] == 6
 
 
@@ -163,3 +175,29 @@ def test_the_schema_knows_the_tasks_and_the_keys_of_their_columns() -> None:
 def test_the_metric_of_a_task(tiny: Callable[..., Config]) -> None:
     assert metric_of(tiny()) == "bleu" and metric_of(tiny(**{"training.metric": "loss"})) == "loss"
     assert registry.capabilities("encoder").labels
+
+
+def test_labels_have_the_numbers_of_the_model_to_start_from(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its labels are not sorted, and one of them is not in the corpus."""
+    train(capsys, "wealth.tsv", "-o", "run", *MODEL, *BRIEF)
+    first = directory.load("run")
+    options = replace(first.options, labels=("rich", "middling", "poor"))
+    directory.save(
+        "unsorted", options.build(*first.vocabulary), options, first.settings, first.tokenizer, task="classification"
+    )
+    rates = ["--batch-tokens", "512", "--learning-rate", "0.01", "--warmup-steps", "10"]
+    steps = ["--steps", "80", "--validate-every", "40", "--device", "cpu"]
+    assert train(capsys, "wealth.tsv", "--init", "unsorted", "-o", "more", *rates, *steps)["accuracy"] > 0.9
+    assert directory.load("more").options.labels == ("rich", "middling", "poor")
+    found = regard.load("more").classify(["good king of gold", "good king of sea"])
+    assert [one.label for one in found] == ["rich", "poor"]
+
+
+def test_a_classifier_of_pairs_says_how_it_is_run(corpora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, *rows = labelled(100).splitlines()
+    pairs = [f"king\t{row}" for row in rows]
+    (corpora / "pairs.tsv").write_text("\n".join([f"first\t{header}", *pairs]) + "\n", "utf-8")
+    assert main(["train", "pairs.tsv", "--pair", "first", "-o", "run", *MODEL, *BRIEF]) == 0
+    command = "regard classify run first.txt --pair second.txt"
+    assert f"try it: {command}\n" in capsys.readouterr().err
+    assert f"```\n{command}\n```" in (corpora / "run" / "README.md").read_text("utf-8")

@@ -170,6 +170,9 @@ def _from_corpus(task: str, files: list[str], run: str, tables: dict[str, Any], 
     chosen = recipe(split.train if split else seen.size, seen.characters, task=typed.task, minutes=minutes)
     if typed.training.init or {"architecture", "preset"} & typed.model.keys():
         chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset or initial model
+    if typed.training.init:
+        for key in ("tokenizer", "vocabulary"):  # those of the initial model are used
+            chosen["data"].pop(key, None)
     merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}
     return Plan(read_config(None, overrides, **merged, **tables), folder, split)
 

@@ -81,10 +81,12 @@ def train(
 
 
 def _with_model_defaults(config: Config) -> Config:
-    """The configuration with every option of its model that has a value; a wrong one raises."""
+    """The configuration with every option of a new model that has a value; a wrong one raises."""
     from regard.models import registry
 
     _check_model(config)
+    if config.training.init:
+        return config
     defaults = registry.to_dict(registry.options_from(config.model))
     return replace(config, model={**config.model, **defaults, **config.model})  # first, and as it is, what was given
 
@@ -94,14 +96,12 @@ def _check_model(config: Config) -> None:
     from regard import tasks
     from regard.models import registry
 
-    fresh = not config.training.init  # an initial model has an architecture and a head of its own
-    if fresh:
-        tasks.check(config)
+    if config.training.init:
+        return  # that model's options say what [model] may change: training compares them before it writes anything
+    tasks.check(config)
     vocabulary = config.data.vocabulary
     try:
-        options = registry.options_from(config.model)
-        if fresh:
-            options = tasks.task_named(config.task).options(options, ("yes", "no"))
+        options = tasks.task_named(config.task).options(registry.options_from(config.model), ("yes", "no"))
         registry.parameter_count(options, vocabulary, None if config.data.joint else vocabulary)
     except (ValueError, TypeError) as error:
         raise RegardError(f"model: {error}") from None
@@ -115,9 +115,12 @@ def _say_choices(config: Config, split: Split, run: Path) -> None:
     entry = split.files[0] if len(split.files) == 1 else (split.files[0], split.files[1])
     for line in remarks(entry, data, task_named(task).columns(data)):
         talk(line)
-    what = f"{data.source} → {data.target}" if task == "translation" else f"{task} ({data.tokenizer})"
+    init = config.training.init
+    kind = "" if init else f" ({data.tokenizer})"
+    what = f"{data.source} → {data.target}" if task == "translation" else f"{task}{kind}"
     talk(f"{what}: {split.described()}")
-    talk(f"at most {data.vocabulary:,} subwords; everything is written to {run}")
+    subwords = f"the subwords of {init}" if init else f"at most {data.vocabulary:,} subwords"
+    talk(f"{subwords}; everything is written to {run}")
     if config.training.minutes:
         metric = metric_of(config)
         measure = "BLEU" if metric == "bleu" else f"the {metric.replace('_', ' ')}"

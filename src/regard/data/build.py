@@ -13,7 +13,7 @@ from regard.config import DataConfig
 from regard.data.checks import Duplicates, Overlap, Report, has_text, misaligned
 from regard.data.columns import Column, Example, is_pairs, is_stream, texts_of
 from regard.data.examples import files_of, read_examples, remarks
-from regard.data.labels import count_labels, described, number_of
+from regard.data.labels import check_labels, count_labels, described, number_of
 from regard.data.shards import Corpus, Writer
 from regard.data.streams import Piece, grouped, is_one_document, read_documents
 from regard.errors import RegardError
@@ -31,7 +31,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Job:
-    """All that shards are made of. ``after``: ids between the documents of a stream; ``labels``: name → number."""
+    """All that shards are made of. ``after``: ids between the documents of a stream.
+
+    ``labels``: name → number, of the model to start from; empty: those of the training data, sorted.
+    """
 
     data: DataConfig
     columns: tuple[Column, ...]
@@ -84,6 +87,9 @@ def build(folder: Path, job: Job) -> None:
     for entry in dict.fromkeys((*data.train, *evaluated.values())):
         for line in remarks(entry, data, job.columns):
             job.say(line)
+    if job.labels:
+        for entry in dict.fromkeys((*data.train, *evaluated.values())):
+            check_labels(read_examples(entry, data, job.columns), job.columns, job.labels)
     overlap = Overlap(normalizer(data.normalize))
     for name, entry in evaluated.items():
         if is_stream(job.columns):
@@ -92,7 +98,7 @@ def build(folder: Path, job: Job) -> None:
             overlap.expect(name, _with_text(name, read_examples(entry, data, job.columns), job.columns))
     if counts := count_labels((example for _, example in job.examples()), job.columns):
         job.say(described(counts))
-        job = replace(job, labels={label: number for number, label in enumerate(counts)})
+        job = replace(job, labels=job.labels or {label: number for number, label in enumerate(counts)})
     if job.tokenizers is None:
         job.say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
         job = replace(job, tokenizers=_with_specials(learn_tokenizers(job, overlap), job.specials))

@@ -28,6 +28,7 @@ def fingerprint_of(
     columns: Sequence[Column],
     after: Sequence[int] = (),
     specials: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> str:
     """SHA-256 of the corpora's bytes and of the settings on which the shards depend."""
     digest = hashlib.sha256()
@@ -49,6 +50,8 @@ def fingerprint_of(
         settings["after"] = list(after) if is_stream(columns) else []
     if specials:
         settings["specials"] = list(specials)
+    if labels:
+        settings["labels"] = list(labels)
     settings["tokenizers"] = [item.fingerprint for item in tokenizers or ()]
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
     return digest.hexdigest()

@@ -47,13 +47,21 @@ def described(counts: Mapping[str, int]) -> str:
     return f"{len(counts):,} labels: {', '.join(shown)}{more}"
 
 
-def number_of(label: str, labels: Mapping[str, int], where: str) -> int:
-    """The number of a label; one that training does not have is an error."""
+def check_labels(examples: Iterable[Example], columns: Sequence[Column], labels: Mapping[str, int]) -> None:
+    """Raise for the first example whose label the model to start from does not have."""
+    place = label_place(columns)
+    if place is not None:
+        for example in examples:
+            number_of(example.values[place], labels, example.where, "model to start from")
+
+
+def number_of(label: str, labels: Mapping[str, int], where: str, owner: str = "training data") -> int:
+    """The number of a label; one that their ``owner`` does not have is an error."""
     number = labels.get(label)
     if number is None:
         some = ", ".join(name[:30] for name in list(labels)[:10]) + (", …" if len(labels) > 10 else "")
         raise RegardError(
-            f"{where}: the label {label!r:.60} is none of the {len(labels):,} of the training data: expected one of "
+            f"{where}: the label {label!r:.60} is none of the {len(labels):,} of the {owner}: expected one of "
             f"{some}{nearest(label, list(labels))}"
         )
     return number

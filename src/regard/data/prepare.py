@@ -31,7 +31,8 @@ from regard.text.tokenizer import Tokenizer
 class Prepared:
     """The data of a training. ``target_tokenizer`` is ``tokenizer`` itself if all texts have one vocabulary.
 
-    ``labels`` are those of a classification, sorted; the ids of the label column are their numbers.
+    ``labels`` are those of a classification, in the order of the model to start from, or sorted; the ids of the label
+    column are their numbers.
     """
 
     train: Corpus
@@ -56,6 +57,7 @@ def prepare(
     after: tuple[int, ...] = (SPECIALS.index(EOS),),
     specials: tuple[str, ...] = (),
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
+    labels: tuple[str, ...] = (),
     expected: str = "",
     say: Say = lambda line: None,
 ) -> Prepared:
@@ -63,14 +65,15 @@ def prepare(
 
     They are written to ``folder``, or with ``data.cache`` to a folder below that, named by fingerprint, so that many
     configurations share one cache. ``tokenizers`` (source, target), with their normalisation, are used instead of
-    learning new ones: for a run that starts from a trained model. ``after`` are the ids between two documents of a
-    stream (the end mark of tokenizers that regard learns), ``specials`` further special tokens of vocabularies that are
-    learnt. Raises ``OtherData``, before anything is written, if the fingerprint is not the ``expected`` one.
+    learning new ones, and ``labels`` with their numbers instead of the corpus's: for a run that starts from a trained
+    model. ``after`` are the ids between two documents of a stream (the end mark of tokenizers that regard learns),
+    ``specials`` further special tokens of vocabularies that are learnt. Raises ``OtherData``, before anything is
+    written, if the fingerprint is not the ``expected`` one.
     """
     data = config.data
     if tokenizers is not None:
         data = replace(data, normalize=tokenizers[0].normalization)
-    digest = fingerprint_of(data, tokenizers, columns, after, specials)
+    digest = fingerprint_of(data, tokenizers, columns, after, specials, labels)
     if expected and digest != expected:
         raise OtherData
     if data.cache:
@@ -80,7 +83,8 @@ def prepare(
         if reason:
             if folder.exists():
                 say(f"{folder}: {reason}; building it again")
-            job = Job(data, columns, digest, after, say, tokenizers, {}, specials)
+            numbers = {label: number for number, label in enumerate(labels)}
+            job = Job(data, columns, digest, after, say, tokenizers, numbers, specials)
             write_folder(folder, lambda place: build(place, job), name="shards")
             reason = _fault(folder, digest)
             if reason:

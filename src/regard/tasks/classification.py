@@ -70,8 +70,10 @@ class Classification:
             pair_between=(end,),
             segments=bool(config.data.pair),
             normalize=config.data.normalize,
-            max_length=config.data.max_length,
         )
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         head = options.head if isinstance(options.head, TextLabels) else TextLabels(pooling="mean")
@@ -89,8 +91,8 @@ class Classification:
     def card(self, config: Config, loaded: Loaded) -> Card:
         return Card(
             title=f"Classifier: {', '.join(loaded.options.labels[:6])}",
-            command="regard classify {run} input.txt",
-            examples="texts",
+            command=f"regard classify {{run}} {'first.txt --pair second.txt' if config.data.pair else 'input.txt'}",
+            examples="pairs of texts" if config.data.pair else "texts",
             note="Accuracy: the share of right labels. Macro F1: the mean over the labels. Loss: nats a text.",
         )
 

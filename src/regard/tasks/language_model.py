@@ -58,9 +58,10 @@ class LanguageModel:
         # A document's end mark is the start mark of the next one, as in GPT-2; a text of one document has neither.
         end = prepared.tokenizer.id_of(EOS)
         mark = (end,) if end in prepared.train.stream[-1:] else ()
-        return TextSettings(
-            start=mark, ends=mark, source_after=(), normalize=config.data.normalize, max_length=config.data.max_length
-        )
+        return TextSettings(start=mark, ends=mark, source_after=(), normalize=config.data.normalize)
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options

@@ -33,9 +33,11 @@ from regard.tasks.task import Card, Stop
 from regard.text.marks import source_ids
 from regard.text.settings import TextSettings
 from regard.text.specials import BOS, EOS, MASK
+from regard.text.words import SPACE
 
 SHARE = 0.15  # of the tokens that are predicted; of these
 HIDDEN, OTHER = 0.8, 0.1  # become the mask, become a random token; the rest stay as they are
+WINDOW, AHEAD = 24, 8  # tokens of a sample, and of them those before its first mask
 
 
 class Masked:
@@ -68,8 +70,10 @@ class Masked:
             pair_between=(end,),
             mask=mask,
             normalize=config.data.normalize,
-            max_length=config.data.max_length,
         )
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options if isinstance(options.head, MaskedWords) else replace(options, head=MaskedWords())
@@ -100,7 +104,8 @@ class MaskedBlocks:
     def __init__(
         self, corpus: Corpus, settings: TextSettings, vocabulary: int, seed: int, training: bool = False
     ) -> None:
-        assert settings.mask is not None, "masked words need a mask"
+        if settings.mask is None:
+            raise RegardError("task = 'masked': the tokenizer of the model to start from has no mask token")
         self.settings, self.mask, self.vocabulary, self.seed = settings, settings.mask, vocabulary, seed
         # The last token of the block before is not part of a block here: all tokens are inputs.
         self.blocks = Blocks(corpus, settings.max_length, seed if training else None)
@@ -171,7 +176,27 @@ class MaskedText:
         found = []
         for index in spread(min(self.config.training.samples, self.count), self.count):
             batch = self.examples.batch(np.array([index]), 0).to(device)
-            best, labels = self._found(batch)
-            words = [self.tokenizer.decode(ids.tolist()) for ids in (batch.target.ids[0], best, labels)]
-            found.append({"source": words[0], "hypothesis": words[1], "reference": words[2]})
+            best, _ = self._found(batch)
+            ids, labels = batch.target.ids[0].cpu().numpy(), batch.labels[0].cpu().numpy()
+            guesses = np.full(len(ids), IGNORED)
+            guesses[labels != IGNORED] = best.cpu().numpy()
+            masks = np.flatnonzero((ids == self.examples.mask) & (labels != IGNORED))
+            if len(masks):  # the few tokens of a short block may all be visible
+                found.append(self._sample(ids, masks, guesses, labels))
         return found
+
+    def _sample(
+        self, ids: NDArray[np.int64], masks: NDArray[np.int64], guesses: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> dict[str, str]:
+        """The text around a block's first masks; the words found for these masks, and those that are hidden."""
+        settings = self.examples.settings
+        first = max(len(settings.source_before), int(masks[0]) - AHEAD)
+        last = min(len(ids) - len(settings.source_after), first + WINDOW)
+        masks = masks[masks < last]
+        parts = [self.tokenizer.decode(part.tolist()).strip() for part in np.split(ids[first:last], masks - first)]
+        source = " [MASK] ".join(parts).strip()
+        words = [
+            " ".join(piece.removeprefix(SPACE) or piece for piece in self.tokenizer.tokens(some[masks].tolist()))
+            for some in (guesses, labels)
+        ]
+        return {"source": source, "hypothesis": words[0], "reference": words[1]}

@@ -112,7 +112,11 @@ class Task(Protocol):
         ...
 
     def settings(self, config: Config, prepared: Prepared) -> TextSettings:
-        """The text settings of a model with fresh weights."""
+        """The text settings of a model with fresh weights, without ``max_length``."""
+        ...
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        """The longest text that the model learns, in tokens without marks."""
         ...
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:

@@ -70,10 +70,12 @@ class Translation:
             source=config.data.source,
             target=config.data.target,
             normalize=config.data.normalize,
-            max_length=learnt_length(prepared.train),
         )
         # No corpus holds these tokens; a model early in training might still produce them.
         return replace(settings, suppressed=(settings.pad, settings.unk, *settings.start))
+
+    def max_length(self, config: Config, prepared: Prepared) -> int:
+        return learnt_length(prepared.train)
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
         return options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from regard import tasks
 from regard.config import Config
 from regard.data.prepare import Prepared
 from regard.directory import Loaded
@@ -24,7 +25,9 @@ def start_from(config: Config) -> Loaded | None:
         raise RegardError(
             f"training.init = {config.training.init}: it is a model of task '{start.task}', and task = '{config.task}'"
         )
+    _ = start.text  # raises for a model that reads no text
     options = _options(start.options, config.model)
+    tasks.check(config, registry.architecture_of(options))
     if options == start.options:
         return start
     sizes = start.vocabulary
@@ -43,11 +46,12 @@ def start_from(config: Config) -> Loaded | None:
 
 
 def prepare_options(task: Task, start: Loaded | None) -> dict[str, Any]:
-    """The options of ``prepare``: the tokenizers of the initial model, or what a task's new vocabulary needs."""
+    """The options of ``prepare``: tokenizers and labels of the initial model, or what a new vocabulary needs."""
     if start is None:
         return {"specials": task.specials}
     settings, *pair = start.text
-    return {"tokenizers": tuple(pair), "after": settings.ends[:1]}
+    labels = tuple(getattr(start.options, "labels", ()))
+    return {"tokenizers": tuple(pair), "after": settings.ends[:1], "labels": labels}
 
 
 class ModelParts(NamedTuple):
@@ -60,26 +64,15 @@ class ModelParts(NamedTuple):
 
 def model_parts(config: Config, task: Task, prepared: Prepared, start: Loaded | None) -> ModelParts:
     """The parts of the trained model: those of the initial model, or what task and corpus say."""
-    settings = task.settings(config, prepared)
+    settings = task.settings(config, prepared) if start is None else start.text.settings
+    settings = replace(
+        settings, max_length=task.max_length(config, prepared), length_penalty=config.decoding.length_penalty
+    )
     if start is not None:
-        settings = replace(start.text.settings, max_length=settings.max_length)
-    settings = replace(settings, length_penalty=config.decoding.length_penalty)
-    if start is not None:
-        _check_labels(config, start, prepared.labels)
         return ModelParts(start.options, settings, start.vocabulary)
     source, target = prepared.tokenizer, prepared.target_tokenizer
     sizes = source.size, None if target is source else target.size
     return ModelParts(task.options(registry.options_from(config.model), prepared.labels), settings, sizes)
-
-
-def _check_labels(config: Config, start: Loaded, labels: tuple[str, ...]) -> None:
-    """Raise for a corpus of other labels than the initial model's, whose rows would be learnt as others."""
-    own = tuple(getattr(start.options, "labels", ()))
-    if labels and labels != own:
-        raise RegardError(
-            f"training.init = {config.training.init}: its labels are {', '.join(own)!r:.200}, and those of the corpus "
-            f"{', '.join(labels)!r:.200}: expected the same"
-        )
 
 
 def _options(start: Any, given: dict[str, Any]) -> Any:
