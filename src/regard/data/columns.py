@@ -104,12 +104,16 @@ def find(
 def suggested(names: Sequence[str]) -> str:
     """The task that names of columns suggest: classification, language_model, or "" for none.
 
-    A source beside a target, or a translation, is a pair and no text with its label.
+    A source beside a target, or a translation, is a pair and no text with its label. Several columns of one label's
+    name suggest a classification too, which asks for the one.
     """
     meanings = [meaning(name, ("", "")) for name in names]
     label, text = _guess(names, Column("label", "label")), _guess(names, Column("text"))
     sides = {meanings[place] for place in range(len(names)) if place != text}
     if label is not None and not (meanings[label] == TARGET and SOURCE in sides):
+        return "classification"
+    labels = [name for name in names if _fits(name, Column("label"))]
+    if text is not None and len(labels) > 1 and SOURCE not in sides:
         return "classification"
     return "language_model" if text is not None and not sides & {SOURCE, TARGET} else ""
 
@@ -118,7 +122,8 @@ def not_found(names: Sequence[str], columns: Sequence[Column], where: str, what:
     """The error for a file whose columns are not found; ``what``: "columns", which have numbers, or "keys"."""
     shown = [name[:30] for name in names[:9]]
     listed = ", ".join(f"{number} {name!r}" if what == "columns" else repr(name) for number, name in enumerate(shown))
-    wanted = [column.name for column in columns]
+    wanted = [column.name for column in columns if not column.key and _guess(names, column) is None]
+    wanted = wanted or [column.name for column in columns]
     which = f"which of these {what} {'is' if len(wanted) == 1 else 'are'} the {' and the '.join(wanted)}?"
     return RegardError(
         f"{where}: {which} {listed}; "
