@@ -9,6 +9,7 @@ from regard.data.columns import Column, Example
 from regard.errors import RegardError, nearest
 
 MOST = 10_000  # a column with more distinct values is taken for another one
+WRONG_COLUMN = "is it the wrong column? name the label's with --label (data.label)"
 
 
 def label_place(columns: Sequence[Column]) -> int | None:
@@ -28,16 +29,33 @@ def count_labels(examples: Iterable[Example], columns: Sequence[Column]) -> Coun
         counts[example.values[place]] += 1
         where = example.where
         if len(counts) > MOST:
-            raise RegardError(
-                f"{where}: more than {MOST:,} different labels: is it the wrong column? name the label's with --label "
-                "(data.label)"
-            )
+            raise RegardError(f"{where}: more than {MOST:,} different labels: {WRONG_COLUMN}")
     if len(counts) == 1:
         raise RegardError(
             f"data.train: all {counts.total():,} examples have the label {next(iter(counts))!r:.60} (last: {where}): "
             "a classification needs at least two labels"
         )
     return Counter({label: counts[label] for label in sorted(counts)})
+
+
+def check_survey(counts: Counter[str], name: str) -> None:
+    """Raise for a corpus called ``name`` of several examples with one label, or with more than ``MOST``.
+
+    ``count_labels`` finds the same; here the corpus is the user's file, before a part of it is held out.
+    """
+    if len(counts) > MOST:
+        raise RegardError(f"{name}: {len(counts):,} different labels in {counts.total():,} examples: {WRONG_COLUMN}")
+    if len(counts) == 1 < counts.total():
+        raise RegardError(
+            f"{name}: all {counts.total():,} examples have the label {next(iter(counts))!r:.60}: a classification needs "
+            f"at least two labels; {WRONG_COLUMN}"
+        )
+
+
+def check_shared(counts: Counter[str], name: str) -> None:
+    """Raise for a corpus called ``name`` of three or more examples, each with a label of its own: none can be held out."""
+    if len(counts) == counts.total() > 2:
+        raise RegardError(f"{name}: each of its {len(counts):,} examples has a label of its own: {WRONG_COLUMN}")
 
 
 def described(counts: Mapping[str, int]) -> str:
