@@ -89,7 +89,7 @@ def build(folder: Path, job: Job) -> None:
             job.say(line)
     if job.labels:
         for entry in dict.fromkeys((*data.train, *evaluated.values())):
-            check_labels(read_examples(entry, data, job.columns), job.columns, job.labels)
+            check_labels(read_examples(entry, data, job.columns), job.columns, job.labels, "model to start from")
     overlap = Overlap(normalizer(data.normalize))
     for name, entry in evaluated.items():
         if is_stream(job.columns):
@@ -98,7 +98,10 @@ def build(folder: Path, job: Job) -> None:
             overlap.expect(name, _with_text(name, read_examples(entry, data, job.columns), job.columns))
     if counts := count_labels((example for _, example in job.examples()), job.columns):
         job.say(described(counts))
-        job = replace(job, labels=job.labels or {label: number for number, label in enumerate(counts)})
+        if not job.labels:
+            job = replace(job, labels={label: number for number, label in enumerate(counts)})
+            for entry in evaluated.values():
+                check_labels(read_examples(entry, data, job.columns), job.columns, job.labels)
     if job.tokenizers is None:
         job.say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
         job = replace(job, tokenizers=_with_specials(learn_tokenizers(job, overlap), job.specials))

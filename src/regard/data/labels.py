@@ -65,12 +65,14 @@ def described(counts: Mapping[str, int]) -> str:
     return f"{len(counts):,} labels: {', '.join(shown)}{more}"
 
 
-def check_labels(examples: Iterable[Example], columns: Sequence[Column], labels: Mapping[str, int]) -> None:
-    """Raise for the first example whose label the model to start from does not have."""
+def check_labels(
+    examples: Iterable[Example], columns: Sequence[Column], labels: Mapping[str, int], owner: str = "training data"
+) -> None:
+    """Raise for the first example whose label is none of ``labels``, which are those of their ``owner``."""
     place = label_place(columns)
     if place is not None:
         for example in examples:
-            number_of(example.values[place], labels, example.where, "model to start from")
+            number_of(example.values[place], labels, example.where, owner)
 
 
 def number_of(label: str, labels: Mapping[str, int], where: str, owner: str = "training data") -> int:
