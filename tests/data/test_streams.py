@@ -109,6 +109,14 @@ def test_lines_longer_than_a_piece_are_cut_before_a_space(tmp_path: Path, monkey
         list(read_pieces(path))
 
 
+def test_a_text_of_one_long_line_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PART", 16)
+    monkeypatch.setattr(reading, "LONGEST", 40)
+    text = "one line of words " * 20
+    path = written(tmp_path / "a.txt", text)
+    assert text_of(prepare(config(path), tmp_path / "data")) == text
+
+
 def test_pieces_are_joined_for_tokens_that_cross_line_ends() -> None:
     def piece(text: str, line: int) -> Piece:
         return Piece(text, line, line == 1, line == 6)
