@@ -77,6 +77,7 @@ def test_keys_and_a_validation_corpus_may_be_given(regard: Regard, tmp_path: Pat
         ),
         ("a.tsv --label stars", "a.tsv:1: data.label = 'stars': no column of that name in the first line"),
         ("one.tsv", "one.tsv: no text of 1 can be held out for validation without its like staying in training"),
+        ("poem.txt --text x", "poem.txt: a plain text has no columns: leave out --text x (data.text)"),
         ("empty.tsv", "empty.tsv:3: the label is empty: expected one in every row"),
         ("short.txt", "short.txt: 1 character: too few to train on and to hold out a tenth"),
     ],

@@ -109,6 +109,14 @@ def test_lines_longer_than_a_piece_are_cut_before_a_space(tmp_path: Path, monkey
         list(read_pieces(path))
 
 
+def test_a_plain_text_has_no_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", PLAY)
+    with pytest.raises(RegardError, match=r"a\.txt: a plain text has no columns: leave out --text x"):
+        prepare(config(path, text="x"), tmp_path / "data")
+    rows = written(tmp_path / "b.jsonl", json.dumps({"x": "one"}) + "\n")
+    prepare(config((path, rows), text="x"), tmp_path / "data")  # the key is that of the other file
+
+
 def test_a_text_of_one_long_line_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PART", 16)
     monkeypatch.setattr(reading, "LONGEST", 40)

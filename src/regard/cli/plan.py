@@ -184,10 +184,12 @@ def _survey(config: Config) -> Any:
     from regard.data.examples import file_of
     from regard.data.holdout import survey
     from regard.data.last_tenth import survey_text
+    from regard.data.streams import check_key
     from regard.tasks import task_named
 
     columns, entry = task_named(config.task).columns(config.data), config.data.train[0]
     if is_stream(columns):
+        check_key([entry, config.data.valid], columns)
         path = file_of(entry, text=True)
         if not is_one_file(path):
             return survey_text(path)

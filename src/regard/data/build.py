@@ -15,7 +15,7 @@ from regard.data.columns import Column, Example, is_pairs, is_stream, texts_of
 from regard.data.examples import files_of, read_examples, remarks
 from regard.data.labels import check_labels, count_labels, described, number_of
 from regard.data.shards import Corpus, Writer
-from regard.data.streams import Piece, grouped, is_one_document, read_documents
+from regard.data.streams import Piece, check_key, grouped, is_one_document, read_documents
 from regard.errors import RegardError
 from regard.files import write
 from regard.schema import Entry
@@ -84,6 +84,8 @@ def build(folder: Path, job: Job) -> None:
     """Write tokenizers, shards and ``data.json`` into ``folder``."""
     data = job.data
     evaluated = {name: getattr(data, name) for name in ("valid", "test") if getattr(data, name)}
+    if is_stream(job.columns):
+        check_key((*data.train, *evaluated.values()), job.columns)
     for entry in dict.fromkeys((*data.train, *evaluated.values())):
         for line in remarks(entry, data, job.columns):
             job.say(line)
