@@ -197,7 +197,7 @@ class TrainingConfig:
     compile: bool = option(False, "on a CUDA GPU: fused kernels for layers and loss, by torch.compile")
     deterministic: bool = option(True, "the same bits in every run, on a GPU too, at some cost in speed")
     threads: int = option(0, "CPU threads; 0 = PyTorch's choice", least=0, most=limits.THREADS)
-    init: str = option("", "model directory or packaged name to start from; empty = fresh weights")
+    init: str = option("", "model directory, published folder or name to start from; empty = fresh weights")
 
     def __post_init__(self) -> None:
         _check("training", self)

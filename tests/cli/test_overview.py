@@ -21,6 +21,10 @@ def test_the_overview_lists_every_verb_with_an_example(regard: Regard) -> None:
     for name, verb in VERBS.items():
         assert f"  {name} " in text and verb.summary in text
     assert "regard train train.zh train.en" in text
+    for task in ("translator", "language model", "masked model", "classifier"):
+        assert task in VERBS["train"].summary
+    examples = text.partition("examples:")[2]
+    assert all(f"regard {verb} " in examples for verb in ("train", "translate", "generate", "classify"))
     assert regard().stdout == done.stdout == regard("help").stdout
 
 

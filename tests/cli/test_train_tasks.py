@@ -49,6 +49,7 @@ def test_the_task_is_that_of_the_corpus(regard: Regard, tmp_path: Path) -> None:
         ),
     }  # fmt: skip
     assert not (tmp_path / "runs").exists()
+    assert planned(regard, tmp_path, "poem.txt", "--preset", "small")["model"]["architecture"] == "decoder"
     masked = planned(regard, tmp_path, "poem.txt", "--task", "masked", "--valid", "poem.txt", "-o", "out")
     assert (masked["task"], masked["model"]["architecture"]) == ("masked", "encoder")
 

@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "demo": Verb("regard.cli.demo:demo", "translate at once with the packaged zh→en model, then train one"),
-    "train": Verb("regard.cli.train:train", "train a model from a configuration or from a corpus"),
+    "train": Verb("regard.cli.train:train", "train a translator, a language model, a masked model or a classifier"),
     "translate": Verb("regard.cli.translate:translate", "translate lines of a file or of standard input"),
     "generate": Verb("regard.cli.generate:generate", "continue a prompt, or each line of a file, by a language model"),
     "classify": Verb("regard.cli.classify:classify", "label the lines of a file or of standard input"),
@@ -52,6 +52,8 @@ OUT_OF_MEMORY = "out of memory: smaller batches need less (--batch-tokens), and 
 EXAMPLES = """\
   regard demo
   regard train train.zh train.en --minutes 30
+  regard train plays.txt && regard generate runs/plays --prompt "The king"
+  regard train reviews.tsv && regard classify runs/reviews new.txt
   echo 我爱机器学习 | regard translate zh-en
   regard evaluate runs/zh-en --source test.zh --reference test.en
 """
@@ -220,6 +222,7 @@ def overview() -> str:
         "usage: regard VERB … (regard VERB --help: its options, with an example)\n\n"
         + "\n".join(lines)
         + f"\n\nexamples:\n{EXAMPLES}\n"
-        + "MODEL is a model directory (a run is one) or the name of a packaged model.\n"
+        + "MODEL is a model directory (a run is one), a folder of save_pretrained or its ORG/NAME in the local cache,\n"
+        + "or the name of a packaged model.\n"
         + "Results go to standard output, talk to standard error; errors exit with 2."
     )

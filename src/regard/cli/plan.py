@@ -168,9 +168,11 @@ def _from_corpus(task: str, files: list[str], run: str, tables: dict[str, Any], 
         data["train"] = [train]
     minutes = typed.training.minutes or (0.0 if "steps" in tables.get("training", {}) else MINUTES)
     chosen = recipe(split.train if split else seen.size, seen.characters, task=typed.task, minutes=minutes)
-    if typed.training.init or {"architecture", "preset"} & typed.model.keys():
-        chosen["model"] = {}  # the recipe's options may not exist there, or would change the preset or initial model
+    if {"architecture", "preset"} & typed.model.keys():
+        # The other options of the recipe may not exist there, or would change the preset.
+        chosen["model"] = {"architecture": chosen["model"]["architecture"]}
     if typed.training.init:
+        chosen["model"] = {}
         for key in ("tokenizer", "vocabulary"):  # those of the initial model are used
             chosen["data"].pop(key, None)
     merged: dict[str, Any] = {name: {**table, **tables.pop(name, {})} for name, table in chosen.items()}

@@ -30,7 +30,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.positions=rotary.")
     ] = None,
-    architecture: Annotated[str, typer.Option(help="transformer, rnn, … (model.architecture).")] = "",
+    architecture: Annotated[str, typer.Option(help="transformer, rnn, decoder, encoder, … (model.architecture).")] = "",
     preset: Annotated[str, typer.Option(help="base, big, small or tiny (model.preset).")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run where it stopped.")] = False,
@@ -47,15 +47,18 @@ def train(
     device: Device = "auto",
     json: Json = False,
 ) -> int | None:
-    """Train a model: a translator, a language model, a classifier.
+    """Train a model: a translator, a language model, a masked model, a classifier.
 
     Two text files whose endings are their languages, or a table whose columns name them, train a translator: 1 % of
     the pairs (at most 1,000) are held out for validation. A table with texts and labels trains a classifier: a tenth
-    (at most 1,000) is held out. A plain text trains a language model: the last tenth is held out. --task says
-    otherwise. Size and vocabulary are chosen by the corpus, and the run is written to runs/SOURCE-TARGET or runs/NAME.
-    Every option below is a key of the configuration; --set reaches the others. Ctrl-C saves, and prints how to resume.
+    (at most 1,000) is held out. A plain text trains a language model, or with --task masked an
+    encoder of masked words: the last tenth is held out. --task says what else a corpus is for.
 
-    Example: regard train train.zh train.en --minutes 30
+    Size and vocabulary are chosen by the corpus, or are those of a model to start from (--init): a run, or a folder of
+    save_pretrained. The run is written to runs/SOURCE-TARGET or runs/NAME. Every option below is a key of the
+    configuration; --set reaches the others. Ctrl-C saves, and prints how to resume.
+
+    Examples: regard train train.zh train.en --minutes 30; regard train plays.txt; regard train reviews.tsv --init bert
     """
     precision = "bf16" if bf16 else ""
     short = {"training.precision": precision, "model.architecture": architecture, "model.preset": preset}

@@ -35,16 +35,17 @@ class Estimate:
     target_length: int
     slow_attention: tuple[str, ...] = ()  # why attention could not be computed by a fast kernel
 
-    def seconds(self, training: TrainingConfig) -> float:
-        """Seconds of the whole run, without validation."""
-        by_steps = training.steps * self.seconds_per_update
-        return min(by_steps, training.minutes * 60) if training.minutes else by_steps
+    def seconds(self, training: TrainingConfig, step: int = 0, elapsed: float = 0.0) -> float:
+        """Seconds that a run still takes, without validation, after ``step`` updates in ``elapsed`` seconds."""
+        by_steps = max(0, training.steps - step) * self.seconds_per_update
+        return min(by_steps, max(0.0, training.minutes * 60 - elapsed)) if training.minutes else by_steps
 
-    def lines(self, training: TrainingConfig) -> list[str]:
+    def lines(self, training: TrainingConfig, step: int = 0, elapsed: float = 0.0) -> list[str]:
+        """What is printed of a run that has made ``step`` updates in ``elapsed`` seconds."""
         sides = [str(length) for length in (self.source_length, self.target_length) if length]
         shape = f"{self.sentences} × {' and '.join(sides)} tokens"
-        seconds = self.seconds(training)
-        updates = min(training.steps, int(seconds / self.seconds_per_update))
+        seconds = self.seconds(training, step, elapsed)
+        updates = min(max(0, training.steps - step), round(seconds / self.seconds_per_update))
         return [
             f"largest batch: {shape}; peak memory about {self.bytes / 2**20:,.0f} MiB",
             f"about {self.seconds_per_update:.2f} s an update: {duration(seconds)} for {updates:,}, without validation",

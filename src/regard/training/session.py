@@ -156,11 +156,11 @@ class Session:
             self.validation.rehearse()
         except TooLong as error:
             raise RegardError(f"the longest examples do not fit the model: {error}; lower data.max_length") from None
-        training = self.config.training
-        for line in estimate.lines(training):
+        training, done = self.config.training, (self.position.step, self.pace.before)
+        for line in estimate.lines(training, *done):
             self.progress.say(line)
         self.work = work_of(self.model)
-        if estimate.seconds(training) > WORTH_MEASURING:
+        if estimate.seconds(training, *done) > WORTH_MEASURING:
             # Not the largest product: it would set a small model's peak memory.
             rows, precision = training.batch_tokens, self.trainer.precision
             self.pace.matrix_rate = rate_for(self.model, rows, precision, sizes=SIZES[:2])
