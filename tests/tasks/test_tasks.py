@@ -140,6 +140,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys
         (["wealth.tsv", "--architecture", "decoder"], "gives no labels: expected encoder"),
         (["wealth.tsv", "--metric", "bleu"], "training.metric = 'bleu': task 'classification' measures accuracy"),
         (["plays.txt", "--subword-dropout", "0.1"], "data.subword_dropout is for corpora of single examples"),
+        (
+            ["plays.txt", "--batch-tokens", "200"],
+            "training.batch_tokens = 200 is less than a block of data.max_length = ",
+        ),
+        (
+            ["plays.txt", "--task", "masked", "--max-length", "64", "--batch-tokens", "65"],
+            "training.batch_tokens = 65 is less than a block of data.max_length = 64 and 2 marks: raise it",
+        ),
         (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
     ],
 )
