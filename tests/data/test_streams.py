@@ -171,6 +171,12 @@ def test_the_last_tenth_is_held_out_at_a_line_end(tmp_path: Path) -> None:
     assert split.files == [str(tmp_path / "a.txt")]
 
 
+def test_a_part_of_one_character_cannot_be_held_out(tmp_path: Path) -> None:
+    for text in ("ab", "abcdefghij"):
+        with pytest.raises(RegardError, match=rf"a\.txt: {len(text)} characters: too few to train on"):
+            survey_text(str(written(tmp_path / "a.txt", text))).hold_out()
+
+
 def test_a_text_without_line_ends_is_cut_all_the_same(tmp_path: Path) -> None:
     split = survey_text(str(written(tmp_path / "a.txt", "字" * 100))).hold_out()
     split.write(tmp_path / "corpus")

@@ -102,6 +102,7 @@ def read_stream(loaded: Loaded, file: str, key: str) -> tuple[list[int], int]:
     from regard.config import DataConfig
     from regard.data.columns import Column
     from regard.data.streams import check_key, grouped, is_one_document, read_documents
+    from regard.text.marks import target_start
 
     settings, tokenizer, _ = loaded.text
     data = DataConfig(train=(file,), valid=file)
@@ -117,6 +118,8 @@ def read_stream(loaded: Loaded, file: str, key: str) -> tuple[list[int], int]:
         characters += len(piece.text)
     if not characters:
         raise RegardError(f"{file}: has no text: there is nothing to score")
+    if len(ids) + len(target_start(settings)) < 2:
+        raise RegardError(f"{file}: a text of 1 token: expected two or more, since the first has nothing before it")
     return ids, characters
 
 
