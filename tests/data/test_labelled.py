@@ -248,7 +248,8 @@ def test_what_is_left_out_and_counted(tmp_path: Path) -> None:
         ("text label", "classification"), ("label text_a", "classification"), ("review stars id", "language_model"),
         ("text", "language_model"), ("source target", ""), ("text translation", ""), ("original translation", ""),
         ("sentence target", "classification"), ("a b", ""), ("sentence1 sentence2", ""),
-        ("id label said", "classification"), ("text label label", "classification"), ("text text label", "classification"),
+        ("id label said", "classification"), ("text label label", "classification"),
+        ("text text label", "classification"),
     ],
 )  # fmt: skip
 def test_names_of_columns_suggest_a_task(names: str, task: str, tmp_path: Path) -> None:

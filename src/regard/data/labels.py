@@ -47,13 +47,16 @@ def check_survey(counts: Counter[str], name: str) -> None:
         raise RegardError(f"{name}: {len(counts):,} different labels in {counts.total():,} examples: {WRONG_COLUMN}")
     if len(counts) == 1 < counts.total():
         raise RegardError(
-            f"{name}: all {counts.total():,} examples have the label {next(iter(counts))!r:.60}: a classification needs "
-            f"at least two labels; {WRONG_COLUMN}"
+            f"{name}: all {counts.total():,} examples have the label {next(iter(counts))!r:.60}: a classification "
+            f"needs at least two labels; {WRONG_COLUMN}"
         )
 
 
 def check_shared(counts: Counter[str], name: str) -> None:
-    """Raise for a corpus called ``name`` of three or more examples, each with a label of its own: none can be held out."""
+    """Raise for a corpus called ``name`` of three or more examples, each with a label of its own.
+
+    None of them can be held out.
+    """
     if len(counts) == counts.total() > 2:
         raise RegardError(f"{name}: each of its {len(counts):,} examples has a label of its own: {WRONG_COLUMN}")
 
