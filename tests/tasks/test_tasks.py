@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -157,6 +158,14 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     assert main(["train", *arguments, "-o", "run"]) == 2
     assert words in capsys.readouterr().err
     assert not (corpora / "run").exists()
+
+
+@pytest.mark.parametrize(("model", "expected"), [({}, True), ({"segments": 0}, False), ({"segments": 1}, False)])
+def test_a_second_text_has_a_segment_where_the_model_has_one(model: dict[str, Any], expected: bool) -> None:
+    data = DataConfig(train=("a.tsv",), valid="b.tsv", pair="claim")
+    config = Config(task="classification", data=data, model={"architecture": "encoder", **model})
+    prepared: Any = SimpleNamespace(tokenizer=SimpleNamespace(id_of=lambda name: 2))
+    assert task_named("classification").settings(config, prepared).segments == expected
 
 
 def test_the_table_of_tasks() -> None:
