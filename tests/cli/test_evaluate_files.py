@@ -169,6 +169,9 @@ def test_a_language_model_predicts_a_text(run: Run, files: Path) -> None:
         (files / name).write_bytes(content)
         assert name in refused_here(run("evaluate", "language_model", name))
     assert "--worst, --label" in refused_here(run("evaluate", "language_model", "text.txt", "--worst", 1))
+    assert "text.txt: a plain text has no columns" in refused_here(
+        run("evaluate", "language_model", "text.txt", "--text", "x")
+    )
 
 
 def test_long_texts_and_hostile_labels(run: Run, files: Path) -> None:

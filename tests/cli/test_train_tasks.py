@@ -78,7 +78,14 @@ def test_keys_and_a_validation_corpus_may_be_given(regard: Regard, tmp_path: Pat
         ),
         ("a.tsv --label stars", "a.tsv:1: data.label = 'stars': no column of that name in the first line"),
         ("one.tsv", "one.tsv: no text of 1 can be held out for validation without its like staying in training"),
+        ("poem.txt --text x", "poem.txt: a plain text has no columns: leave out --text x (data.text)"),
         ("empty.tsv", "empty.tsv:3: the label is empty: expected one in every row"),
+        ("none.tsv", "none.tsv: the corpus is empty"),
+        (
+            "bare.tsv",
+            "bare.tsv: the columns name no languages; say --source-language and --target-language; for texts with "
+            "labels say --task classification --text 0 --label 1",
+        ),
         ("short.txt", "short.txt: 1 character: too few to train on and to hold out a tenth"),
     ],
 )
@@ -86,6 +93,8 @@ def test_what_is_refused(arguments: str, expected: str, regard: Regard, tmp_path
     for name, rows in (("a", ROWS), ("b", ROWS), ("one", ROWS[:1]), ("empty", [*ROWS[:1], ("bad", "")])):
         table(tmp_path / f"{name}.tsv", rows)
     (tmp_path / "poem.txt").write_text("roses are red\n" * 40, "utf-8")
+    (tmp_path / "none.tsv").write_text("", "utf-8")
+    table(tmp_path / "bare.tsv", header="")
     (tmp_path / "short.txt").write_text("a", "utf-8")
     assert refused(regard("train", *arguments.split(), cwd=tmp_path)).startswith(expected)
     assert not (tmp_path / "runs").exists()

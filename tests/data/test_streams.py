@@ -109,6 +109,22 @@ def test_lines_longer_than_a_piece_are_cut_before_a_space(tmp_path: Path, monkey
         list(read_pieces(path))
 
 
+def test_a_plain_text_has_no_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", PLAY)
+    with pytest.raises(RegardError, match=r"a\.txt: a plain text has no columns: leave out --text x"):
+        prepare(config(path, text="x"), tmp_path / "data")
+    rows = written(tmp_path / "b.jsonl", json.dumps({"x": "one"}) + "\n")
+    prepare(config((path, rows), text="x"), tmp_path / "data")  # the key is that of the other file
+
+
+def test_a_text_of_one_long_line_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PART", 16)
+    monkeypatch.setattr(reading, "LONGEST", 40)
+    text = "one line of words " * 20
+    path = written(tmp_path / "a.txt", text)
+    assert text_of(prepare(config(path), tmp_path / "data")) == text
+
+
 def test_pieces_are_joined_for_tokens_that_cross_line_ends() -> None:
     def piece(text: str, line: int) -> Piece:
         return Piece(text, line, line == 1, line == 6)
@@ -153,6 +169,12 @@ def test_the_last_tenth_is_held_out_at_a_line_end(tmp_path: Path) -> None:
     assert train + valid == text and train.endswith("\n") and abs(len(train) - 0.9 * len(text)) < 30
     assert split.described() == f"{len(train):,} characters to train on, the last {len(valid):,} held out"
     assert split.files == [str(tmp_path / "a.txt")]
+
+
+def test_a_part_of_one_character_cannot_be_held_out(tmp_path: Path) -> None:
+    for text in ("ab", "abcdefghij"):
+        with pytest.raises(RegardError, match=rf"a\.txt: {len(text)} characters: too few to train on"):
+            survey_text(str(written(tmp_path / "a.txt", text))).hold_out()
 
 
 def test_a_text_without_line_ends_is_cut_all_the_same(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ SETTINGS = TextSettings(start=(), ends=(), source_before=(2,), source_after=(3,)
 def stream(length: int) -> Any:
     """A corpus whose tokens are their places, from 5 on."""
     return SimpleNamespace(
-        name="text", stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}"
+        files=["text"], stream=np.arange(5, 5 + length), where_in_stream=lambda place: f"text:{place + 1}"
     )
 
 
@@ -55,7 +55,7 @@ def test_epochs_cut_elsewhere_and_are_repeated() -> None:
 
 
 def test_a_text_of_one_token_is_an_error() -> None:
-    with pytest.raises(RegardError, match="a text of 1 tokens: expected two or more"):
+    with pytest.raises(RegardError, match="text: a text of 1 token: expected two or more"):
         Blocks(stream(1), 10)
 
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -143,6 +144,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys
         (["wealth.tsv", "--architecture", "decoder"], "gives no labels: expected encoder"),
         (["wealth.tsv", "--metric", "bleu"], "training.metric = 'bleu': task 'classification' measures accuracy"),
         (["plays.txt", "--subword-dropout", "0.1"], "data.subword_dropout is for corpora of single examples"),
+        (
+            ["plays.txt", "--batch-tokens", "200"],
+            "training.batch_tokens = 200 is less than a block of data.max_length = ",
+        ),
+        (
+            ["plays.txt", "--task", "masked", "--max-length", "64", "--batch-tokens", "65"],
+            "training.batch_tokens = 65 is less than a block of data.max_length = 64 and 2 marks: raise it",
+        ),
         (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
     ],
 )
@@ -152,6 +161,14 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     assert main(["train", *arguments, "-o", "run"]) == 2
     assert words in capsys.readouterr().err
     assert not (corpora / "run").exists()
+
+
+@pytest.mark.parametrize(("model", "expected"), [({}, True), ({"segments": 0}, False), ({"segments": 1}, False)])
+def test_a_second_text_has_a_segment_where_the_model_has_one(model: dict[str, Any], expected: bool) -> None:
+    data = DataConfig(train=("a.tsv",), valid="b.tsv", pair="claim")
+    config = Config(task="classification", data=data, model={"architecture": "encoder", **model})
+    prepared: Any = SimpleNamespace(tokenizer=SimpleNamespace(id_of=lambda name: 2))
+    assert task_named("classification").settings(config, prepared).segments == expected
 
 
 def test_the_table_of_tasks() -> None:

@@ -101,11 +101,14 @@ def read_stream(loaded: Loaded, file: str, key: str) -> tuple[list[int], int]:
     """The ids of a file's documents, and how many characters they have; an end mark stands after each of several."""
     from regard.config import DataConfig
     from regard.data.columns import Column
-    from regard.data.streams import grouped, is_one_document, read_documents
+    from regard.data.streams import check_key, grouped, is_one_document, read_documents
+    from regard.text.marks import target_start
 
     settings, tokenizer, _ = loaded.text
     data = DataConfig(train=(file,), valid=file)
-    pieces = read_documents(file, data, [Column("text", key=key)])
+    columns = [Column("text", key=key)]
+    check_key([file], columns)
+    pieces = read_documents(file, data, columns)
     after = () if is_one_document([file]) else settings.ends[:1]
     ids: list[int] = []
     characters = 0
@@ -115,6 +118,8 @@ def read_stream(loaded: Loaded, file: str, key: str) -> tuple[list[int], int]:
         characters += len(piece.text)
     if not characters:
         raise RegardError(f"{file}: has no text: there is nothing to score")
+    if len(ids) + len(target_start(settings)) < 2:
+        raise RegardError(f"{file}: a text of 1 token: expected two or more, since the first has nothing before it")
     return ids, characters
 
 

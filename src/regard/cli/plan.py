@@ -131,9 +131,11 @@ def _languages(files: list[str], tables: Mapping[str, Any]) -> tuple[str, str]:
             source, target = target, source  # columns may stand in any order
         source, target = given.get("source", source), given.get("target", target)
     if not source or not target:
+        two = len(files) == 2
+        other = "" if two else "; for texts with labels say --task classification --text 0 --label 1 (name or number)"
         raise RegardError(
-            f"{' '.join(files)}: the {'endings' if len(files) == 2 else 'columns'} name no languages; say "
-            "--source-language and --target-language"
+            f"{' '.join(files)}: the {'endings' if two else 'columns'} name no languages; say --source-language and "
+            f"--target-language{other}"
         )
     if source == target:
         raise RegardError(
@@ -186,10 +188,12 @@ def _survey(config: Config) -> Any:
     from regard.data.examples import file_of
     from regard.data.holdout import survey
     from regard.data.last_tenth import survey_text
+    from regard.data.streams import check_key
     from regard.tasks import task_named
 
     columns, entry = task_named(config.task).columns(config.data), config.data.train[0]
     if is_stream(columns):
+        check_key([entry, config.data.valid], columns)
         path = file_of(entry, text=True)
         if not is_one_file(path):
             return survey_text(path)

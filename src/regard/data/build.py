@@ -15,7 +15,7 @@ from regard.data.columns import Column, Example, is_pairs, is_stream, texts_of
 from regard.data.examples import files_of, read_examples, remarks
 from regard.data.labels import check_labels, count_labels, described, number_of
 from regard.data.shards import Corpus, Writer
-from regard.data.streams import Piece, grouped, is_one_document, read_documents
+from regard.data.streams import Piece, check_key, grouped, is_one_document, read_documents
 from regard.errors import RegardError
 from regard.files import write
 from regard.schema import Entry
@@ -84,12 +84,14 @@ def build(folder: Path, job: Job) -> None:
     """Write tokenizers, shards and ``data.json`` into ``folder``."""
     data = job.data
     evaluated = {name: getattr(data, name) for name in ("valid", "test") if getattr(data, name)}
+    if is_stream(job.columns):
+        check_key((*data.train, *evaluated.values()), job.columns)
     for entry in dict.fromkeys((*data.train, *evaluated.values())):
         for line in remarks(entry, data, job.columns):
             job.say(line)
     if job.labels:
         for entry in dict.fromkeys((*data.train, *evaluated.values())):
-            check_labels(read_examples(entry, data, job.columns), job.columns, job.labels)
+            check_labels(read_examples(entry, data, job.columns), job.columns, job.labels, "model to start from")
     overlap = Overlap(normalizer(data.normalize))
     for name, entry in evaluated.items():
         if is_stream(job.columns):
@@ -98,7 +100,10 @@ def build(folder: Path, job: Job) -> None:
             overlap.expect(name, _with_text(name, read_examples(entry, data, job.columns), job.columns))
     if counts := count_labels((example for _, example in job.examples()), job.columns):
         job.say(described(counts))
-        job = replace(job, labels=job.labels or {label: number for number, label in enumerate(counts)})
+        if not job.labels:
+            job = replace(job, labels={label: number for number, label in enumerate(counts)})
+            for entry in evaluated.values():
+                check_labels(read_examples(entry, data, job.columns), job.columns, job.labels)
     if job.tokenizers is None:
         job.say(f"learning {data.vocabulary:,} subwords, or as many as the text gives")
         job = replace(job, tokenizers=_with_specials(learn_tokenizers(job, overlap), job.specials))

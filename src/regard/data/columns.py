@@ -76,21 +76,25 @@ def find(
     """The columns among the cells of a first line, or among the keys of an object; None if they are not found.
 
     A key decides (``by_key``), then a name, then being the only other one. Unless they are ``named``, the cells may be
-    an example's: they are names if one of them is found by its name, or if all keys lead to names of their kind.
+    an example's. A column given by number says so, unless all such cells are names of their kind; then only a number or
+    being the only other one finds the rest. Without a number the cells are names if one of them is known.
     """
     chosen = {number: by_key(column) for number, column in enumerate(columns) if column.key}
     named |= any(not columns[number].key.isdecimal() for number in chosen)
     named |= bool(chosen) and all(_fits(names[place], columns[number]) for number, place in chosen.items())
+    may_be_named = named or not chosen
     for number, column in enumerate(columns):
         place = None if column.key else _guess(names, column)
+        if place is not None and not may_be_named:
+            return None  # a row by one column, names by the other: to be asked
         if place is not None:
             chosen[number], named = place, True
     missing = [number for number in range(len(columns)) if number not in chosen]
     others = [place for place in range(len(names)) if place not in chosen.values()]
-    if len(others) > 1:
+    if len(others) > 1 and (named or not chosen):
         extra = [place for place in others if _plain(names[place]) in _EXTRA]
         others = [place for place in others if place not in extra]
-        named |= bool(extra)
+        named |= any(_plain(names[place]) != "no" for place in extra)  # "no" may be an answer
     if len(missing) == len(others) == 1 and (chosen or len(columns) == 1):
         chosen[missing[0]] = others[0]
     places = tuple(chosen[number] for number in sorted(chosen))
@@ -100,12 +104,16 @@ def find(
 def suggested(names: Sequence[str]) -> str:
     """The task that names of columns suggest: classification, language_model, or "" for none.
 
-    A source beside a target, or a translation, is a pair and no text with its label.
+    A source beside a target, or a translation, is a pair and no text with its label. Several columns of one label's
+    name suggest a classification too, which asks for the one.
     """
     meanings = [meaning(name, ("", "")) for name in names]
     label, text = _guess(names, Column("label", "label")), _guess(names, Column("text"))
     sides = {meanings[place] for place in range(len(names)) if place != text}
     if label is not None and not (meanings[label] == TARGET and SOURCE in sides):
+        return "classification"
+    labels = [name for name in names if _fits(name, Column("label"))]
+    if text is not None and len(labels) > 1 and SOURCE not in sides:
         return "classification"
     return "language_model" if text is not None and not sides & {SOURCE, TARGET} else ""
 
@@ -114,7 +122,8 @@ def not_found(names: Sequence[str], columns: Sequence[Column], where: str, what:
     """The error for a file whose columns are not found; ``what``: "columns", which have numbers, or "keys"."""
     shown = [name[:30] for name in names[:9]]
     listed = ", ".join(f"{number} {name!r}" if what == "columns" else repr(name) for number, name in enumerate(shown))
-    wanted = [column.name for column in columns]
+    wanted = [column.name for column in columns if not column.key and _guess(names, column) is None]
+    wanted = wanted or [column.name for column in columns]
     which = f"which of these {what} {'is' if len(wanted) == 1 else 'are'} the {' and the '.join(wanted)}?"
     return RegardError(
         f"{where}: {which} {listed}; "

@@ -103,7 +103,9 @@ def languages_in(path: str) -> tuple[str, str]:
     """The two languages named by a file's columns or by the keys of its first object, in their order."""
     if bare(path).endswith(tables.ENDINGS):
         return tables.languages_named(path)
-    item, _ = next(jsonl.objects(path), ({}, ""))
+    item, where = next(jsonl.objects(path), ({}, ""))
+    if not where:
+        raise RegardError(f"{path}: the corpus is empty")
     inner = item.get("translation")
     return tables.two_languages(inner if isinstance(inner, dict) else item)
 

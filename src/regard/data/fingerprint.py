@@ -12,7 +12,7 @@ from typing import Any
 from regard.config import DataConfig
 from regard.data.columns import Column, is_pairs, is_stream
 from regard.data.examples import files_of
-from regard.data.reading import bare, open_lines
+from regard.data.reading import bare, check_opens
 from regard.data.tables import ENDINGS
 from regard.errors import RegardError
 from regard.schema import Entry
@@ -63,6 +63,6 @@ def entries_of(data: DataConfig) -> dict[str, list[Entry]]:
 
 
 def _hash(path: str) -> str:
-    next(open_lines(path), None)  # a clear error for a file that cannot be opened
+    check_opens(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

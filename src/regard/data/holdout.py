@@ -15,7 +15,7 @@ from regard.config import DataConfig
 from regard.data.columns import Column, is_pairs, texts_of
 from regard.data.corpus import named
 from regard.data.examples import files_of, read_examples
-from regard.data.labels import label_place
+from regard.data.labels import check_shared, check_survey, label_place
 from regard.data.reading import bare
 from regard.errors import RegardError
 from regard.files import write_folder
@@ -135,6 +135,7 @@ class Survey:
                 if is_pairs(self.columns)
                 else f"{named(self.entry)}: none of {count:,} examples has text"
             )
+        check_shared(Counter(self.labels), named(self.entry))
         share = share or (LARGE_SHARE if is_pairs(self.columns) else SHARE)
         chosen = _choose(self.groups, max(1, min(most, round(count * share))), self.labels)
         if not chosen or len(chosen) == count:
@@ -146,7 +147,7 @@ class Survey:
 
 
 def survey(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> Survey:
-    """Read a corpus and group its examples (union-find over equal texts)."""
+    """Read a corpus, check its labels and group its examples (union-find over equal texts)."""
     parents: list[int] = []
     seen: dict[tuple[int, str], int] = {}
     characters: Counter[str] = Counter()
@@ -172,6 +173,7 @@ def survey(entry: Entry, data: DataConfig, columns: Sequence[Column]) -> Survey:
         for side, text in enumerate(sides if is_pairs(columns) else ["\0".join(sides)]):
             first, here = root(seen.setdefault((side, text), index)), root(index)
             parents[max(first, here)] = min(first, here)
+    check_survey(Counter(labels), named(entry))
     groups = [root(index) for index in range(len(parents))]
     for index in empty:
         groups[index] = -1

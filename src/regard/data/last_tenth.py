@@ -62,7 +62,7 @@ class TextSurvey:
         return self.characters.total()
 
     def hold_out(self) -> TextSplit:
-        """Hold out the last tenth; an error if either part has no text."""
+        """Hold out the last tenth; an error if either part has no text, or one character."""
         total = self.characters.total()
         wanted = int(total * TRAINS)
         cut, begun, texts = wanted, 0, [False, False]
@@ -76,7 +76,7 @@ class TextSurvey:
             here = max(0, min(len(text), cut - begun))
             texts = [had or has_text(part) for had, part in zip(texts, (text[:here], text[here:]), strict=True)]
             begun += len(text)
-        if not all(texts):
+        if not all(texts) or min(cut, total - cut) < 2:  # in a part of one character nothing is predicted
             unit = "character" if total == 1 else "characters"
             raise RegardError(
                 f"{self.path}: {total:,} {unit}: too few to train on and to hold out a tenth for validation; name a "

@@ -36,6 +36,12 @@ def open_lines(path: str | Path) -> Iterator[bytes]:
         yield from _lines(file, str(path))
 
 
+def check_opens(path: str | Path) -> None:
+    """Raise for a file that cannot be opened, or whose first bytes are no text, however long its first line is."""
+    with _opened(str(path)):
+        pass
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
     """Each line as text with its "file:line"; bytes that are not UTF-8 are an error, a byte order mark is dropped."""
     with _opened(str(path)) as (head, file):

@@ -38,6 +38,16 @@ def read_documents(entry: Entry, data: DataConfig, columns: Sequence[Column]) ->
         raise RegardError(f"{path}: the corpus is empty")
 
 
+def check_key(entries: Iterable[Entry], columns: Sequence[Column]) -> None:
+    """Raise for the key of a column where all files are plain text, which has none."""
+    files = [file_of(entry, text=True) for entry in entries]
+    if columns[0].key and not any(map(is_one_file, files)):
+        raise RegardError(
+            f"{files[0]}: a plain text has no columns: leave out --text {columns[0].key} (data.text), which names a "
+            "column or key of a .tsv, .csv or .jsonl file"
+        )
+
+
 def is_one_document(entries: Iterable[Entry]) -> bool:
     """Whether a corpus is one plain text file, after which no end mark stands."""
     listed = list(entries)

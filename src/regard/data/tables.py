@@ -83,7 +83,9 @@ def remarks_on(path: str, names: Mapping[str, str]) -> list[str]:
 
 def languages_named(path: str) -> tuple[str, str]:
     """The two languages named in a table's first line, in the order of its columns; "" if there are none."""
-    first, _ = next(_rows(path), ([], ""))
+    first, where = next(_rows(path), ([], ""))
+    if not where:
+        raise RegardError(f"{path}: the corpus is empty")
     return two_languages(first)
 
 

@@ -68,7 +68,7 @@ class Classification:
             source_before=(begin,),
             source_after=(end,),
             pair_between=(end,),
-            segments=bool(config.data.pair),
+            segments=bool(config.data.pair) and config.model.get("segments", 2) > 1,  # of fewer none is a second text's
             normalize=config.data.normalize,
         )
 

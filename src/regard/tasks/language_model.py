@@ -84,8 +84,15 @@ class LanguageModel:
         )
 
 
-def check_stream(config: Config) -> None:
-    """RegardError for data settings that a text in blocks does not have."""
+def check_stream(config: Config, marks: int = 0) -> None:
+    """RegardError for data settings that a text in blocks of ``data.max_length`` and ``marks`` tokens does not have."""
+    block = config.data.max_length + marks
+    if config.training.batch_tokens < block:
+        beside = f" and {marks} marks" if marks else ""
+        raise RegardError(
+            f"training.batch_tokens = {config.training.batch_tokens} is less than a block of data.max_length = "
+            f"{config.data.max_length}{beside}: raise it, or lower data.max_length"
+        )
     if config.data.shares:
         raise RegardError(f"data.shares is for corpora of single examples: task = '{config.task}' has none")
     if config.data.subword_dropout:
@@ -105,7 +112,8 @@ class Blocks:
         self.corpus, self.size, self.seed = corpus, size, seed
         labels = len(corpus.stream) - 1
         if labels < 1:
-            raise RegardError(f"{corpus.name}: a text of {labels + 1} tokens: expected two or more")
+            tokens = f"{labels + 1} token{'s' * (labels != 0)}"
+            raise RegardError(f"{', '.join(corpus.files)}: a text of {tokens}: expected two or more")
         # How many places there are where the first block may begin.
         self.offsets = min(size, max(1, labels - size + 1)) if seed is not None else 1
         count = max(1, (labels - self.offsets + 1) // size) if seed is not None else -(-labels // size)

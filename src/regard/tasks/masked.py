@@ -53,7 +53,7 @@ class Masked:
     }
 
     def check(self, config: Config, architecture: Architecture) -> None:
-        check_stream(config)
+        check_stream(config, marks=0 if config.training.init else 2)  # an initial model has marks of its own
         if not architecture.labels:
             raise RegardError("task = 'masked': this architecture predicts no masked words: expected encoder")
 
