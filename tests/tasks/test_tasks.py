@@ -152,6 +152,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(task: str, corpora: Path, capsys
             ["plays.txt", "--task", "masked", "--max-length", "64", "--batch-tokens", "65"],
             "training.batch_tokens = 65 is less than a block of data.max_length = 64 and 2 marks: raise it",
         ),
+        (
+            ["wealth.tsv", "--set", "model.head=spans"],
+            "model.head = 'spans': expected text_labels, the head of task = ",
+        ),
+        (
+            ["plays.txt", "--task", "masked", "--set", "model.head=text_labels"],
+            "model.head = 'text_labels': expected masked_words, the head of task = 'masked'",
+        ),
+        (["wealth.tsv", "--set", 'model.labels=["a", "b"]'], "model.labels = ('a', 'b'): the corpus names them: leave"),
         (["wealth.tsv", "--rdrop", "1"], "training.rdrop = 1.0: expected 0"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from regard.machine.memory import other_sizes
 from regard.models.heads import TextLabels
 from regard.models.registry import Architecture
 from regard.pipelines.rows import row, tokens_of
+from regard.tasks.heads import with_head
 from regard.tasks.measuring import HeldOut, evaluating, spread
 from regard.tasks.objectives import LabelCrossEntropy, Objective, label_model
 from regard.tasks.task import Card, Stop
@@ -76,8 +76,7 @@ class Classification:
         return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
-        head = options.head if isinstance(options.head, TextLabels) else TextLabels(pooling="mean")
-        return replace(options, head=head, labels=labels)
+        return with_head(options, TextLabels(pooling="mean"), labels, self.name)
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> Texts:
         return Texts(prepared.train, settings)

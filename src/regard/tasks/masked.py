@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.heads import MaskedWords
 from regard.models.registry import Architecture
+from regard.tasks.heads import with_head
 from regard.tasks.language_model import Blocks, check_stream
 from regard.tasks.measuring import HeldOut, evaluating, spread
 from regard.tasks.objectives import CrossEntropy, Objective, forward, token_objective
@@ -76,7 +76,7 @@ class Masked:
         return config.data.max_length
 
     def options(self, options: Any, labels: tuple[str, ...]) -> Any:
-        return options if isinstance(options.head, MaskedWords) else replace(options, head=MaskedWords())
+        return with_head(options, MaskedWords(), (), self.name)
 
     def examples(self, config: Config, prepared: Prepared, settings: TextSettings) -> MaskedBlocks:
         return MaskedBlocks(prepared.train, settings, prepared.tokenizer.size, config.seed, training=True)
