@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from regard.pipelines import Translator
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model directory (a run is one), or the name of a packaged model.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model directory (a run is one), published folder, ORG/NAME, or the name of a packaged model.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto (a CUDA GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic: auto (fp32), fp32, bf16, fp16 or int8 (on a CPU).")]

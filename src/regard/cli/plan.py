@@ -48,7 +48,10 @@ def plan_run(
             folder = Path("runs") / path.stem
         return _resumed(folder, tables, overrides)
     if path.is_dir():
-        raise RegardError(f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}")
+        raise RegardError(
+            f"{path}: is a folder; to go on with a run: regard train --resume {quote(str(path))}; "
+            "to start from a model: regard train CORPUS --init MODEL"
+        )
     from regard.training.rundir import read_file
 
     return Plan(read_file(path, overrides, **tables), Path(run or f"runs/{path.stem}{ending}"))

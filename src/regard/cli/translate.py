@@ -47,7 +47,11 @@ def translate(
     ] = 1,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=limits.EXTRA_TOKENS, help="Most subwords of a translation; default: by its source."),
+        typer.Option(
+            min=1,
+            max=limits.EXTRA_TOKENS,
+            help="Most subwords of a translation, end token counted; default: by its source.",
+        ),
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add ' ||| score', the sum of log-probabilities.")] = False,
     alignments: Annotated[
