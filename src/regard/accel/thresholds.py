@@ -70,7 +70,7 @@ COLUMN = 32
 PROCESS_TOKENS = 1024
 
 #: Bytes of weights from which a model that only decodes is prepared while it is read, even if the native kernels have
-#: to be compiled for it: of smaller models there is memory for the original too. By hand.
+#: to be compiled for it: of smaller models there is memory for the original too. By hand ("Memory of loading").
 PREPARED_BYTES = 100_000_000
 
 #: Source tokens that a CPU encodes at once. By hand ("Encoding").

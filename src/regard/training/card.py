@@ -31,7 +31,7 @@ def model_card(session: Session, chosen: str, measured: Mapping[str, Mapping[str
     lines = [
         f"# {card.title}",
         "",
-        f"Architecture {options['architecture']}, {parameters:,} parameters, trained with regard {__version__}.",
+        f"Architecture {options['architecture']} with {parameters:,} parameters, trained with regard {__version__}.",
         "",
         "```",
         card.command.format(run=quote(str(session.run))),
