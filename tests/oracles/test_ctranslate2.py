@@ -52,7 +52,11 @@ MODELS: dict[str, dict[str, Any]] = {
 def of(model: Any, settings: TextSettings | None = None) -> Any:
     """What a backend reads of a loaded model."""
     settings = settings or TextSettings()
-    return SimpleNamespace(model=model, settings=settings, text=SimpleNamespace(settings=settings))
+    return SimpleNamespace(
+        model=model,
+        settings=settings,
+        text=SimpleNamespace(settings=settings, target_tokenizer=SimpleNamespace(size=1 << 30)),
+    )
 
 
 def loaded(**changes: Any) -> Any:
