@@ -56,7 +56,7 @@ def main() -> None:
             regard("train", str(RECIPE), "--run", str(run), "--seed", str(seed))
             seconds = time.perf_counter() - begun
             scores = regard("evaluate", str(run), str(evidence.data_folder() / "sentiment-en" / "dev.tsv"))
-            found.append({"seconds": seconds, **{key: scores[key] for key in scores if key != "model"}})
+            found.append({"seconds": seconds, **{key: scores[key] for key in scores if key not in ("model", "file")}})
             print(found[-1], file=sys.stderr)
     accuracies = [one["accuracy"] for one in found]
     listed = ", ".join(f"{accuracy:.1%}" for accuracy in accuracies)

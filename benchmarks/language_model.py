@@ -34,11 +34,11 @@ def divided(folder: Path) -> tuple[Path, Path]:
     return train, valid
 
 
-def ours(train: Path, valid: Path, run: Path, seed: int) -> dict[str, Any]:
+def ours(train: Path, valid: Path, run: Path, seed: int, steps: int) -> dict[str, Any]:
     """One training by the command line; its updates are timed by the run itself."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "regard", "train", str(RECIPE), "--run", str(run), "--json", "--seed", str(seed)]
-    given = [f"data.train={json.dumps([str(train)])}", f"data.valid={valid}"]
+    given = [f"data.train={json.dumps([str(train)])}", f"data.valid={valid}", f"training.steps={steps}"]
     for value in given:
         command += ["--set", value]
     found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
@@ -77,14 +77,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", required=True, help="a clone of nanoGPT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=SETTING["steps"], help="regard's updates; nanoGPT's are 2,000")
     given = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {"regard": [], "nanoGPT": []}
+    shorter = given.steps != SETTING["steps"]
+    name_of_ours = f"regard, {given.steps:,} updates"
+    found: dict[str, list[dict[str, Any]]] = {name_of_ours: [], "nanoGPT, 2,000 updates": []}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         train, valid = divided(place)
         for seed in given.seeds:  # in turn, so that both see the machine in the same state
-            found["regard"].append(ours(train, valid, place / f"run-{seed}", seed))
-            found["nanoGPT"].append(theirs(given.nanogpt, train, valid, place, seed))
+            found[name_of_ours].append(ours(train, valid, place / f"run-{seed}", seed, given.steps))
+            found["nanoGPT, 2,000 updates"].append(theirs(given.nanogpt, train, valid, place, seed))
             print({name: rows[-1] for name, rows in found.items()}, file=sys.stderr)
     rows = []
     for name, each in found.items():
@@ -98,12 +101,13 @@ def main() -> None:
             ]
         )
     evidence.write(
-        "tinyshakespeare",
-        command=f"python benchmarks/language_model.py --nanogpt PATH --seeds {' '.join(map(str, given.seeds))}",
+        f"tinyshakespeare-{given.steps}" if shorter else "tinyshakespeare",
+        command=f"python benchmarks/language_model.py --nanogpt PATH --seeds {' '.join(map(str, given.seeds))}"
+        + (f" --steps {given.steps}" if shorter else ""),
         seeds=given.seeds,
         figures={"runs": found, "setting": SETTING},
         table={
-            "columns": ["", "loss a character, mean (seeds)", "seconds of 2,000 updates", "of the whole process"],
+            "columns": ["", "loss a character, mean (seeds)", "seconds of the updates", "of the whole process"],
             "rows": rows,
         },
         note="Loss: over the whole validation part in blocks of 64. The whole process of regard validates, saves "
