@@ -39,6 +39,7 @@ def test_training_speed_is_a_share_of_the_matrix_rate(tmp_path: Path, capsys: py
     assert "target tokens/s" in " ".join(TrainingSpeed(**found).lines())
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_time_are_a_whole_and_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, train, decode = tmp_path / "c.toml", tmp_path / "train.png", tmp_path / "decode.svg"
     path.write_text(TOML)

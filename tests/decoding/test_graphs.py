@@ -226,6 +226,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(beam: int, fixed: bool, fake_gpu: Non
         assert running.last.device.type == "cuda" and running.last.shape == (3, beam)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_rows_that_are_filled_again_need_no_new_capture(count: int, beam: int, seed: int) -> None:
     """Shapes tell batches apart: any mix of sentences gives the results of uncaptured steps."""
