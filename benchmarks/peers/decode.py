@@ -44,6 +44,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
     from regard.accel.prepared import quantize
     from regard.decoding.backends import build_backend
     from regard.decoding.search import LengthPenalty, Search
+    from regard.decoding.waiting import inputs_of
 
     search = Search(
         beam=job["beam"], length_penalty=LengthPenalty.parse("power:1.0"), stopping="first", max_extra=job["max_extra"]
@@ -56,7 +57,7 @@ def regard(loaded: directory.Loaded, job: dict[str, Any], precision: str = "") -
     backend = build_backend("regard", loaded)
 
     def translate(sources: Ids) -> Ids:
-        results = backend(sources, search, job["batch_tokens"] * job["beam"])
+        results = backend(inputs_of(sources), search, job["batch_tokens"] * job["beam"])
         return [result.hypotheses[0].ids for result in results]
 
     return translate

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from regard.training.validation import Validator
 
 import regard as package
 from regard.config import read_config
+from regard.tasks.translation import Translations
 from regard.training.loop import train
 
 from .conftest import PROGRAM, Regard, pairs, refused, write_corpus
@@ -90,9 +90,9 @@ def test_a_fault_of_decoding_is_not_told_as_a_length(workshop: Path, tmp_path: P
     monkeypatch.chdir(workshop)
     config = read_config(workshop / "tiny.toml", training={"steps": 1})
 
-    def fail(self: Validator) -> None:
+    def fail(self: Translations) -> None:
         "é".encode("ascii")
 
-    monkeypatch.setattr(Validator, "rehearse", fail)
+    monkeypatch.setattr(Translations, "rehearse", fail)
     with pytest.raises(UnicodeEncodeError):
         train(config, tmp_path / "run")
