@@ -144,7 +144,7 @@ def test_prompts_and_prefixes_of_any_length_are_one_line(translator: Translator,
         list(decode(translator.model, [[5]], translator.settings, Search(), prompts=[[5] * 110_000]))
     with pytest.raises(RegardError, match=r"source 1: .* subwords are too long to be scored: expected at most 16,384"):
         translator.score(["好" * 40_000], ["good"])
-    for name, value in (("forced_prefix", [5] * 110_000), ("suppressed", [5] * (limits.SUPPRESSED + 1)), ("start", 10**30)):
+    for name, value in (("forced_prefix", [5] * 110_000), ("start", 10**30)):
         folder = tmp_path / name
         shutil.copytree(translator.path, folder)
         (folder / "manifest.json").unlink()
