@@ -31,7 +31,7 @@ def test_no_hostile_input_hangs_prints_a_traceback_or_loses_a_line(suite: str, c
     assert (name, cases, failures, seed) == (suite, str(count), "0", "1")
     # Cases that nothing notices, or that are all noticed, are no test; of two checkpoints one is nearly always whole.
     assert int(accepted) > 0 and int(refused) > 0 and int(accepted) + int(refused) == count
-    assert suite in ("checkpoints", "corpora") or int(accepted) < int(refused)
+    assert suite in ("checkpoints", "corpora") or int(accepted) <= int(refused)
     assert float(slowest) > 0 or suite == "corpora"
     assert (memory == "–") == (suite in ("corpora", "requests"))
     assert sorted(RESULTS.iterdir()) == before
