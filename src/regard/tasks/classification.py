@@ -133,16 +133,19 @@ class LabelledTexts:
 
     def measure(self, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """The loss a text without smoothing, accuracy, macro F1, and samples."""
-        device = next(self.model.parameters()).device
         model = label_model(self.model)
         found: dict[int, tuple[int, int]] = {}  # number of an example → its label, the likeliest one
+
+        def nll_of(numbers: NDArray[np.int64], batch: Batch) -> torch.Tensor:
+            scores = model.label_scores(batch.target)
+            pairs = zip(batch.labels.tolist(), scores.argmax(-1).tolist(), strict=True)
+            found.update(zip(numbers.tolist(), pairs, strict=True))
+            return LabelCrossEntropy().of(scores, batch).nll
+
         with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")
-            loss = self.held_out.loss(self.model, LabelCrossEntropy())
+            loss = self.held_out.mean(self.model, nll_of)
             files.point("validate:loss")
-            for numbers, batch in self.held_out.each():
-                best = model.label_scores(batch.to(device).target).argmax(-1).tolist()
-                found |= zip(numbers.tolist(), zip(batch.labels.tolist(), best, strict=True), strict=True)
         names = self.loaded.options.labels
         true, chosen = zip(*found.values(), strict=True)
         scores = label_scores(true, chosen, names)

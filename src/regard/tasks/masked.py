@@ -25,6 +25,7 @@ from regard.errors import RegardError
 from regard.machine.memory import other_sizes
 from regard.models.heads import MaskedWords
 from regard.models.registry import Architecture
+from regard.nn.sequences import Output
 from regard.tasks.heads import with_head
 from regard.tasks.language_model import Blocks, check_stream
 from regard.tasks.measuring import HeldOut, evaluating, spread
@@ -154,29 +155,34 @@ class MaskedText:
         """The loss a hidden token, its perplexity, the share that is found, and samples."""
         right = wanted = 0
         device = next(self.model.parameters()).device
+
+        def nll_of(_: NDArray[np.int64], batch: Batch) -> torch.Tensor:
+            nonlocal right, wanted
+            output = forward(self.model, batch)
+            hidden, labels = self._found(batch, output)
+            right, wanted = right + int((hidden == labels).sum()), wanted + len(labels)
+            return CrossEntropy().of(output, self.model, batch).nll
+
         with other_sizes(), evaluating(self.model), switched_on():
             files.point("validate:begin")
-            loss = self.held_out.loss(self.model, CrossEntropy())
+            loss = self.held_out.mean(self.model, nll_of)
             files.point("validate:loss")
-            for _, batch in self.held_out.each():
-                hidden, labels = self._found(batch.to(device))
-                right, wanted = right + int((hidden == labels).sum()), wanted + len(labels)
             values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / max(wanted, 1)}
             return {**values, "samples": self._samples(device)}
 
     def rehearse(self) -> None:
         self.held_out.rehearse(self.model, CrossEntropy())
 
-    def _found(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest token of each hidden one, [M], and the token itself."""
+    def _found(self, batch: Batch, output: Output) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest token of each hidden one by a forward pass, [M], and the token itself."""
         real = batch.labels != IGNORED
-        return self.model.logits(forward(self.model, batch).hidden[real]).argmax(-1), batch.labels[real]
+        return self.model.logits(output.hidden[real]).argmax(-1), batch.labels[real]
 
     def _samples(self, device: torch.device) -> list[dict[str, str]]:
         found = []
         for index in spread(min(self.config.training.samples, self.count), self.count):
             batch = self.examples.batch(np.array([index]), 0).to(device)
-            best, _ = self._found(batch)
+            best, _ = self._found(batch, forward(self.model, batch))
             ids, labels = batch.target.ids[0].cpu().numpy(), batch.labels[0].cpu().numpy()
             guesses = np.full(len(ids), IGNORED)
             guesses[labels != IGNORED] = best.cpu().numpy()

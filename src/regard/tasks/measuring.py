@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from regard.config import Config
 from regard.data.batch import Batch
@@ -56,10 +57,14 @@ class HeldOut:
 
     def loss(self, model: Model, objective: Objective) -> float:
         """The mean negative log-probability of a label; NaN where there is none."""
+        return self.mean(model, lambda _, batch: objective(model, batch).nll)
+
+    def mean(self, model: Model, nll_of: Callable[[NDArray[np.int64], Batch], Tensor]) -> float:
+        """The same where ``nll_of`` sums it for the numbers of examples and their batch on the model's device."""
         device = next(model.parameters()).device
         nll, labels = 0.0, 0
-        for _, batch in self.each():
-            nll += float(objective(model, batch.to(device)).nll.item())
+        for numbers, batch in self.each():
+            nll += float(nll_of(numbers, batch.to(device)).item())
             labels += batch.target_tokens
         return nll / labels if labels else math.nan
 

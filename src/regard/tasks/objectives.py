@@ -106,7 +106,10 @@ class LabelCrossEntropy:
     passes = 1
 
     def __call__(self, model: Model, batch: Batch) -> Sums:
-        scores = label_model(model).label_scores(batch.target)  # [B, C]
+        return self.of(label_model(model).label_scores(batch.target), batch)
+
+    def of(self, scores: Tensor, batch: Batch) -> Sums:
+        """The sums of given scores [B, C]."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         loss = F.cross_entropy(scores, batch.labels, label_smoothing=self.smoothing, reduction="sum")
         nll = F.cross_entropy(scores.detach(), batch.labels, reduction="sum")
